@@ -1,0 +1,57 @@
+"""Networks, losses and metrics of a multi-task model whose columns lie at several parties. Knows nothing of parties.
+
+Notation, used everywhere:
+
+| symbol | meaning |
+|---|---|
+| B | rows in a batch |
+| P, D_p | parties, width of party p's activation |
+| H | sum of D_p: width of the fuse network's input |
+| F, R | columns of a party, of them real |
+| V, M | ids of a column (0 = unknown), places of a bag |
+| d | embedding_dim: width of a column's embedding |
+| E, U | experts, width of an expert's output |
+| T, K_t | tasks, logits of task t |
+| S | rounds in an epoch |
+"""
+
+from mmoe_jax.base import MMoEBase
+from mmoe_jax.columns import Bag, Ids, Real, check_columns
+from mmoe_jax.errors import ColumnError, NetworkError
+from mmoe_jax.features import (
+    Bucketed,
+    Categorical,
+    Hashed,
+    MultiHot,
+    Numeric,
+    column_from_dict,
+    fit_columns,
+    transform_columns,
+)
+from mmoe_jax.fuse import MMoEFuse
+from mmoe_jax.modules import init_apply
+from mmoe_jax.objective import Objective, objective
+from mmoe_jax.tasks import Task
+
+__all__ = [
+    "Bag",
+    "Bucketed",
+    "Categorical",
+    "ColumnError",
+    "Hashed",
+    "Ids",
+    "MMoEBase",
+    "MMoEFuse",
+    "MultiHot",
+    "NetworkError",
+    "Numeric",
+    "Objective",
+    "Real",
+    "Task",
+    "check_columns",
+    "column_from_dict",
+    "fit_columns",
+    "init_apply",
+    "objective",
+    "transform_columns",
+]

@@ -1,0 +1,39 @@
+"""Errors that say where, what was seen and what was wanted."""
+
+
+class ColumnError(ValueError):
+    """A column, a cell or the specification of a column is not what it must be.
+
+    Attributes:
+        column: name of the column.
+        seen: what was found, with the row where that helps.
+        wanted: what would have been accepted.
+    """
+
+    def __init__(self, *, column: str, seen: str, wanted: str):
+        super().__init__(f"column {column!r}: saw {seen}, wanted {wanted}")
+        self.column, self.seen, self.wanted = column, seen, wanted
+
+    def __reduce__(self):
+        return _rebuild, (type(self), {"column": self.column, "seen": self.seen, "wanted": self.wanted})
+
+
+class NetworkError(ValueError):
+    """An argument or an input of a network is not what it must be.
+
+    Attributes:
+        field: name of the argument or input.
+        seen: what was found.
+        wanted: what would have been accepted.
+    """
+
+    def __init__(self, *, field: str, seen: str, wanted: str):
+        super().__init__(f"{field}: saw {seen}, wanted {wanted}")
+        self.field, self.seen, self.wanted = field, seen, wanted
+
+    def __reduce__(self):
+        return _rebuild, (type(self), {"field": self.field, "seen": self.seen, "wanted": self.wanted})
+
+
+def _rebuild(kind, arguments):
+    return kind(**arguments)

@@ -1,0 +1,466 @@
+"""Column specifications: how a column of a frame becomes ids or numbers.
+
+A specification is immutable. `fit` learns from the training frame and returns a fitted copy; `transform` then
+maps any frame, row by row. What `fit` would learn may also be given, and is then kept. A value without an id
+of its own is id 0, "unknown", never an error. What a missing cell becomes is said at each class; what counts
+as missing, and as equal, is the same for all (`mmoe_jax/cells.py`): 3, 3.0 and a nullable 3 are one value,
+whatever the dtype.
+"""
+
+import abc
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from mmoe_jax.cells import Cells, Value, canonical, finite, read_cells, read_numbers, row_of
+from mmoe_jax.columns import Bag, Column, Ids, Real
+from mmoe_jax.errors import ColumnError
+
+_T = TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True)
+class ColumnSpec(abc.ABC):
+    """What every specification has; a constructor raises ColumnError for an argument out of range.
+
+    Attributes:
+        name: the column of the frame.
+    """
+
+    name: str
+
+    def __post_init__(self):
+        if not isinstance(self.name, str):
+            raise self._illegal("name", "text")
+
+    @property
+    @abc.abstractmethod
+    def fitted(self) -> bool:
+        """Whether `transform` has all it needs."""
+
+    @abc.abstractmethod
+    def fit(self, series: pd.Series) -> "ColumnSpec":
+        """Learns what is not given, whatever the order of rows; a fitted specification returns itself.
+
+        Raises:
+            ColumnError: an illegal cell, or no cell to learn from.
+        """
+
+    @abc.abstractmethod
+    def transform(self, series: pd.Series) -> Column:
+        """Maps B cells to a typed column of numpy values, int32 or float32, with B rows.
+
+        Raises:
+            ColumnError: the specification is not fitted, or an illegal cell.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dict that survives JSON unchanged; `column_from_dict` is the inverse."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        lists = {name: list(value) for name, value in fields.items() if isinstance(value, tuple)}
+        return {"kind": type(self).__name__, **fields, **lists}
+
+    def _error(self, seen: str, wanted: str) -> ColumnError:
+        return ColumnError(column=str(self.name), seen=seen, wanted=wanted)
+
+    def _illegal(self, field: str, wanted: str) -> ColumnError:
+        return self._error(f"{field}={getattr(self, field)!r}", wanted)
+
+    def _learned(self, value: _T | None) -> _T:
+        if value is None:
+            raise self._error(f"a {type(self).__name__} that is not fitted", "fit before transform")
+        return value
+
+    def _set(self, **fields: Any) -> None:
+        for field, value in fields.items():  # frozen, yet arguments are brought to one form
+            object.__setattr__(self, field, value)
+
+    def _set_flag(self, field: str) -> None:
+        if not isinstance(getattr(self, field), bool):
+            raise self._illegal(field, "True or False")
+
+    def _set_count(self, field: str) -> None:
+        count = getattr(self, field)
+        # One more is a size, which must fit in the int32 of the ids.
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 1 <= count < 2**31 - 1:
+            raise self._illegal(field, "an integer from 1 to 2**31 - 2")
+        self._set(**{field: int(count)})
+
+    def _set_vocabulary(self, vocabulary: Any, *, strip: bool) -> None:
+        if not isinstance(vocabulary, (tuple, list)) or not vocabulary:
+            raise self._illegal("vocabulary", "a tuple of at least one value")
+        values = canonical(self.name, vocabulary, strip=strip, where=lambda _: "in the vocabulary")
+        if len(set(values)) < len(values):
+            twice = next(value for i, value in enumerate(values) if value in values[:i])
+            raise self._error(f"{twice!r} twice in the vocabulary", "distinct values")
+        self._set(vocabulary=tuple(values))
+
+    def _sorted(self, values: Iterable) -> tuple:
+        vocabulary = tuple(sorted(set(values)))
+        if not vocabulary:
+            raise self._error("no value in any row", "at least one to learn a vocabulary from")
+        return vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical(ColumnSpec):
+    """One id a value, `1 + position in the vocabulary`; a missing cell, like an unknown value, is id 0.
+
+    Transforms to `Ids` of size `len(vocabulary) + 1`. Text against a vocabulary of numbers, or the reverse,
+    is an
+    error: it would make every cell unknown.
+
+    Attributes:
+        name: the column of the frame.
+        vocabulary: distinct values, all text or all numbers, in the order of their ids; learned: the values
+            seen, sorted.
+        strip: whether to ignore white space around text, in the vocabulary and in the cells.
+    """
+
+    vocabulary: tuple[Value, ...] | None = None
+    strip: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._set_flag("strip")
+        if self.vocabulary is not None:
+            self._set_vocabulary(self.vocabulary, strip=self.strip)
+
+    @property
+    def fitted(self) -> bool:
+        return self.vocabulary is not None
+
+    def fit(self, series: pd.Series) -> "Categorical":
+        if self.fitted:
+            return self
+        cells = read_cells(self.name, series, strip=self.strip)
+        return dataclasses.replace(self, vocabulary=self._sorted(cells.values))
+
+    def transform(self, series: pd.Series) -> Ids:
+        vocabulary = self._learned(self.vocabulary)
+        cells = read_cells(self.name, series, strip=self.strip)
+        text = isinstance(vocabulary[0], str)
+        if cells.values and isinstance(cells.values[0], str) != text:
+            seen = f"{cells.values[0]!r} {row_of(series, cells.codes == 0)}"
+            raise self._error(seen, f"{'text' if text else 'numbers'}, as in the vocabulary")
+        ids = _id_of(vocabulary)
+        values = cells.spread([ids.get(value, 0) for value in cells.values], 0, np.int32)
+        return Ids(values, len(vocabulary) + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucketed(ColumnSpec):
+    """One id an interval of numbers; a missing cell is id 0. Infinite cells and text are errors.
+
+    With `width`, the bucket of x is `floor(x / width)` in float64 and its id is `1 + position in the
+    vocabulary` of buckets, 0 for a bucket not seen in fitting: `Ids` of size `len(vocabulary) + 1`. With
+    `boundaries` b_1 < ... < b_n the id of x in [b_i, b_(i+1)) is i + 1, where b_0 and b_(n+1) are infinite:
+    `Ids` of size n + 2, nothing to learn.
+
+    Attributes:
+        name: the column of the frame.
+        width: of each bucket, positive; this or `boundaries`.
+        boundaries: strictly increasing; this or `width`.
+        vocabulary: with `width` only, distinct buckets as integers; learned: the buckets seen, sorted.
+    """
+
+    width: float | None = None
+    boundaries: tuple[float, ...] | None = None
+    vocabulary: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if (self.width is None) == (self.boundaries is None):
+            seen = f"width={self.width!r} and boundaries={self.boundaries!r}"
+            raise self._error(seen, "exactly one of width and boundaries")
+        if self.boundaries is not None:
+            given = self.boundaries if isinstance(self.boundaries, (tuple, list)) else ()
+            bounds = tuple(float(x) for x in map(finite, given) if x is not None)
+            if not bounds or len(bounds) < len(given) or any(a >= b for a, b in itertools.pairwise(bounds)):
+                raise self._illegal("boundaries", "at least one finite number, strictly increasing")
+            if self.vocabulary is not None:
+                raise self._illegal("vocabulary", "none beside boundaries")
+            self._set(boundaries=bounds)
+        else:
+            width = finite(self.width)
+            if width is None or width <= 0:
+                raise self._illegal("width", "a finite positive number")
+            self._set(width=float(width))
+        if self.vocabulary is not None:
+            self._set_vocabulary(self.vocabulary, strip=False)
+            if not all(isinstance(bucket, int) and abs(bucket) <= 2**53 for bucket in self.vocabulary):
+                raise self._illegal(
+                    "vocabulary", "integers that float64 holds, to 2**53 (is the width too small?)"
+                )
+
+    @property
+    def fitted(self) -> bool:
+        return self.boundaries is not None or self.vocabulary is not None
+
+    def fit(self, series: pd.Series) -> "Bucketed":
+        if self.fitted:
+            return self
+        buckets = self._buckets(read_numbers(self.name, series))
+        return dataclasses.replace(self, vocabulary=self._sorted(buckets[~np.isnan(buckets)].tolist()))
+
+    def transform(self, series: pd.Series) -> Ids:
+        if self.boundaries is not None:
+            x = read_numbers(self.name, series)
+            ids = np.where(np.isnan(x), 0, 1 + np.searchsorted(self.boundaries, x, side="right"))
+            return Ids(ids.astype(np.int32), len(self.boundaries) + 2)
+        vocabulary = self._learned(self.vocabulary)
+        buckets = self._buckets(read_numbers(self.name, series))
+        index = pd.Index(np.array(vocabulary, np.float64))
+        ids = 1 + index.get_indexer(pd.Index(buckets))  # NaN is in no vocabulary
+        return Ids(ids.astype(np.int32), len(vocabulary) + 1)
+
+    def _buckets(self, x: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):  # an infinite bucket is unknown, and no vocabulary takes it
+            return np.floor(x / self.width)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hashed(ColumnSpec):
+    """One id a hash of the value, for open vocabularies: nothing to learn; a missing cell is id 0.
+
+    Transforms to `Ids` of size `num_buckets + 1`. The id is the same in every process, platform and version:
+
+        id = 1 + int.from_bytes(blake2b(text, digest_size=8).digest(), "little") % num_buckets
+
+    where `text` is the UTF-8 of a text cell, of the decimal digits of an integral number (3, 3.0 and True are
+    "3", "3" and "1"), or of Python's `repr` of any other number as float64.
+
+    Attributes:
+        name: the column of the frame.
+        num_buckets: number of ids beside "unknown".
+        strip: whether to ignore white space around text.
+    """
+
+    num_buckets: int
+    strip: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._set_count("num_buckets")
+        self._set_flag("strip")
+
+    @property
+    def fitted(self) -> bool:
+        return True
+
+    def fit(self, series: pd.Series) -> "Hashed":
+        return self
+
+    def transform(self, series: pd.Series) -> Ids:
+        cells = read_cells(self.name, series, strip=self.strip)
+        ids = [1 + _hash(value) % self.num_buckets for value in cells.values]
+        return Ids(cells.spread(ids, 0, np.int32), self.num_buckets + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiHot(ColumnSpec):
+    """Several ids a cell of text such as "red|blue"; a missing or empty cell has none, which is not
+    "unknown".
+
+    Transforms to `Bag` of size `len(vocabulary) + 1` with `max_items` places a row: the ids of the cell's
+    items in order of appearance, then padding of -1. The id of an item is `1 + position in the vocabulary`, 0
+    if it is unknown. An id counts once however often it occurs, so several unknown items are one 0; empty
+    items are ignored.
+
+    Attributes:
+        name: the column of the frame.
+        separator: what stands between two items.
+        vocabulary: distinct items in the order of their ids; learned: the items seen, sorted.
+        max_items: ids a cell may have, a longer cell is an error; learned: those of the longest cell, at
+            least 1.
+        strip: whether to ignore white space around an item, in the vocabulary and in the cells.
+    """
+
+    separator: str
+    vocabulary: tuple[str, ...] | None = None
+    max_items: int | None = None
+    strip: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.separator, str) or not self.separator:
+            raise self._illegal("separator", "text that is not empty")
+        self._set_flag("strip")
+        if self.max_items is not None:
+            self._set_count("max_items")
+        if self.vocabulary is not None:
+            self._set_vocabulary(self.vocabulary, strip=self.strip)
+            if not isinstance(self.vocabulary[0], str):
+                raise self._illegal("vocabulary", "items of text")
+
+    @property
+    def fitted(self) -> bool:
+        return self.vocabulary is not None and self.max_items is not None
+
+    def fit(self, series: pd.Series) -> "MultiHot":
+        if self.fitted:
+            return self
+        if series.empty:
+            raise self._error("no rows", "at least one to fit on")
+        _, cells_items = self._items(series)
+        vocabulary = self.vocabulary or self._sorted(itertools.chain.from_iterable(cells_items))
+        ids = _id_of(vocabulary)
+        longest = max((len(_bag(items, ids)) for items in cells_items), default=0)
+        return dataclasses.replace(self, vocabulary=vocabulary, max_items=self.max_items or max(1, longest))
+
+    def transform(self, series: pd.Series) -> Bag:
+        ids, max_items = _id_of(self._learned(self.vocabulary)), self._learned(self.max_items)
+        cells, cells_items = self._items(series)
+        bags = np.full((len(cells_items) + 1, max_items), -1, np.int32)  # [distinct cells + missing, M]
+        for code, items in enumerate(cells_items):
+            bag = _bag(items, ids)
+            if len(bag) > max_items:
+                seen = f"{len(bag)} items {row_of(series, cells.codes == code)}"
+                raise self._error(seen, f"at most max_items={max_items}")
+            bags[code, : len(bag)] = bag
+        return Bag(bags[cells.codes], len(ids) + 1)
+
+    def _items(self, series: pd.Series) -> tuple[Cells, list[list[str]]]:
+        cells = read_cells(self.name, series, strip=False)
+        if cells.values and not isinstance(cells.values[0], str):
+            raise self._error(f"{cells.values[0]!r} {row_of(series, cells.codes == 0)}", "text")
+        split = [str(cell).split(self.separator) for cell in cells.values]
+        if self.strip:
+            split = [[item.strip() for item in items] for items in split]
+        return cells, [[item for item in items if item] for items in split]
+
+
+@dataclasses.dataclass(frozen=True)
+class Numeric(ColumnSpec):
+    """A number as it is, or standardised to `(x - mean) / std`. A missing cell is an error: nothing is
+    imputed.
+
+    Transforms to `Real` float32. A cell that is text, infinite, or not finite as float32 is an error too.
+
+    Attributes:
+        name: the column of the frame.
+        standardise: whether to subtract the mean and divide by the standard deviation.
+        mean: with `standardise` only; learned in float64.
+        std: with `standardise` only, positive; learned in float64, the population's (divided by B).
+    """
+
+    standardise: bool = False
+    mean: float | None = None
+    std: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._set_flag("standardise")
+        if (self.mean is None) != (self.std is None) or (self.mean is not None and not self.standardise):
+            seen = f"standardise={self.standardise}, mean={self.mean!r}, std={self.std!r}"
+            raise self._error(seen, "mean and std together, and only to standardise")
+        if self.mean is not None:
+            mean, std = finite(self.mean), finite(self.std)
+            if mean is None:
+                raise self._illegal("mean", "a finite number")
+            if std is None or std <= 0:
+                raise self._illegal("std", "a finite positive number")
+            self._set(mean=float(mean), std=float(std))
+
+    @property
+    def fitted(self) -> bool:
+        return not self.standardise or self.mean is not None
+
+    def fit(self, series: pd.Series) -> "Numeric":
+        if self.fitted:
+            return self
+        x = self._present(series)
+        if x.size == 0:
+            raise self._error("no rows", "at least two different numbers to standardise")
+        if x.min() == x.max():  # not std == 0, which rounding can miss
+            raise self._error(f"a constant column of {x[0]}", "at least two different numbers to standardise")
+        with np.errstate(over="ignore", invalid="ignore"):  # the constructor refuses what overflowed
+            return dataclasses.replace(self, mean=float(x.mean()), std=float(x.std()))
+
+    def transform(self, series: pd.Series) -> Real:
+        x = self._present(series)
+        with np.errstate(over="ignore"):  # refused below, by row
+            if self.standardise:
+                x = (x - self._learned(self.mean)) / self._learned(self.std)
+            values = x.astype(np.float32)
+        if not np.isfinite(values).all():
+            seen = f"a number beyond float32 {row_of(series, ~np.isfinite(values))}"
+            raise self._error(seen, "numbers that are finite in float32")
+        return Real(values)
+
+    def _present(self, series: pd.Series) -> np.ndarray:
+        x = read_numbers(self.name, series)
+        if np.isnan(x).any():
+            raise self._error(f"a missing cell {row_of(series, np.isnan(x))}", "a number in every row")
+        return x
+
+
+def fit_columns(specs: Sequence[ColumnSpec], frame: pd.DataFrame) -> tuple[ColumnSpec, ...]:
+    """Fits each specification on its column of the training frame.
+
+    Raises:
+        ColumnError: what a specification's `fit` raises; two specifications of one column; a column that the
+            frame has not, or has twice.
+    """
+    return tuple(spec.fit(series) for spec, series in _pairs(specs, frame))
+
+
+def transform_columns(specs: Sequence[ColumnSpec], frame: pd.DataFrame) -> tuple[Column, ...]:
+    """Transforms a frame of B rows to one typed column a fitted specification, in their order.
+
+    Raises:
+        ColumnError: as `fit_columns`, for `transform`.
+    """
+    return tuple(spec.transform(series) for spec, series in _pairs(specs, frame))
+
+
+def column_from_dict(fields: Mapping[str, Any]) -> ColumnSpec:
+    """The specification that `to_dict` wrote, before or after a passage through JSON.
+
+    Raises:
+        ColumnError: an unknown kind, a field too many or too few, or a value that the constructor refuses.
+    """
+    kinds = {kind.__name__: kind for kind in (Categorical, Bucketed, Hashed, MultiHot, Numeric)}
+    if not isinstance(fields, Mapping):
+        raise ColumnError(column="?", seen=repr(fields), wanted="a dict that to_dict wrote")
+    column, kind = str(fields.get("name", "?")), fields.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ColumnError(column=column, seen=f"kind={kind!r}", wanted=f"one of {sorted(kinds)}")
+    arguments = {field: value for field, value in fields.items() if field != "kind"}
+    wanted = [field.name for field in dataclasses.fields(kinds[kind])]
+    if set(arguments) != set(wanted):
+        raise ColumnError(
+            column=column, seen=f"fields {list(arguments)}", wanted=f"the fields {wanted} of {kind}"
+        )
+    return kinds[kind](**arguments)
+
+
+def _pairs(specs: Sequence[ColumnSpec], frame: pd.DataFrame) -> Iterator[tuple[ColumnSpec, pd.Series]]:
+    names, present = [spec.name for spec in specs], list(frame.columns)
+    for spec in specs:
+        if names.count(spec.name) > 1:
+            raise ColumnError(column=spec.name, seen="two specifications", wanted="one a column")
+        if present.count(spec.name) != 1:
+            raise ColumnError(
+                column=spec.name, seen=f"a frame of columns {present}", wanted="this column once"
+            )
+        yield spec, frame[spec.name]
+
+
+def _id_of(vocabulary: Sequence[Value]) -> dict[Value, int]:
+    return {value: i for i, value in enumerate(vocabulary, start=1)}
+
+
+def _bag(items: Sequence[str], ids: Mapping[Value, int]) -> list[int]:
+    return list(dict.fromkeys(ids.get(item, 0) for item in items))
+
+
+def _hash(value: Value) -> int:
+    # surrogatepass: text that was read with undecodable bytes has a hash like any other.
+    text = (value if isinstance(value, str) else repr(value)).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")

@@ -1,0 +1,117 @@
+"""The fuse network: Multi-gate Mixture-of-Experts over the parties' activations."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from mmoe_jax.errors import NetworkError
+from mmoe_jax.layers import Activation, StackedDense, activation, glorot_slices, positive, units
+
+
+class MMoEFuse(nn.Module):
+    """Experts on the concatenated activations, one softmax gate and one tower a task.
+
+    With x `[B, H]`: expert e gives f_e(x) `[B, U]`; gate t gives g_t(x) = softmax(gate stack(x) / temperature)
+    `[B, E]`; tower t reads sum_e g_te f_e. Ma et al., *Modeling Task Relationships in Multi-task Learning with
+    Multi-gate Mixture-of-Experts*, KDD 2018, equations 6 and 7. Experts, gates and towers are each computed together;
+    every expert, gate and tower is drawn with a key of its own.
+
+    Attributes:
+        num_experts: E.
+        expert_units_size: units of an expert's dense layers, at least one.
+        expert_activation: of every expert layer.
+        num_tasks: T; when absent, the length of `output_sizes`.
+        gate_units_size: units of a gate's hidden layers; empty: the gate is linear in x.
+        gate_activation: of the gate's hidden layers.
+        tower_units_size: units of a tower's hidden layers; empty: the tower is linear.
+        tower_activation: of the tower's hidden layers.
+        output_activation: a name a task, as the reference takes it. The network returns logits; the tasks apply
+            their links, and `SplitModel` refuses a name that is not its task's link.
+        gate_temperature: divides the gates' logits; may be traced.
+        output_sizes: logits of each task; when absent, 1 each.
+        param_dtype: dtype of the parameters.
+
+    Raises:
+        NetworkError: an attribute out of range, or an activation that is not `[B, D]`.
+    """
+
+    num_experts: int
+    expert_units_size: Sequence[int]
+    expert_activation: Activation = "relu"
+    num_tasks: int | None = None
+    gate_units_size: Sequence[int] = ()
+    gate_activation: Activation = None
+    tower_units_size: Sequence[int] = ()
+    tower_activation: Activation = "relu"
+    output_activation: Sequence[str] | None = None
+    gate_temperature: float | jax.Array = 1.0
+    output_sizes: Sequence[int] | None = None
+    param_dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self):
+        positive(self.num_experts, "num_experts")
+        for field in ("expert", "gate", "tower"):
+            sizes, function = f"{field}_units_size", f"{field}_activation"
+            setattr(self, sizes, units(getattr(self, sizes), sizes))
+            activation(getattr(self, function), function)
+        if not self.expert_units_size:
+            raise NetworkError(field="expert_units_size", seen="()", wanted="at least one layer")
+        if self.num_tasks is not None:
+            positive(self.num_tasks, "num_tasks")
+        for field in ("output_sizes", "output_activation"):
+            value = getattr(self, field)
+            if value is not None:
+                value = units(value, field) if field == "output_sizes" else tuple(value)
+                setattr(self, field, value)
+                if self.num_tasks not in (None, len(value)):
+                    raise NetworkError(field=field, seen=str(value), wanted=f"one for each of {self.num_tasks} tasks")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, activations: jax.Array | Sequence[jax.Array], return_gates: bool = False):
+        """Activations `[B, D_p]` in party order -> logits, a tuple of `[B, K_t]`; on request also gates `[B, T, E]`."""
+        x = self._concatenate(activations)  # [B, H]
+        sizes = self._sizes()
+        experts = self._stack("expert", self.num_experts, self.expert_units_size, self.expert_activation, x)
+        gates = self._stack("gate", len(sizes), self.gate_units_size, self.gate_activation, x)
+        gates = self._layer("gate", len(self.gate_units_size), len(sizes), self.num_experts, gates)  # [B, T, E]
+        gates = nn.softmax(gates / self.gate_temperature, axis=-1)
+        mixed = jnp.einsum("bte,beu->btu", gates, experts)
+        towers = self._stack("tower", len(sizes), self.tower_units_size, self.tower_activation, mixed)
+        logits = self._outputs(towers, sizes)
+        return (logits, gates) if return_gates else logits
+
+    def _sizes(self) -> tuple[int, ...]:
+        if self.output_sizes is None and self.num_tasks is None:
+            raise NetworkError(field="num_tasks", seen="None", wanted="the number of tasks, or output_sizes")
+        return tuple(self.output_sizes or (1,) * self.num_tasks)
+
+    @staticmethod
+    def _concatenate(activations) -> jax.Array:
+        parts = [activations] if hasattr(activations, "ndim") else list(activations)
+        shapes = [tuple(part.shape) for part in parts]
+        if not parts or any(part.ndim != 2 for part in parts) or len({part.shape[0] for part in parts}) != 1:
+            raise NetworkError(field="activations", seen=f"shapes {shapes}", wanted="[B, D] from each party")
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
+
+    def _layer(self, name: str, index: int, members: int, features: int, h: jax.Array) -> jax.Array:
+        return StackedDense(members, features, self.param_dtype, name=f"{name}_{index}")(h)
+
+    def _stack(self, name: str, members: int, sizes: Sequence[int], function: Activation, h: jax.Array) -> jax.Array:
+        act = activation(function, f"{name}_activation")
+        for i, size in enumerate(sizes):
+            h = act(self._layer(name, i, members, size, h))
+        return h
+
+    def _outputs(self, towers: jax.Array, sizes: tuple[int, ...]) -> tuple[jax.Array, ...]:
+        """Towers `[B, T, U]` -> the tasks' logits. The last kernels are rows of one `[sum(K), U]`, as K may differ."""
+        width = towers.shape[-1]
+        fans = [(width, size) for size in sizes for _ in range(size)]
+        kernel = self.param("output_kernel", glorot_slices(fans, (width,)), self.param_dtype)  # [sum(K), U]
+        bias = self.param("output_bias", nn.initializers.zeros, (sum(sizes),), self.param_dtype)
+        owner = np.repeat(np.arange(len(sizes)), sizes)  # task of each logit
+        logits = jnp.einsum("bku,ku->bk", towers[:, owner], kernel) + bias[None]  # [B, sum(K)]
+        return tuple(jnp.split(logits, np.cumsum(sizes)[:-1].tolist(), axis=1))

@@ -1,0 +1,33 @@
+"""Flax modules as the pair of pure functions that a protocol needs."""
+
+from collections.abc import Callable
+
+import jax
+from flax import linen as nn
+
+from mmoe_jax.errors import NetworkError
+
+
+def init_apply(module: nn.Module) -> tuple[Callable, Callable]:
+    """`init(key, inputs) -> params` and `apply(params, inputs, key) -> outputs` of a module.
+
+    While training, `key` becomes the module's `dropout` stream; when evaluating it is None and there is no stream, so
+    a module with dropout writes `deterministic=not self.has_rng("dropout")`.
+
+    Raises:
+        NetworkError: the module keeps state besides its parameters (batch statistics, say): a round is a pure
+            function of parameters and rows, and such state would differ between evaluation and training.
+    """
+
+    def init(key: jax.Array, inputs):
+        variables = module.init(key, inputs)
+        others = sorted(set(variables) - {"params"})
+        if others:
+            seen = f"variable collections {others}"
+            raise NetworkError(field=type(module).__name__, seen=seen, wanted="parameters only")
+        return variables.get("params", {})
+
+    def apply(params, inputs, key: jax.Array | None = None):
+        return module.apply({"params": params}, inputs, rngs={} if key is None else {"dropout": key})
+
+    return init, apply

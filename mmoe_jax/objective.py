@@ -1,0 +1,57 @@
+"""The objective of several tasks: one total to differentiate, one table of scores to report."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from mmoe_jax.metrics import METRICS, mean
+from mmoe_jax.tasks import Task, task_losses, total_loss
+
+State = dict[str, Any]
+
+
+class Objective(NamedTuple):
+    """What the label party minimises and reports. All but `compute` are pure and may be traced.
+
+    Logits are a tuple of `[B, K_t]`, labels `[B, T]` with NaN where missing, weights `[B]`.
+    """
+
+    loss: Callable  # (logits, labels, weights) -> total []
+    init: Callable[[int], State]  # rows -> empty scores with room for that many rows
+    update: Callable  # (scores, logits, labels, weights) -> scores
+    compute: Callable[[State], dict[str, float]]  # on the host: {"loss": ..., "TASK/loss": ..., "TASK/auc": ...}
+
+
+def objective(tasks: Sequence[Task]) -> Objective:
+    """The weighted, masked total of `tasks`, and their metrics; training and validation are scored by the same ones.
+
+    `TASK/loss` is the mean over the rows that have the label, `loss` the sum over tasks of weight * `TASK/loss`; a
+    task without a labelled row has the loss NaN and adds nothing to the sum.
+    """
+
+    def metrics(rows: int):
+        for t, task in enumerate(tasks):
+            yield t, "loss", mean()
+            for name in task.metrics:
+                yield t, name, METRICS[name](rows)
+
+    def key(t: int, name: str) -> str:
+        return f"{tasks[t].name}/{name}"
+
+    def init(rows):
+        return {key(t, name): metric.init() for t, name, metric in metrics(rows)}
+
+    def update(scores, logits, labels, weights):
+        counted = task_losses(tasks, logits, labels, weights)
+        updated = {}
+        for t, name, metric in metrics(1):
+            losses, w = counted[t]
+            values = losses if name == "loss" else tasks[t].link(logits[t])
+            updated[key(t, name)] = metric.update(scores[key(t, name)], values, labels[:, t], w)
+        return updated
+
+    def compute(scores):
+        table = {key(t, name): metric.compute(scores[key(t, name)]) for t, name, metric in metrics(1)}
+        labelled = [t for t in range(len(tasks)) if scores[key(t, "loss")].denominator.value() != 0]
+        return {"loss": sum(float(tasks[t].weight) * table[key(t, "loss")] for t in labelled)} | table
+
+    return Objective(lambda *rows: total_loss(tasks, *rows), init, update, compute)

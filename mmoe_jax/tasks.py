@@ -1,0 +1,167 @@
+"""Tasks: what a tower's logits mean, what they cost, and how labels are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+
+from mmoe_jax.errors import ColumnError
+from mmoe_jax.metrics import METRICS
+
+LINKS = {"binary": "sigmoid", "multiclass": "softmax", "regression": "linear"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One label column and how it is learned. Made by `Task.binary`, `Task.multiclass`, `Task.regression`.
+
+    | kind | labels | logits | loss of a row | link |
+    |---|---|---|---|---|
+    | binary | 0 or 1 | `[B, 1]` | sigmoid cross-entropy | sigmoid |
+    | multiclass | one of `classes` | `[B, K]` | softmax cross-entropy | softmax |
+    | regression | finite numbers | `[B, 1]` | squared error | identity |
+
+    Attributes:
+        name: the label column, and the task's name in histories and predictions.
+        kind: as in the table.
+        weight: factor of this task's loss in the total; may be traced.
+        missing: `"error"` refuses a row without a label; `"mask"` lets it train the other tasks only.
+        classes: the label values of a multiclass task, in the order of its logits.
+        metrics: names from `mmoe_jax.metrics.METRICS`.
+
+    Raises:
+        ColumnError: an unknown kind, `missing` or metric, or fewer than two distinct classes.
+    """
+
+    name: str
+    kind: Literal["binary", "multiclass", "regression"]
+    weight: float | jax.Array = 1.0
+    missing: Literal["error", "mask"] = "error"
+    classes: tuple = ()
+    metrics: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "metrics", tuple(self.metrics))
+        object.__setattr__(self, "classes", tuple(self.classes))
+        self._check("kind", self.kind in LINKS, f"one of {sorted(LINKS)}")
+        self._check("missing", self.missing in ("error", "mask"), "'error' or 'mask'")
+        for metric in self.metrics:
+            known = sorted(METRICS if self.kind == "binary" else {"multiclass": ["accuracy"]}.get(self.kind, ["rmse"]))
+            self._check("metrics", metric in known, f"names from {known} for a {self.kind} task")
+        if self.kind == "multiclass":
+            distinct = len(set(self.classes)) == len(self.classes) >= 2
+            self._check("classes", distinct, "at least two distinct label values")
+
+    def _check(self, field: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise ColumnError(column=self.name, seen=f"{field}={getattr(self, field)!r}", wanted=wanted)
+
+    @classmethod
+    def binary(cls, name: str, *, weight=1.0, missing="error", metrics=("auc", "precision", "recall")) -> Task:
+        """A yes-or-no label; `metrics` may also name `"auc_200"`, `"accuracy"`."""
+        return cls(name, "binary", weight, missing, (), metrics)
+
+    @classmethod
+    def multiclass(cls, name: str, classes: int | Sequence, *, weight=1.0, missing="error", metrics=("accuracy",)):
+        """One of several values: `classes` lists them, an int K stands for 0 .. K-1."""
+        values = range(classes) if isinstance(classes, int) else classes
+        return cls(name, "multiclass", weight, missing, tuple(values), metrics)
+
+    @classmethod
+    def regression(cls, name: str, *, weight=1.0, missing="error", metrics=("rmse",)) -> Task:
+        """A real label."""
+        return cls(name, "regression", weight, missing, (), metrics)
+
+    @property
+    def output_size(self) -> int:
+        """Number of logits."""
+        return len(self.classes) if self.kind == "multiclass" else 1
+
+    def link(self, logits: jax.Array) -> jax.Array:
+        """Logits `[B, K]` -> predictions: probabilities `[B]`, class probabilities `[B, K]` or values `[B]`."""
+        if self.kind == "binary":
+            return jax.nn.sigmoid(logits[:, 0])
+        return jax.nn.softmax(logits, axis=-1) if self.kind == "multiclass" else logits[:, 0]
+
+    def losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Logits `[B, K]`, labels `[B]` (class indices if multiclass) -> loss of each row `[B]`."""
+        if self.kind == "binary":
+            return optax.sigmoid_binary_cross_entropy(logits[:, 0], labels)
+        if self.kind == "multiclass":
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels.astype(jnp.int32))
+        return jnp.square(logits[:, 0] - labels)
+
+    def read(self, labels: pd.Series, *, training: bool) -> np.ndarray:
+        """The label column as float64 `[N]`: 0/1, class indices or values; NaN where a maskable label is missing.
+
+        Raises:
+            ColumnError: a missing label that may not be masked, a label of another kind, and when `training` a column
+                without any label or with one value only, from which nothing can be learned.
+        """
+        missing = labels.isna().to_numpy()
+        if self.missing == "error" and missing.any():
+            self._refuse(labels, missing, "missing", "a label in every row, or missing='mask'")
+        values = np.full(len(labels), np.nan)
+        present = labels[~missing]
+        values[~missing] = self._codes(present)
+        if training and len(np.unique(values[~missing])) < 2:
+            seen = f"the constant {present.iloc[0]!r}" if len(present) else "no label at all"
+            raise ColumnError(column=self.name, seen=seen, wanted="labels of at least two values to train on")
+        return values
+
+    def _codes(self, present: pd.Series) -> np.ndarray:
+        if self.kind == "multiclass":
+            codes = pd.Index(self.classes).get_indexer(pd.Index(present.to_numpy()))
+            self._refuse(present, codes < 0, None, f"one of {list(self.classes)}")
+            return codes.astype(np.float64)
+        wanted = "0 or 1" if self.kind == "binary" else "finite numbers"
+        numbers = np.array([_number(value) for value in present.to_numpy(dtype=object)], dtype=np.float64)
+        good = np.isin(numbers, (0.0, 1.0)) if self.kind == "binary" else np.isfinite(numbers)
+        self._refuse(present, ~good, None, wanted)
+        return numbers
+
+    def _refuse(self, labels: pd.Series, bad: np.ndarray, what: str | None, wanted: str) -> None:
+        if bad.any():
+            at = int(np.argmax(bad))
+            seen = f"{what or repr(labels.iloc[at])} in row {labels.index[at]!r}"
+            raise ColumnError(column=self.name, seen=seen, wanted=wanted)
+
+
+def _number(value) -> float:
+    return float(value) if isinstance(value, int | float | np.number | np.bool_) else np.nan
+
+
+def task_losses(
+    tasks: Sequence[Task], logits: Sequence[jax.Array], labels: jax.Array, weights: jax.Array
+) -> list[tuple[jax.Array, jax.Array]]:
+    """For each task the loss of each row and the weight it has, both `[B]` and 0 where there is no label.
+
+    Args:
+        logits: `[B, K_t]` a task.
+        labels: `[B, T]`, NaN where missing.
+        weights: `[B]`, not negative; 0 for padding.
+    """
+    rows = []
+    for t, task in enumerate(tasks):
+        counts = ~jnp.isnan(labels[:, t]) & (weights > 0)
+        # Masked before the loss as well as after it: the derivative of an unused branch may be NaN, and 0 * NaN is NaN.
+        label = jnp.where(counts, labels[:, t], 0)
+        logit = jnp.where(counts[:, None], logits[t], 0)
+        rows.append((jnp.where(counts, task.losses(logit, label), 0), jnp.where(counts, weights, 0)))
+    return rows
+
+
+def total_loss(tasks: Sequence[Task], logits: Sequence[jax.Array], labels: jax.Array, weights: jax.Array) -> jax.Array:
+    """Sum over tasks of task weight * sum(w * l) / sum(w), over the rows that have the label; 0 if there are none."""
+    total = jnp.zeros((), logits[0].dtype)
+    for task, (losses, w) in zip(tasks, task_losses(tasks, logits, labels, weights), strict=True):
+        mass = w.sum()
+        total = total + task.weight * (w * losses).sum() / jnp.where(mass > 0, mass, 1)
+    return total
