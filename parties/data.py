@@ -1,0 +1,203 @@
+"""Vertically partitioned data: a frame a party about the same rows, joined by their ids."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from os import PathLike
+
+import numpy as np
+import pandas as pd
+
+from parties.errors import DataError
+from parties.rows import row_order
+
+
+class VerticalData:
+    """Each party's frame, all in one row order; made by `from_frames` or `from_files`.
+
+    Attributes:
+        ids: row ids, int64 or object (text) `[N]`, in the label party's order.
+        frames: party -> its frame of N rows, indexed by the ids.
+        label_party, labels: who holds the labels, and the names of their columns in its frame.
+        row_weight: the label party's column of row weights, or None for 1 each.
+        dropped: party -> the ids that it holds and another party lacks.
+    """
+
+    def __init__(self, frames: Mapping[str, pd.DataFrame], label_party, labels, row_weight=None, dropped=None):
+        self.frames = dict(frames)
+        self.label_party, self.labels, self.row_weight = label_party, tuple(labels), row_weight
+        self.ids = self.frames[label_party].index.to_numpy()
+        self.dropped = dropped or {party: [] for party in self.frames}
+
+    @classmethod
+    def from_frames(
+        cls,
+        frames: Mapping[str, pd.DataFrame],
+        *,
+        on: str | None,
+        label_party: str,
+        labels: Sequence[str],
+        row_weight: str | None = None,
+    ) -> VerticalData:
+        """Join the parties' frames on the id column `on`, or on their indexes where `on` is None; never on position.
+
+        Rows whose id is not at every party are dropped and listed in `dropped`. Ids are integers, or text compared to
+        the letter. A missing label is NaN or None; the task says whether it may be missing.
+
+        Raises:
+            DataError: no frame or an empty one, an id column that is absent, missing, duplicate, or neither integers
+                nor text, ids of another type than the label party's, no id in common, an unknown label party, an
+                absent label or weight column, a weight that is missing, negative or infinite, or all weights zero.
+        """
+        if label_party not in frames:
+            raise DataError(field="label_party", seen=repr(label_party), wanted=f"one of {list(frames)}")
+        if isinstance(labels, str) or not labels or len(set(labels)) != len(labels):
+            raise DataError(field="labels", seen=repr(labels), wanted="a list of distinct column names")
+        indexed = {party: _indexed(frame, on, party) for party, frame in frames.items()}
+        own = indexed[label_party]
+        for column in [*labels, *([] if row_weight is None else [row_weight])]:
+            if column not in own.columns:
+                seen, wanted = f"columns {list(own.columns)}", f"a column {column!r}"
+                raise DataError(party=label_party, field=f"column {column!r}", seen=seen, wanted=wanted)
+        kinds = {party: _kind(frame.index) for party, frame in indexed.items()}
+        for party, kind in kinds.items():
+            if kind != kinds[label_party]:
+                wanted = f"{kinds[label_party]}, as at {label_party!r}"
+                raise DataError(party=party, field="ids", seen=kind, wanted=wanted)
+        common = own.index
+        for frame in indexed.values():
+            common = common[common.isin(frame.index)]
+        if not len(common):
+            seen = ", ".join(f"{party!r}: {frame.index[0]!r}, ..." for party, frame in indexed.items())
+            raise DataError(field="ids", seen=f"no id in common ({seen})", wanted="at least one id at every party")
+        dropped = {p: frame.index[~frame.index.isin(common)].tolist() for p, frame in indexed.items()}
+        joined = {party: frame.loc[common] for party, frame in indexed.items()}
+        data = cls(joined, label_party, labels, row_weight, dropped)
+        data.weights()
+        return data
+
+    @classmethod
+    def from_files(
+        cls,
+        paths: Mapping[str, str | PathLike],
+        *,
+        on: str,
+        label_party: str,
+        labels: Sequence[str],
+        row_weight: str | None = None,
+        sep: str = ",",
+    ) -> VerticalData:
+        """`from_frames` on one delimited text file a party, with a header line. Ids are read as text ("007" is not 7).
+
+        Raises:
+            DataError: a file that cannot be read, and all that `from_frames` raises.
+        """
+        frames = {}
+        for party, path in paths.items():
+            try:
+                frames[party] = pd.read_csv(path, sep=sep, dtype={on: str}, skipinitialspace=True)
+            except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+                wanted = f"a text file with a header line and cells between {sep!r}"
+                raise DataError(party=party, field=f"file {str(path)!r}", seen=str(error), wanted=wanted) from error
+        return cls.from_frames(frames, on=on, label_party=label_party, labels=labels, row_weight=row_weight)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        parties = ", ".join(f"{party}: {len(frame.columns)} columns" for party, frame in self.frames.items())
+        lost = sum(len(ids) for ids in self.dropped.values())
+        return f"VerticalData({len(self)} rows; {parties}; labels {list(self.labels)}; {lost} ids dropped)"
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> VerticalData:
+        """The rows at those positions (not ids), in that order.
+
+        Raises:
+            DataError: no position, one outside `[0, N)`, one twice, or something that is not an integer.
+        """
+        positions = np.asarray(rows)
+        wanted = f"distinct integers in [0, {len(self)})"
+        if positions.ndim != 1 or not len(positions) or not np.issubdtype(positions.dtype, np.integer):
+            raise DataError(field="rows", seen=f"{positions.dtype} of shape {positions.shape}", wanted=wanted)
+        outside = positions[(positions < 0) | (positions >= len(self))]
+        if len(outside) or len(np.unique(positions)) != len(positions):
+            seen = f"position {outside[0]}" if len(outside) else "a position twice"
+            raise DataError(field="rows", seen=seen, wanted=wanted)
+        frames = {party: frame.iloc[positions] for party, frame in self.frames.items()}
+        return VerticalData(frames, self.label_party, self.labels, self.row_weight, self.dropped)
+
+    def split(self, fraction: float, seed: int = 0) -> tuple[VerticalData, VerticalData]:
+        """Two disjoint parts, the first of round(fraction * N) rows; which rows depends on N and `seed` alone.
+
+        Raises:
+            DataError: a fraction that leaves a part empty.
+        """
+        first = round(fraction * len(self)) if 0 < fraction < 1 else 0
+        if not 0 < first < len(self):
+            seen = f"{fraction!r} of {len(self)} rows"
+            raise DataError(field="fraction", seen=seen, wanted="a fraction in (0, 1) that leaves no part empty")
+        order = row_order(seed, 0, len(self))
+        return self.take(np.sort(order[:first])), self.take(np.sort(order[first:]))
+
+    def weights(self) -> np.ndarray:
+        """Row weights, float64 `[N]`.
+
+        Raises:
+            DataError: a weight that is missing, negative or infinite, or all zero.
+        """
+        if self.row_weight is None:
+            return np.ones(len(self))
+        column = self.frames[self.label_party][self.row_weight]
+        weights = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        bad = ~(np.isfinite(weights) & (weights >= 0))
+        field, wanted = f"row weight {self.row_weight!r}", "finite weights, none negative, not all zero"
+        if bad.any():
+            at = int(np.argmax(bad))
+            seen = f"{column.iloc[at]!r} at id {self.ids[at]!r}"
+            raise DataError(party=self.label_party, field=field, seen=seen, wanted=wanted)
+        if not weights.any():
+            raise DataError(party=self.label_party, field=field, seen="only zeros", wanted=wanted)
+        return weights
+
+    def id_digests(self) -> np.ndarray:
+        """BLAKE2b-128 of each row id's decimal or UTF-8 text, uint8 `[N, 16]`; any party computes it from its own ids."""
+        digests = b"".join(hashlib.blake2b(str(i).encode(), digest_size=16).digest() for i in self.ids.tolist())
+        return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)
+
+
+def _kind(ids: pd.Index) -> str:
+    return "integers" if ids.dtype == np.int64 else "text"
+
+
+def _indexed(frame: pd.DataFrame, on: str | None, party: str) -> pd.DataFrame:
+    """The frame indexed by its ids, int64 or object; the id column itself is no feature."""
+    if not isinstance(frame, pd.DataFrame):
+        raise DataError(party=party, field="frame", seen=type(frame).__name__, wanted="a pandas DataFrame")
+    if on is not None and on not in frame.columns:
+        seen = f"columns {list(frame.columns)}"
+        raise DataError(party=party, field=f"column {on!r}", seen=seen, wanted="the id column")
+    if not len(frame):
+        raise DataError(party=party, field="frame", seen="no rows", wanted="at least one row")
+    repeated = frame.columns[frame.columns.duplicated()]
+    if len(repeated):
+        raise DataError(party=party, field=f"column {repeated[0]!r}", seen="two of one name", wanted="distinct names")
+    ids = pd.Series(frame.index if on is None else frame[on].to_numpy())
+    what = "index" if on is None else f"column {on!r}"
+    if ids.isna().any():
+        seen = f"a missing id in line {int(ids.isna().to_numpy().argmax())}"
+        raise DataError(party=party, field=what, seen=seen, wanted="an id in every row")
+    if pd.api.types.is_integer_dtype(ids.dtype):
+        index = pd.Index(ids.to_numpy(dtype=np.int64))
+    else:
+        values = ids.to_numpy(dtype=object)
+        strange = next((value for value in values if not isinstance(value, str)), None)
+        if strange is not None:
+            seen = f"{strange!r} ({type(strange).__name__})"
+            raise DataError(party=party, field=what, seen=seen, wanted="ids that are all integers or all text")
+        index = pd.Index(values, dtype=object)
+    if not index.is_unique:
+        seen = f"{index[index.duplicated()][0]!r} more than once"
+        raise DataError(party=party, field=what, seen=seen, wanted="distinct ids")
+    rest = frame if on is None else frame.drop(columns=on)
+    return rest.set_axis(index, axis=0)

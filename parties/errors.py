@@ -1,0 +1,41 @@
+"""Errors that name the party, say where, what was seen and what was wanted."""
+
+
+class PartyError(ValueError):
+    """Base of this package's errors.
+
+    Attributes:
+        party: the party that refuses, or whose input is at fault; None when it is the whole model's.
+        field: the argument, column, header field or file at fault.
+        seen: what was found.
+        wanted: what would have been accepted.
+    """
+
+    def __init__(self, *, field: str, seen: str, wanted: str, party: str | None = None):
+        where = field if party is None else f"party {party!r}: {field}"
+        super().__init__(f"{where}: saw {seen}, wanted {wanted}")
+        self.party, self.field, self.seen, self.wanted = party, field, seen, wanted
+
+    def __reduce__(self):
+        fields = {"party": self.party, "field": self.field, "seen": self.seen, "wanted": self.wanted}
+        return _rebuild, (type(self), fields)
+
+
+class DataError(PartyError):
+    """Rows, ids, columns or labels that cannot be used."""
+
+
+class ModelError(PartyError):
+    """An argument of a model, or a call in the wrong order."""
+
+
+class MessageError(PartyError):
+    """A message that is not the one expected; the refusing party's state is untouched."""
+
+
+class SaveError(PartyError):
+    """A saved model that cannot be read back."""
+
+
+def _rebuild(kind, fields):
+    return kind(**fields)

@@ -1,0 +1,196 @@
+"""Messages: a closed header and one float array. Checked field by field, counted to the byte, decoded without running code.
+
+Encoded, little-endian, `HEADER_BYTES` bytes and then the array's bytes in C order:
+
+    magic 4s | version B | encoding B | phase B | kind B | dtype B | rank B | pad 2x | run 16s | epoch I | round I
+    | sender 32s | receiver 32s | shape 8I | rows 16s | checksum 16s
+
+`rows` digests the ids of the batch's rows; `checksum` is BLAKE2b-128 of the header before it and of the payload. It
+finds damage; it does not authenticate a sender.
+"""
+
+import hashlib
+import math
+import struct
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from parties.errors import MessageError
+
+VERSION = 1
+MAGIC = b"MMoE"
+MAX_RANK = 8
+MAX_NAME_BYTES = 32
+MAX_PAYLOAD_BYTES = 1 << 30
+PHASES = ("fit", "evaluate", "predict")
+KINDS = ("activation", "cotangent")
+ENCODINGS = ("raw",)
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+_PREFIX = struct.Struct(f"<4s6B2x16sII{MAX_NAME_BYTES}s{MAX_NAME_BYTES}s{MAX_RANK}I16s")
+CHECKSUM_BYTES = 16
+HEADER_BYTES = _PREFIX.size + CHECKSUM_BYTES
+
+
+class Header(NamedTuple):
+    """All that a message says besides its array. Two parties that agree on the run agree on every field."""
+
+    run: bytes  # 16 bytes: digest of the public facts of the run
+    phase: str
+    epoch: int
+    round: int  # within the epoch
+    sender: str
+    receiver: str
+    kind: str
+    shape: tuple[int, ...]  # [B, ...]
+    dtype: str
+    rows: bytes  # 16 bytes: digest of the batch's row ids, padding included
+    encoding: str = "raw"
+    version: int = VERSION
+
+
+class Message(NamedTuple):
+    """What crosses between two parties. The array is a device array, or a read-only NumPy one once decoded."""
+
+    header: Header
+    array: Any
+
+
+def nbytes(header: Header) -> int:
+    """Length of the encoded message, from its header alone."""
+    return HEADER_BYTES + math.prod(header.shape) * jnp.dtype(header.dtype).itemsize
+
+
+def check(message: Message | None, expected: Header) -> None:
+    """Accept `message` only if it is exactly the one expected.
+
+    Raises:
+        MessageError: naming the receiver and the first field that differs, the array's own shape and dtype included.
+    """
+    party = expected.receiver
+    if not isinstance(message, Message):
+        wanted = f"the {expected.kind} of {expected.sender!r}"
+        raise MessageError(party=party, field="message", seen=type(message).__name__, wanted=wanted)
+    if message.header != expected:
+        for field, seen, wanted in zip(Header._fields, message.header, expected, strict=True):
+            if seen != wanted:
+                raise MessageError(party=party, field=field, seen=_show(seen), wanted=_show(wanted))
+    for field, seen, wanted in (
+        ("shape", tuple(message.array.shape), expected.shape),
+        ("dtype", str(message.array.dtype), expected.dtype),
+    ):
+        if seen != wanted:
+            raise MessageError(party=party, field=f"array {field}", seen=_show(seen), wanted=_show(wanted))
+
+
+def check_format(shape: tuple[int, ...], dtype: str, party: str) -> None:
+    """Refuse, before a run starts, an activation that no header can describe.
+
+    Raises:
+        MessageError: rank 0 or above `MAX_RANK`, or a dtype that is not in `DTYPES`.
+    """
+    if not 1 <= len(shape) <= MAX_RANK:
+        wanted = f"rank 1 to {MAX_RANK}, rows leading"
+        raise MessageError(party=party, field="shape", seen=str(shape), wanted=wanted)
+    if dtype not in DTYPES:
+        raise MessageError(party=party, field="dtype", seen=dtype, wanted=f"one of {DTYPES}")
+
+
+def encode(message: Message) -> bytes:
+    """The message as `nbytes(message.header)` bytes. Waits for the array if it is still being computed."""
+    h = message.header
+    dtype = jnp.dtype(h.dtype).newbyteorder("<")
+    payload = np.ascontiguousarray(np.asarray(message.array), dtype=dtype).tobytes()
+    prefix = _PREFIX.pack(
+        MAGIC,
+        h.version,
+        ENCODINGS.index(h.encoding),
+        PHASES.index(h.phase),
+        KINDS.index(h.kind),
+        DTYPES.index(h.dtype),
+        len(h.shape),
+        h.run,
+        h.epoch,
+        h.round,
+        h.sender.encode(),
+        h.receiver.encode(),
+        *h.shape,
+        *(0,) * (MAX_RANK - len(h.shape)),
+        h.rows,
+    )
+    return prefix + _checksum(prefix, payload) + payload
+
+
+def decode(data: bytes, party: str, max_bytes: int = MAX_PAYLOAD_BYTES) -> Message:
+    """The message that `party` received as bytes; the array is a read-only view of them.
+
+    Reads fixed offsets, looks names up in closed lists, compares the payload's length with the shape before it touches
+    the payload: nothing is unpickled or executed, and nothing is allocated from a length that the sender claims.
+
+    Raises:
+        MessageError: anything but what `encode` makes, naming the field.
+    """
+
+    def refuse(field, seen, wanted):
+        raise MessageError(party=party, field=field, seen=seen, wanted=wanted)
+
+    if not HEADER_BYTES <= len(data) <= HEADER_BYTES + max_bytes:
+        refuse("length", f"{len(data)} bytes", f"{HEADER_BYTES} bytes of header and at most {max_bytes} of payload")
+    prefix, payload = bytes(data[: _PREFIX.size]), memoryview(data)[HEADER_BYTES:]
+    fields = _PREFIX.unpack(prefix)
+    magic, version, encoding, phase, kind, dtype, rank, run, epoch, round_, sender, receiver = fields[:12]
+    dimensions, rows = fields[12 : 12 + MAX_RANK], fields[-1]
+    if magic != MAGIC:
+        refuse("magic", repr(magic), repr(MAGIC))
+    if version != VERSION:
+        refuse("version", str(version), str(VERSION))
+    if bytes(data[_PREFIX.size : HEADER_BYTES]) != _checksum(prefix, payload):
+        refuse("checksum", "another digest than that of the bytes", "an undamaged message")
+    for field, index, names in (
+        ("encoding", encoding, ENCODINGS),
+        ("phase", phase, PHASES),
+        ("kind", kind, KINDS),
+        ("dtype", dtype, DTYPES),
+    ):
+        if index >= len(names):
+            refuse(field, f"code {index}", f"a code of {names}")
+    if not 1 <= rank <= MAX_RANK or any(dimensions[rank:]):
+        refuse("shape", f"rank {rank} in {dimensions}", f"rank 1 to {MAX_RANK}, the rest zero")
+    header = Header(
+        run=run,
+        phase=PHASES[phase],
+        epoch=epoch,
+        round=round_,
+        sender=_name(sender, "sender", refuse),
+        receiver=_name(receiver, "receiver", refuse),
+        kind=KINDS[kind],
+        shape=dimensions[:rank],
+        dtype=DTYPES[dtype],
+        rows=rows,
+        encoding=ENCODINGS[encoding],
+        version=version,
+    )
+    if len(data) != nbytes(header):
+        refuse("length", f"{len(data)} bytes", f"{nbytes(header)} bytes for shape {header.shape} of {header.dtype}")
+    array = np.frombuffer(payload, dtype=jnp.dtype(header.dtype).newbyteorder("<")).reshape(header.shape)
+    return Message(header, array)
+
+
+def _checksum(prefix: bytes, payload) -> bytes:
+    digest = hashlib.blake2b(prefix, digest_size=CHECKSUM_BYTES)
+    digest.update(payload)
+    return digest.digest()
+
+
+def _name(field: bytes, what: str, refuse) -> str:
+    name = field.rstrip(b"\0")
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return refuse(what, repr(name), "UTF-8")
+
+
+def _show(value) -> str:
+    return value.hex() if isinstance(value, bytes) else repr(value)

@@ -1,0 +1,281 @@
+"""Party objects: the only mutable things. Each holds its own data, state and pending pullback, and nothing of another's.
+
+A feature role has `turn`, a label role `step`; the loop in `protocol` knows no more of them. What both know in common
+are the public facts of a pass over a data set, from which each draws the same rows, digests and headers by itself.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parties.errors import MessageError, ModelError
+from parties.messages import Header, Message, check, check_format
+from parties.network import TrainState, take_rows, take_weights
+from parties.program import FeatureProgram, LabelProgram
+from parties.rows import PADDING, row_stream
+
+
+class Pass(NamedTuple):
+    """The public facts of one pass over a data set: every party is told the same."""
+
+    run: bytes  # 16 bytes
+    phase: str  # "fit", "evaluate" or "predict"
+    epoch: int
+    data: str  # name under which each party holds its part of the data set
+    batch_size: int
+    seed: int
+    shuffle: bool
+
+
+class PartyData(NamedTuple):
+    """A party's own part of a data set of N rows."""
+
+    ids: np.ndarray  # uint8 [N, 16], digests of the row ids
+    columns: Any = ()  # pytree with rows leading
+    labels: Any = None  # label party: float [N, T], NaN where missing
+    weights: Any = None  # label party: float [N]
+
+
+class _Seat:
+    """A party's place in a pass: its rows, the digests of their ids, and the headers of a round."""
+
+    def __init__(self, pass_: Pass, data: PartyData):
+        self.facts, self.data = pass_, data
+        self.rows = row_stream(
+            len(data.ids), pass_.batch_size, seed=pass_.seed, epoch=pass_.epoch, shuffle=pass_.shuffle
+        )
+        self.rounds = len(self.rows)
+        self.round = 0
+        padded = np.where(self.rows == PADDING, self.rows[:, :1], self.rows)
+        self._digests = [hashlib.blake2b(ids.tobytes(), digest_size=16).digest() for ids in data.ids[padded]]
+
+    def header(self, sender: str, receiver: str, kind: str, struct: jax.ShapeDtypeStruct) -> Header:
+        facts = self.facts
+        return Header(
+            run=facts.run,
+            phase=facts.phase,
+            epoch=facts.epoch,
+            round=self.round,
+            sender=sender,
+            receiver=receiver,
+            kind=kind,
+            shape=tuple(struct.shape),
+            dtype=str(struct.dtype),
+            rows=self._digests[self.round],
+        )
+
+
+class _Party:
+    """What both roles do alike: hold data sets, and take a seat at the start of a pass."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self._data: dict[str, PartyData] = {}
+        self._seat: _Seat | None = None
+
+    def load(self, data: str, part: PartyData) -> None:
+        """Hold `part` under the name `data`, on the device."""
+        arrays = jax.tree.map(jnp.asarray, part._replace(ids=()))
+        self._data[data] = arrays._replace(ids=part.ids)
+
+    def begin(self, pass_: Pass) -> int:
+        """Take a seat in a pass; whatever an earlier pass left pending is dropped. Returns its number of rounds."""
+        self._seat = _Seat(pass_, self._data[pass_.data])
+        return self._seat.rounds
+
+    def _seated(self) -> _Seat:
+        if self._seat is None:
+            raise ModelError(party=self.name, field="begin", seen="a message before a pass", wanted="begin first")
+        return self._seat
+
+
+class FeatureParty(_Party):
+    """A party with columns and no labels: sends activations up, takes its own cotangent down.
+
+    Attributes:
+        state: its network's; only `turn` replaces it, and only after its message was accepted.
+    """
+
+    def __init__(self, name: str, label_party: str, program: FeatureProgram, state: TrainState):
+        super().__init__(name)
+        self.label_party = label_party
+        self.state = state
+        self._pending: tuple[Any, Header] | None = None
+
+        @jax.jit
+        def forward(state, columns, rows):
+            return program.forward(state, take_rows(columns, rows))
+
+        @jax.jit
+        def predict(state, columns, rows):
+            return program.predict(state, take_rows(columns, rows))
+
+        self._forward, self._predict, self._backward = forward, predict, jax.jit(program.backward)
+
+    def begin(self, pass_: Pass) -> int:
+        self._pending = None
+        return super().begin(pass_)
+
+    def turn(self, cotangent: Message | None) -> Message | None:
+        """Backward of the pending round, then forward of the next.
+
+        The first turn of a pass takes no cotangent and the last returns no activation; a pass that does not train
+        takes none at all.
+
+        Raises:
+            MessageError: the cotangent is not the one of the pending round. The state is then untouched.
+        """
+        seat = self._seated()
+        if self._pending is not None:
+            pullback, expected = self._pending
+            check(cotangent, expected)
+            self.state = self._backward(self.state, pullback, cotangent.array)  # type: ignore[union-attr]
+            self._pending = None
+        elif cotangent is not None:
+            raise MessageError(party=self.name, field="message", seen="a cotangent", wanted="none: no round is pending")
+        if seat.round == seat.rounds:
+            return None
+        rows = seat.rows[seat.round]
+        if seat.facts.phase == "fit":
+            activation, pullback = self._forward(self.state, seat.data.columns, rows)
+            self._pending = pullback, seat.header(self.label_party, self.name, "cotangent", activation)
+        else:
+            activation = self._predict(self.state, seat.data.columns, rows)
+        if seat.round == 0:
+            check_format(activation.shape, str(activation.dtype), self.name)
+        header = seat.header(self.name, self.label_party, "activation", activation)
+        seat.round += 1
+        return Message(header, activation)
+
+
+class LabelParty(_Party):
+    """The party with the labels and the fuse network, and columns of its own or none.
+
+    Its own columns pass the same vjp boundary as another party's, inside one compiled step, and make no message.
+
+    Attributes:
+        state: of the fuse network.
+        base_state: of its own base network, None without columns.
+    """
+
+    # Scores are updated once in so many rounds: one call for many rows, and memory that does not grow with the epoch.
+    SCORED_ROUNDS = 256
+
+    def __init__(
+        self,
+        name: str,
+        program: LabelProgram,
+        objective,
+        structs: Mapping[str, jax.ShapeDtypeStruct],
+        state: TrainState,
+        base: FeatureProgram | None = None,
+        base_state: TrainState | None = None,
+    ):
+        """`structs`: shape and dtype of one row's activation of each *other* party, so without the leading axis."""
+        super().__init__(name)
+        self.state, self.base_state = state, base_state
+        self._structs = dict(structs)
+        self._objective = objective
+        self._update = jax.jit(_update_scores, static_argnums=0)
+
+        @jax.jit
+        def step(state, base_state, activations, data, rows):
+            columns, labels = take_rows((data.columns, data.labels), rows)
+            weights = take_weights(data.weights, rows)
+            activations = dict(activations)
+            if base is not None:
+                activations[name], pullback = base.forward(base_state, columns)
+            state, cotangents, logits = program.step(state, activations, labels, weights)
+            if base is not None:
+                base_state = base.backward(base_state, pullback, cotangents.pop(name))
+            return state, base_state, cotangents, logits
+
+        @jax.jit
+        def predict(state, base_state, activations, data, rows):
+            activations = dict(activations)
+            if base is not None:
+                activations[name] = base.predict(base_state, take_rows(data.columns, rows))
+            return program.predict(state, activations)
+
+        self._step, self._predict = step, predict
+
+    def begin(self, pass_: Pass) -> int:
+        rounds = super().begin(pass_)
+        self._chunk = min(rounds, self.SCORED_ROUNDS)
+        self._logits: list[Any] = []
+        self._scores = None
+        return rounds
+
+    def step(self, activations: Mapping[str, Message]) -> dict[str, Message]:
+        """One round: the parties' activations in, each party's own cotangent out; nothing out if the pass does not train.
+
+        Raises:
+            MessageError: an activation is missing, too many, or not the one of this round. No state is then touched.
+        """
+        seat = self._seated()
+        if seat.round == seat.rounds:
+            seen = "a round after the last"
+            raise MessageError(party=self.name, field="round", seen=seen, wanted=f"{seat.rounds} rounds")
+        if set(activations) != set(self._structs):
+            seen, wanted = str(sorted(activations)), str(sorted(self._structs))
+            raise MessageError(party=self.name, field="sender", seen=seen, wanted=wanted)
+        batch = seat.facts.batch_size
+        for party, struct in self._structs.items():
+            expected = jax.ShapeDtypeStruct((batch, *struct.shape), struct.dtype)
+            check(activations[party], seat.header(party, self.name, "activation", expected))
+
+        arrays = {party: message.array for party, message in activations.items()}
+        rows, data = seat.rows[seat.round], seat.data._replace(ids=())
+        replies = {}
+        if seat.facts.phase == "fit":
+            stepped = self._step(self.state, self.base_state, arrays, data, rows)
+            self.state, self.base_state, cotangents, logits = stepped
+            for party, cotangent in cotangents.items():
+                replies[party] = Message(seat.header(self.name, party, "cotangent", cotangent), cotangent)
+        else:
+            logits = self._predict(self.state, self.base_state, arrays, data, rows)
+        self._logits.append(logits)
+        seat.round += 1
+        if seat.facts.phase != "predict" and (seat.round % self._chunk == 0 or seat.round == seat.rounds):
+            self._score(seat)
+        return replies
+
+    def statistics(self) -> dict[str, float]:
+        """The objective's scores over the rows of the pass so far; the one place that waits for the device."""
+        if self._scores is None:
+            raise ModelError(party=self.name, field="statistics", seen="no scored round", wanted="a pass that ran")
+        return self._objective.compute(self._scores)
+
+    def predictions(self) -> Any:
+        """After a `predict` pass, the logits of its N rows in data order, on the host."""
+        rows = len(self._seated().data.ids)
+        return jax.tree.map(lambda logits: logits[:rows], _concatenate(self._logits))
+
+    def _score(self, seat: _Seat) -> None:
+        """Move the collected logits into the scores, the last chunk filled up so that one compilation serves all."""
+        start, chunk = seat.round - len(self._logits), self._chunk
+        if self._scores is None:
+            self._scores = self._objective.init(math.ceil(seat.rounds / chunk) * chunk * seat.facts.batch_size)
+        rows = seat.rows[start : seat.round]
+        missing = chunk - len(rows)
+        rows = np.concatenate([rows, np.full((missing, rows.shape[1]), PADDING, rows.dtype)])
+        logits = self._logits + [self._logits[-1]] * missing
+        data = seat.data
+        self._scores = self._update(
+            self._objective.update, self._scores, _concatenate(logits), data.labels, data.weights, rows.ravel()
+        )
+        self._logits = []
+
+
+def _update_scores(update, scores, logits, labels, weights, rows):
+    return update(scores, logits, take_rows(labels, rows), take_weights(weights, rows))
+
+
+def _concatenate(logits: list):
+    """The logits of several rounds, on the host: a compiled concatenation would take as many arguments as rounds."""
+    return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *logits)

@@ -1,0 +1,96 @@
+"""Placement `local`: every party is an object in this process, and every message passes a channel."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from parties import protocol
+from parties.channel import Channel, Counted
+from parties.errors import ModelError
+from parties.keys import base_key, fuse_key
+from parties.messages import check_format
+from parties.network import run_once
+from parties.party import FeatureParty, LabelParty, PartyData, Pass
+from parties.placement import Plan, Rounds, States
+from parties.program import feature_program, label_program
+
+
+class Local:
+    """Party objects and one channel.
+
+    Attributes:
+        channel: `Counted`, around the one given (by default messages pass by reference, headers checked).
+        parties: name -> party object, once placed.
+    """
+
+    def __init__(self, channel: Channel | None = None):
+        self.channel = Counted(channel)
+        self.parties: dict[str, Any] = {}
+
+    def place(self, plan: Plan, data: Mapping[str, PartyData]) -> None:
+        if self.parties:
+            raise ModelError(field="placement", seen="one that holds a model", wanted="a new placement a model")
+        key = jax.random.key(plan.seed)
+        bases = {p: feature_program(plan.bases[p], plan.optimizers[p]) for p in plan.bases}
+        label = plan.label_party
+        loss = plan.objective.loss
+        fuse = label_program(plan.fuse, plan.fuse_optimizer, tuple(plan.bases), loss)
+        columns = {p: jax.tree.map(lambda leaf: leaf[:1], data[p].columns) for p in bases}
+        states = {p: run_once(bases[p].init, base_key(key, p), columns[p]) for p in bases}
+        structs = {p: jax.eval_shape(bases[p].predict, states[p], columns[p]) for p in bases}
+        for party, struct in structs.items():
+            check_format(struct.shape, str(struct.dtype), party)
+        zeros = {p: jnp.zeros(struct.shape, struct.dtype) for p, struct in structs.items()}
+        fuse_state = run_once(fuse.init, fuse_key(key, label), zeros)
+
+        others = {p: jax.ShapeDtypeStruct(s.shape[1:], s.dtype) for p, s in structs.items() if p != label}
+        self.features = {p: FeatureParty(p, label, bases[p], states[p]) for p in others}
+        self.label = LabelParty(
+            label,
+            fuse,
+            plan.objective,
+            others,
+            fuse_state,
+            bases.get(label),
+            states.get(label),
+        )
+        self.parties = {**self.features, label: self.label}
+
+    def load(self, name: str, data: Mapping[str, PartyData]) -> None:
+        for party, part in data.items():
+            self.parties[party].load(name, part)
+
+    def fit(self, facts: Pass, rounds: Rounds) -> dict[str, float]:
+        protocol.train(self.features, self.label, self.channel, rounds(self._begin(facts)))
+        return self.label.statistics()
+
+    def evaluate(self, facts: Pass, rounds: Rounds) -> dict[str, float]:
+        protocol.evaluate(self.features, self.label, self.channel, rounds(self._begin(facts)))
+        return self.label.statistics()
+
+    def predict(self, facts: Pass, rounds: Rounds) -> Any:
+        protocol.evaluate(self.features, self.label, self.channel, rounds(self._begin(facts)))
+        return self.label.predictions()
+
+    def states(self) -> States:
+        states: States = {party: {"base": feature.state} for party, feature in self.features.items()}
+        own = {} if self.label.base_state is None else {"base": self.label.base_state}
+        states[self.label.name] = own | {"fuse": self.label.state}
+        return states
+
+    def restore(self, states: States) -> None:
+        for party, feature in self.features.items():
+            feature.state = states[party]["base"]
+        own = states[self.label.name]
+        self.label.state, self.label.base_state = own["fuse"], own.get("base")
+
+    def bytes_per_round(self) -> dict[str, int]:
+        trained = {key: count for key, count in self.channel.messages.items() if key[2] == "fit"}
+        return {f"{key[0]}->{key[1]}": self.channel.bytes[key] // count for key, count in trained.items()}
+
+    def _begin(self, facts: Pass) -> int:
+        for party in self.features.values():
+            party.begin(facts)
+        return self.label.begin(facts)

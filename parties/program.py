@@ -1,0 +1,80 @@
+"""The protocol's two roles as pure functions: what each party computes in a round, and nothing about who calls it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from parties.network import Network, TrainState, apply_gradients, init_state
+
+Activations = Mapping[str, jax.Array]  # party -> [B, ...]
+
+
+class FeatureProgram(NamedTuple):
+    """A party with columns. `columns` is a pytree with rows leading, the batch's rows only."""
+
+    init: Callable[[jax.Array, Any], TrainState]  # key, columns -> state
+    forward: Callable[[TrainState, Any], tuple[jax.Array, Any]]  # state, columns -> activation, pullback
+    backward: Callable[[TrainState, Any, jax.Array], TrainState]  # state, pullback, cotangent -> state
+    predict: Callable[[TrainState, Any], jax.Array]  # state, columns -> activation
+
+
+class LabelProgram(NamedTuple):
+    """The party with the labels. `step` is one pure function, so that it can be placed anywhere whole."""
+
+    init: Callable[[jax.Array, Activations], TrainState]  # key, activations -> state
+    step: Callable[..., tuple[TrainState, dict[str, jax.Array], Any]]  # state, activations, labels, weights -> (state, cotangents, logits)
+    predict: Callable[[TrainState, Activations], Any]  # state, activations -> logits
+
+
+def feature_program(network: Network, optimizer: optax.GradientTransformation) -> FeatureProgram:
+    """The feature role of a party with that base network.
+
+    `forward` returns the pullback of its own trace, to be handed to `backward` by a caller that compiles the two
+    apart: a compiled function that took one pullback and returned the next would retrace every round.
+    """
+
+    def init(key, columns):
+        return init_state(network, optimizer, key, columns)
+
+    def forward(state, columns):
+        key = state.round_key()
+        return jax.vjp(lambda params: network.apply(params, columns, key), state.params)
+
+    def backward(state, pullback, cotangent):
+        (grads,) = pullback(cotangent)
+        return apply_gradients(optimizer, state, grads)
+
+    def predict(state, columns):
+        return network.apply(state.params, columns, None)
+
+    return FeatureProgram(init, forward, backward, predict)
+
+
+def label_program(
+    network: Network, optimizer: optax.GradientTransformation, order: Sequence[str], loss: Callable
+) -> LabelProgram:
+    """The label role: the fuse network on the activations in the parties' `order`, and `loss(logits, labels, weights)`."""
+
+    def fuse(params, activations, key):
+        return network.apply(params, tuple(activations[party] for party in order), key)
+
+    def init(key, activations):
+        return init_state(network, optimizer, key, tuple(activations[party] for party in order))
+
+    def step(state, activations, labels, weights):
+        key = state.round_key()
+
+        def objective(params, activations):
+            logits = fuse(params, activations, key)
+            return loss(logits, labels, weights), logits
+
+        gradient = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
+        (_, logits), (grads, cotangents) = gradient(state.params, dict(activations))
+        return apply_gradients(optimizer, state, grads), cotangents, logits
+
+    def predict(state, activations):
+        return fuse(state.params, activations, None)
+
+    return LabelProgram(init, step, predict)

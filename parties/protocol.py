@@ -1,0 +1,26 @@
+"""The protocol: one loop to train and one to evaluate, the same for every placement that moves messages."""
+
+from collections.abc import Iterable, Mapping
+
+from parties.channel import Channel
+
+
+def train(features: Mapping, label, channel: Channel, rounds: Iterable) -> None:
+    """One epoch. Each party has begun the pass; `rounds` yields once a round.
+
+    In a round every activation goes up to the label party, and to each party its own cotangent comes down. The
+    backward of a round and the forward of the next are one turn, so that a remote party costs one call a round.
+    """
+    cotangents: Mapping = {}
+    for _ in rounds:
+        turns = {name: party.turn(cotangents.get(name)) for name, party in features.items()}
+        activations = {name: channel.deliver(message) for name, message in turns.items()}
+        cotangents = {name: channel.deliver(message) for name, message in label.step(activations).items()}
+    for name, party in features.items():
+        party.turn(cotangents[name])
+
+
+def evaluate(features: Mapping, label, channel: Channel, rounds: Iterable) -> None:
+    """One pass in which nothing is trained and only activations move."""
+    for _ in rounds:
+        label.step({name: channel.deliver(party.turn(None)) for name, party in features.items()})

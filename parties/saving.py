@@ -1,0 +1,147 @@
+"""A saved model: a folder a party, which holds that party's part and nothing of another's.
+
+`party.json` says what it is: format version, party, role, the description of the architecture and its digest, and a
+checksum over itself and the state. `state.msgpack` is the trained state, written by `flax.serialization`: arrays by
+name, no pickle.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import serialization
+
+from parties.errors import SaveError
+from parties.network import TrainState
+
+FORMAT = 1
+
+
+class Saved(NamedTuple):
+    """What a party's folder holds."""
+
+    role: str  # "feature" or "label"
+    description: dict[str, Any]  # what JSON can say
+    states: dict[str, Any]  # "base", "fuse": nested dicts of arrays
+
+
+def write_party(folder: Path, party: str, role: str, description: Mapping, states: Mapping[str, TrainState]) -> None:
+    """Write a party's folder whole or not at all: a new folder is filled beside it and then takes its place."""
+    payload = serialization.msgpack_serialize({name: _to_dict(state) for name, state in states.items()})
+    card = {"format": FORMAT, "party": party, "role": role, "architecture": digest(description), **description}
+    card["checksum"] = _checksum(card, payload)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{party}-", dir=folder.parent))
+    try:
+        (fresh / "state.msgpack").write_bytes(payload)
+        (fresh / "party.json").write_text(json.dumps(card, indent=1))
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def read_party(folder: Path, party: str) -> Saved:
+    """Read a party's folder back.
+
+    Raises:
+        SaveError: no such folder, a file that is missing, damaged or of another format version, or another party's.
+    """
+
+    def refuse(field, seen, wanted):
+        raise SaveError(party=party, field=field, seen=seen, wanted=wanted)
+
+    try:
+        card = json.loads((folder / "party.json").read_text())
+        payload = (folder / "state.msgpack").read_bytes()
+    except OSError as error:
+        refuse(f"folder {str(folder)!r}", str(error), "party.json and state.msgpack")
+    except ValueError as error:  # not JSON, or not UTF-8
+        refuse("party.json", str(error), "JSON as it was saved")
+    if not isinstance(card, dict):
+        refuse("party.json", type(card).__name__, "an object")
+    for field, wanted in (("format", FORMAT), ("party", party)):
+        if card.get(field) != wanted:
+            refuse(field, repr(card.get(field)), repr(wanted))
+    checksum = card.pop("checksum", None)
+    if checksum != _checksum(card, payload):
+        refuse("checksum", repr(checksum), "the digest of party.json and state.msgpack: one of them is damaged")
+    card = {name: value for name, value in card.items() if name not in ("format", "party")}
+    role, architecture = card.pop("role"), card.pop("architecture")
+    if architecture != digest(card):
+        refuse("architecture", architecture, digest(card))
+    return Saved(role, card, serialization.msgpack_restore(payload))
+
+
+def read_model(path: Path) -> dict[str, Saved]:
+    """Every party's folder in `path`.
+
+    Raises:
+        SaveError: as `read_party`; also not one label party, or a party that it names without a folder.
+    """
+    folders = sorted(f for f in path.iterdir() if (f / "party.json").exists()) if path.is_dir() else []
+    saved = {folder.name: read_party(folder, folder.name) for folder in folders}
+    where = f"folder {str(path)!r}"
+    labels = [party for party, part in saved.items() if part.role == "label"]
+    if len(labels) != 1:
+        seen = f"parties {sorted(saved)}, label parties {labels}"
+        raise SaveError(field=where, seen=seen, wanted="a folder a party, one of them the label party's")
+    for party in saved[labels[0]].description["parties"]:
+        if party not in saved:
+            raise SaveError(party=party, field=where, seen=f"parties {sorted(saved)}", wanted="its folder too")
+    return saved
+
+
+def digest(description: Mapping) -> str:
+    """SHA-256 of the description as canonical JSON: sorted keys, no spaces."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def restore(template: TrainState, saved: Mapping[str, Any], party: str, *, optimizer: bool) -> TrainState:
+    """`saved` in the structure of `template`; without `optimizer` its state stays as nested dicts, to be saved again.
+
+    Raises:
+        SaveError: an array that is missing, too many, or of another shape or dtype.
+    """
+    if not optimizer:
+        template = template._replace(opt_state=saved.get("opt_state"))
+    wanted = _to_dict(template)
+    seen_shapes, wanted_shapes = _shapes(saved), _shapes(wanted)
+    if seen_shapes != wanted_shapes:
+        name = sorted(seen_shapes.items() ^ wanted_shapes.items())[0][0]
+        seen, want = seen_shapes.get(name, "no array"), wanted_shapes.get(name, "no such array")
+        raise SaveError(party=party, field=f"state {name}", seen=seen, wanted=want)
+    state = serialization.from_state_dict(template._replace(key=()), {**saved, "key": {}})
+    arrays = jax.tree.map(jax.numpy.asarray, state._replace(key=None))
+    return arrays._replace(key=jax.random.wrap_key_data(jax.numpy.asarray(saved["key"])))
+
+
+def _to_dict(state: TrainState) -> dict[str, Any]:
+    return {
+        "params": _arrays(serialization.to_state_dict(state.params)),
+        "opt_state": _arrays(serialization.to_state_dict(state.opt_state)),
+        "key": np.asarray(jax.random.key_data(state.key)),
+        "round": np.asarray(state.round),
+    }
+
+
+def _arrays(tree):
+    return jax.tree.map(np.asarray, tree)
+
+
+def _shapes(tree) -> dict[str, str]:
+    """The arrays of a nested dict by path, as "dtype[shape]"."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def _checksum(card: Mapping, payload: bytes) -> str:
+    return hashlib.sha256(digest(card).encode() + payload).hexdigest()

@@ -1,0 +1,373 @@
+"""SplitModel: columns, networks, tasks and a placement, put together. The one module that knows both packages."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pandas as pd
+from flax import linen as nn
+
+from mmoe_jax.describe import network_from_dict, network_to_dict, task_from_dict, task_to_dict
+from mmoe_jax.errors import ColumnError, NetworkError
+from mmoe_jax.features import ColumnSpec, column_from_dict, fit_columns, transform_columns
+from mmoe_jax.fuse import MMoEFuse
+from mmoe_jax.modules import init_apply
+from mmoe_jax.objective import objective
+from mmoe_jax.tasks import LINKS, Task
+from parties.arguments import check_count, check_data, check_model, check_optimizers
+from parties.data import VerticalData
+from parties.errors import DataError, ModelError
+from parties.network import Network
+from parties.party import PartyData, Pass
+from parties.placement import Placement, Plan
+from parties.placement.joint import Joint
+from parties.placement.local import Local
+from parties.progress import EpochBar
+from parties.saving import read_model, restore, write_party
+
+PLACEMENTS = {"local": Local, "joint": Joint}
+
+
+@dataclass(frozen=True)
+class Party:
+    """What a party with columns brings.
+
+    Attributes:
+        columns: specifications of the columns its base network reads, in that order.
+        base: a Flax module, from a tuple of typed columns to an activation `[B, ...]` (`[B, D]` for `MMoEFuse`).
+        optimizer: of the base network.
+    """
+
+    columns: Sequence[ColumnSpec]
+    base: nn.Module
+    optimizer: optax.GradientTransformation
+
+
+@dataclass
+class SplitModel:
+    """A multi-task model whose columns, parameters and optimisers lie at several parties.
+
+    Attributes:
+        parties: name -> `Party`, in the order in which the fuse network concatenates. A label party without columns
+            has no entry.
+        label_party: who holds the labels and the fuse network.
+        fuse: usually an `MMoEFuse`; any Flax module from a tuple of activations to a tuple of logits `[B, K_t]`.
+        fuse_optimizer: its optimiser.
+        tasks: what is learned, a label column each.
+        placement: `"local"` (party objects and messages in this process), `"joint"` (the baseline that is not split),
+            or a placement object such as `Local(channel)`.
+        seed: of parameters, rounds' keys and the order of rows.
+
+    Raises:
+        ModelError: an argument that cannot be used, naming it.
+    """
+
+    parties: Mapping[str, Party]
+    label_party: str
+    fuse: nn.Module
+    fuse_optimizer: optax.GradientTransformation
+    tasks: Sequence[Task]
+    placement: str | Placement = "local"
+    seed: int = 0
+    columns: dict[str, tuple[ColumnSpec, ...]] = field(default_factory=dict, init=False, repr=False)
+    epoch: int = field(default=0, init=False)
+
+    def __post_init__(self):
+        self.parties, self.tasks = dict(self.parties), tuple(self.tasks)
+        check_model(self, PLACEMENTS)
+        if isinstance(self.fuse, MMoEFuse):
+            self.fuse = _bind_tasks(self.fuse, self.tasks)
+        self._placement: Placement = (
+            PLACEMENTS[self.placement]() if isinstance(self.placement, str) else self.placement
+        )
+        self._plan = Plan(
+            self.label_party,
+            {name: Network(*init_apply(party.base)) for name, party in self.parties.items()},
+            {name: party.optimizer for name, party in self.parties.items()},
+            Network(*init_apply(self.fuse)),
+            self.fuse_optimizer,
+            objective(self.tasks),
+            self.seed,
+        )
+        self._trainable, self._batch_size, self._runs = True, 128, 0
+
+    def fit(
+        self,
+        train: VerticalData,
+        *,
+        validation: VerticalData | None = None,
+        epochs: int = 1,
+        batch_size: int = 128,
+        shuffle: bool = True,
+        progress: bool = True,
+    ) -> dict[str, list[float]]:
+        """Train for `epochs` more epochs, in rounds of `batch_size` rows of which the last is filled with padding.
+
+        The first call fits the columns on `train`; a later one goes on training. Nothing is changed by a call that
+        refuses its arguments. A `MessageError` ends the run for all parties, which are then at most a round apart.
+
+        Args:
+            validation: scored after each epoch.
+            shuffle: each epoch in an order of its own, which every party draws from (seed, epoch, rows).
+            progress: show a bar an epoch, where standard error is a terminal.
+
+        Returns:
+            History: `loss`, `TASK/loss`, `TASK/METRIC`, and `val_...` of each; a list with a number an epoch. Training
+            scores are of the logits as the epoch went, so while the parameters moved. `seconds`: of wall time that
+            each epoch trained.
+
+        Raises:
+            DataError: data that do not fit the model, naming party and column.
+            ModelError: an argument out of range.
+        """
+        if not self._trainable:
+            wanted = "SplitModel.load(..., optimizers={party: ...}, fuse_optimizer=...)"
+            raise ModelError(field="optimizers", seen="a model loaded without them", wanted=wanted)
+        check_data(train, self.label_party, self.parties)
+        check_count("epochs", epochs, 1)
+        check_count("batch_size", batch_size, 1, len(train))
+        columns = self.columns or self._fit_columns(train)
+        parts = {"train": self._parts(train, columns, training=True)}
+        if validation is not None:
+            parts["validation"] = self._parts(validation, columns)
+        if not self.columns:
+            self._place(parts["train"])
+            self.columns = columns
+        for name, part in parts.items():
+            self._placement.load(name, part)
+        self._runs, self._batch_size = self._runs + 1, batch_size
+
+        history: dict[str, list[float]] = {}
+        for _ in range(epochs):
+            facts = self._pass("fit", "train", train, batch_size, shuffle)
+            with EpochBar(f"epoch {self.epoch + 1}", progress) as bar:
+                started = time.perf_counter()
+                scores = self._placement.fit(facts, bar)
+                seconds = time.perf_counter() - started
+                if validation is not None:
+                    facts = self._pass("evaluate", "validation", validation, batch_size, False)
+                    held_out = self._placement.evaluate(facts, range)
+                    scores |= {f"val_{name}": value for name, value in held_out.items()}
+                bar.show(scores)
+            self.epoch += 1
+            for name, value in (scores | {"seconds": seconds}).items():
+                history.setdefault(name, []).append(value)
+        return history
+
+    def evaluate(self, data: VerticalData, *, batch_size: int | None = None) -> dict[str, float]:
+        """The scores of `data`: `loss`, `TASK/loss`, `TASK/METRIC`.
+
+        Args:
+            batch_size: rows a round; by default that of the last `fit`. It changes no score.
+
+        Raises:
+            DataError, ModelError: as `fit`; also before the first `fit`.
+        """
+        facts = self._run("evaluate", data, batch_size, labels=True)
+        return self._placement.evaluate(facts, range)
+
+    def predict(self, data: VerticalData, *, batch_size: int | None = None) -> pd.DataFrame:
+        """Predictions indexed by row id: a column a task, or `TASK/CLASS` for each class of a multiclass task.
+
+        Probabilities for binary and multiclass tasks, values for regression. Labels are not read.
+
+        Raises:
+            DataError, ModelError: as `evaluate`.
+        """
+        facts = self._run("predict", data, batch_size, labels=False)
+        logits = self._placement.predict(facts, range)
+        table = {}
+        for task, values in zip(self.tasks, logits, strict=True):
+            predictions = np.asarray(task.link(values))
+            if task.kind == "multiclass":
+                table |= {f"{task.name}/{c}": predictions[:, k] for k, c in enumerate(task.classes)}
+            else:
+                table[task.name] = predictions
+        return pd.DataFrame(table, index=pd.Index(data.ids, name="id"))
+
+    def bytes_per_round(self) -> dict[str, int]:
+        """Bytes of the encoded messages of a training round by edge, `"bob->alice"`; after a `fit`."""
+        return self._placement.bytes_per_round()
+
+    def save(self, path: str | Path) -> None:
+        """Write each party's folder `path/PARTY`: its own columns, network and state, and nothing of another's.
+
+        Raises:
+            ModelError: nothing is trained yet.
+        """
+        self._check_fitted()
+        for party, states in self._placement.states().items():
+            write_party(Path(path) / party, party, _role(self, party), _describe(self, party), states)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        optimizers: Mapping[str, optax.GradientTransformation] | None = None,
+        fuse_optimizer: optax.GradientTransformation | None = None,
+        networks: Mapping[str, nn.Module] | None = None,
+        fuse: nn.Module | None = None,
+        placement: str | Placement = "local",
+    ) -> SplitModel:
+        """Read a saved model back.
+
+        An optimiser is code, which is not saved: a model loaded without `optimizers` and `fuse_optimizer` evaluates
+        and predicts; with the ones it was trained with it goes on training. The same holds for networks that are not
+        this library's, given by party in `networks`, and as `fuse`.
+
+        Raises:
+            SaveError: a folder that is missing, damaged, of another party, format or architecture.
+            ModelError: an argument that does not fit the saved model.
+        """
+        saved = read_model(Path(path))
+        label_party, label = next((name, part.description) for name, part in saved.items() if part.role == "label")
+        names = label["parties"]
+        trainable = check_optimizers(optimizers, fuse_optimizer, names)
+        parties = {}
+        for name in names:
+            columns = [column_from_dict(spec) for spec in saved[name].description["columns"]]
+            base = _rebuild(saved[name].description["base"], (networks or {}).get(name), name, "networks")
+            parties[name] = Party(columns, base, (optimizers or {}).get(name, optax.identity()))
+        fuse = _rebuild(label["fuse"], fuse, label_party, "fuse")
+        tasks = [task_from_dict(task) for task in label["tasks"]]
+        model = cls(parties, label_party, fuse, fuse_optimizer or optax.identity(), tasks, placement, label["seed"])
+        model.columns = {name: tuple(party.columns) for name, party in parties.items()}
+        model.epoch, model._trainable = label["epoch"], trainable
+        model._place({name: PartyData(np.zeros((0, 16), np.uint8), _empty(specs)) for name, specs in model.columns.items()})
+        drawn = model._placement.states()
+        for name, states in drawn.items():
+            for role, state in states.items():
+                states[role] = restore(state, saved[name].states[role], name, optimizer=trainable)
+        model._placement.restore(drawn)
+        return model
+
+    def _fit_columns(self, train: VerticalData) -> dict[str, tuple[ColumnSpec, ...]]:
+        columns = {}
+        for name, party in self.parties.items():
+            with _naming(name):
+                columns[name] = fit_columns(party.columns, self._frame(train, name))
+        return columns
+
+    def _frame(self, data: VerticalData, party: str) -> pd.DataFrame:
+        """The party's frame without labels and row weights: none of them is a column to learn from."""
+        own = set() if party != data.label_party else {*data.labels, data.row_weight}
+        frame = data.frames[party]
+        for spec in self.parties[party].columns:
+            if spec.name in own:
+                seen, wanted = "a label or the row weight", "a feature"
+                raise DataError(party=party, field=f"column {spec.name!r}", seen=seen, wanted=wanted)
+        return frame[[column for column in frame.columns if column not in own]]
+
+    def _parts(self, data: VerticalData, columns, *, training=False, labels=True) -> dict[str, PartyData]:
+        """Each party's part of a data set, as arrays."""
+        check_data(data, self.label_party, self.parties)
+        ids = data.id_digests()
+        parts = {self.label_party: PartyData(ids)}
+        for party, specs in columns.items():
+            with _naming(party):
+                parts[party] = PartyData(ids, transform_columns(specs, self._frame(data, party)))
+        values = np.zeros((len(data), len(self.tasks)))
+        for t, task in enumerate(self.tasks if labels else ()):
+            if task.name not in data.labels:
+                seen, wanted = str(list(data.labels)), f"a label {task.name!r}"
+                raise DataError(party=self.label_party, field="labels", seen=seen, wanted=wanted)
+            with _naming(self.label_party):
+                values[:, t] = task.read(data.frames[self.label_party][task.name], training=training)
+        dtype = jax.dtypes.canonicalize_dtype(np.float64)
+        parts[self.label_party] = parts[self.label_party]._replace(
+            labels=values.astype(dtype), weights=data.weights().astype(dtype)
+        )
+        return parts
+
+    def _run(self, phase: str, data: VerticalData, batch_size: int | None, labels: bool) -> Pass:
+        self._check_fitted()
+        batch_size = self._batch_size if batch_size is None else batch_size
+        check_count("batch_size", batch_size, 1)
+        self._placement.load(phase, self._parts(data, self.columns, labels=labels))
+        self._runs += 1
+        return self._pass(phase, phase, data, batch_size, False)
+
+    def _pass(self, phase: str, name: str, data: VerticalData, batch_size: int, shuffle: bool) -> Pass:
+        public = [self.label_party, list(self.parties), [task.name for task in self.tasks], self.seed, self._runs]
+        run = hashlib.blake2b(json.dumps(public).encode(), digest_size=16).digest()
+        return Pass(run, phase, self.epoch, name, min(batch_size, len(data)), self.seed, shuffle)
+
+    def _check_fitted(self) -> None:
+        if not self.columns:
+            raise ModelError(field="model", seen="one that was never fitted", wanted="fit first")
+
+    def _place(self, parts: Mapping[str, PartyData]) -> None:
+        try:
+            self._placement.place(self._plan, parts)
+        except NetworkError as error:
+            raise ModelError(field=error.field, seen=error.seen, wanted=error.wanted) from error
+
+
+def _bind_tasks(fuse: MMoEFuse, tasks: Sequence[Task]) -> MMoEFuse:
+    """The fuse network with a tower of the right width for each task."""
+    if fuse.num_tasks not in (None, len(tasks)):
+        seen, wanted = f"num_tasks={fuse.num_tasks}", f"{len(tasks)}, the number of tasks"
+        raise ModelError(field="fuse", seen=seen, wanted=wanted)
+    sizes, links = tuple(task.output_size for task in tasks), tuple(LINKS[task.kind] for task in tasks)
+    if fuse.output_sizes not in (None, sizes):
+        raise ModelError(field="fuse", seen=f"output_sizes={fuse.output_sizes}", wanted=f"{sizes}, as the tasks have")
+    if fuse.output_activation not in (None, links):
+        seen, wanted = f"output_activation={fuse.output_activation}", f"the tasks' links {links}"
+        raise ModelError(field="fuse", seen=seen, wanted=wanted)
+    return fuse.clone(output_sizes=sizes)
+
+
+def _role(model: SplitModel, party: str) -> str:
+    return "label" if party == model.label_party else "feature"
+
+
+def _describe(model: SplitModel, party: str) -> dict[str, Any]:
+    """What a party's folder says of its own part."""
+    described: dict[str, Any] = {"label_party": model.label_party, "epoch": model.epoch, "seed": model.seed}
+    if party in model.parties:
+        described["columns"] = [spec.to_dict() for spec in model.columns[party]]
+        described["base"] = network_to_dict(model.parties[party].base)
+    if party == model.label_party:
+        described["parties"] = list(model.parties)
+        described["fuse"] = network_to_dict(model.fuse)
+        described["tasks"] = [task_to_dict(task) for task in model.tasks]
+    return described
+
+
+def _rebuild(described: Mapping[str, Any], given: nn.Module | None, party: str, argument: str) -> nn.Module:
+    """The network described, or the one given if it is described alike."""
+    if given is None:
+        try:
+            return network_from_dict(described)
+        except NetworkError as error:
+            wanted = f"{error.wanted}; give it to load as {argument}"
+            raise ModelError(party=party, field=argument, seen=error.seen, wanted=wanted) from error
+    if network_to_dict(given) != described:
+        raise ModelError(party=party, field=argument, seen=str(network_to_dict(given)), wanted=str(described))
+    return given
+
+
+def _empty(specs: Sequence[ColumnSpec]) -> tuple:
+    """Typed columns of no rows: enough to know the shape of every parameter."""
+    return transform_columns(specs, pd.DataFrame({spec.name: pd.Series(dtype=object) for spec in specs}))
+
+
+@contextlib.contextmanager
+def _naming(party: str):
+    """Column errors inside become this party's."""
+    try:
+        yield
+    except ColumnError as error:
+        field = f"column {error.column!r}"
+        raise DataError(party=party, field=field, seen=error.seen, wanted=error.wanted) from error
