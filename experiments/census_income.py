@@ -152,7 +152,9 @@ def show(result: dict, runs: dict[str, list[dict]]) -> None:
         columns["alice alone"] = result["alice_alone"]
         gain = {name: result["test"][name] - result["alice_alone"][name] for name in result["test"]}
         columns["bob adds"] = gain
-    print(f"\ntest rows, {len(runs['split'])} seed(s)\n{pd.DataFrame(columns).to_string(float_format='{:.4f}'.format)}\n")
+    print(
+        f"\ntest rows, {len(runs['split'])} seed(s)\n{pd.DataFrame(columns).to_string(float_format='{:.4f}'.format)}\n"
+    )
     for edge, size in result["bytes"].items():
         print(f"{edge}: {size:,} bytes a round")
     s = result["seconds"]

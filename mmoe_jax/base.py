@@ -72,9 +72,9 @@ class MMoEBase(nn.Module):
             ids = jnp.stack([columns[i].values for i in where[Ids]], axis=1)  # [B, F_ids]
             parts.append(table[ids + offsets[where[Ids]][None]])  # [B, F_ids, d]
         for i in where[Bag]:
-            ids = columns[i].values  # [B, M]
-            rows = table[jnp.where(ids < 0, 0, ids) + offsets[i]]  # [B, M, d]
-            parts.append(jnp.where((ids < 0)[:, :, None], 0, rows).sum(axis=1, keepdims=True))
+            bag = columns[i].values  # [B, M]
+            rows = table[jnp.where(bag < 0, 0, bag) + offsets[i]]  # [B, M, d]
+            parts.append(jnp.where((bag < 0)[:, :, None], 0, rows).sum(axis=1, keepdims=True))
         if where[Real]:
             fans = [(1, width)] * len(where[Real])
             kernel = self.param("real_kernel", glorot_slices(fans, (width,)), dtype)

@@ -45,12 +45,8 @@ def read_cells(column: str, series: pd.Series, *, strip: bool) -> Cells:
         # As objects, because the inference that pandas does on distinct values differs between its versions.
         codes, distinct = pd.factorize(series.to_numpy(dtype=object))
     except TypeError as error:  # a list or a dict has no hash
-        raise ColumnError(
-            column=column, seen=f"a cell of {error}", wanted="text or finite numbers"
-        ) from error
-    values = canonical(
-        column, distinct.tolist(), strip=strip, where=lambda code: row_of(series, codes == code)
-    )
+        raise ColumnError(column=column, seen=f"a cell of {error}", wanted="text or finite numbers") from error
+    values = canonical(column, distinct.tolist(), strip=strip, where=lambda code: row_of(series, codes == code))
     return Cells(values, codes)
 
 

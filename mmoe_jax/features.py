@@ -194,9 +194,7 @@ class Bucketed(ColumnSpec):
         if self.vocabulary is not None:
             self._set_vocabulary(self.vocabulary, strip=False)
             if not all(isinstance(bucket, int) and abs(bucket) <= 2**53 for bucket in self.vocabulary):
-                raise self._illegal(
-                    "vocabulary", "integers that float64 holds, to 2**53 (is the width too small?)"
-                )
+                raise self._illegal("vocabulary", "integers that float64 holds, to 2**53 (is the width too small?)")
 
     @property
     def fitted(self) -> bool:
@@ -434,9 +432,7 @@ def column_from_dict(fields: Mapping[str, Any]) -> ColumnSpec:
     arguments = {field: value for field, value in fields.items() if field != "kind"}
     wanted = [field.name for field in dataclasses.fields(kinds[kind])]
     if set(arguments) != set(wanted):
-        raise ColumnError(
-            column=column, seen=f"fields {list(arguments)}", wanted=f"the fields {wanted} of {kind}"
-        )
+        raise ColumnError(column=column, seen=f"fields {list(arguments)}", wanted=f"the fields {wanted} of {kind}")
     return kinds[kind](**arguments)
 
 
@@ -446,9 +442,7 @@ def _pairs(specs: Sequence[ColumnSpec], frame: pd.DataFrame) -> Iterator[tuple[C
         if names.count(spec.name) > 1:
             raise ColumnError(column=spec.name, seen="two specifications", wanted="one a column")
         if present.count(spec.name) != 1:
-            raise ColumnError(
-                column=spec.name, seen=f"a frame of columns {present}", wanted="this column once"
-            )
+            raise ColumnError(column=spec.name, seen=f"a frame of columns {present}", wanted="this column once")
         yield spec, frame[spec.name]
 
 

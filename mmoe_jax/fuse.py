@@ -85,9 +85,11 @@ class MMoEFuse(nn.Module):
         return (logits, gates) if return_gates else logits
 
     def _sizes(self) -> tuple[int, ...]:
-        if self.output_sizes is None and self.num_tasks is None:
+        if self.output_sizes is not None:
+            return tuple(self.output_sizes)
+        if self.num_tasks is None:
             raise NetworkError(field="num_tasks", seen="None", wanted="the number of tasks, or output_sizes")
-        return tuple(self.output_sizes or (1,) * self.num_tasks)
+        return (1,) * self.num_tasks
 
     @staticmethod
     def _concatenate(activations) -> jax.Array:

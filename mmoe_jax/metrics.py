@@ -246,8 +246,7 @@ def auc(capacity: int) -> Metric:
         scores, labels = np.asarray(state.scores)[:seen], np.asarray(state.labels)[:seen]
         weights = np.asarray(state.weights, np.float64)[:seen]
         distinct, rank = np.unique(scores, return_inverse=True)
-        # The weight of each class at each distinct score.
-        positive = np.bincount(rank, weights * labels, minlength=distinct.size)
+        positive = np.bincount(rank, weights * labels, minlength=distinct.size)  # weight of each score
         negative = np.bincount(rank, weights * ~labels, minlength=distinct.size)
         pairs = positive.sum() * negative.sum()
         right = np.sum(positive * (np.cumsum(negative) - negative / 2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pandas as pd
 
+from mmoe_jax.cells import finite
 from mmoe_jax.errors import ColumnError
 from mmoe_jax.metrics import METRICS
 
@@ -26,7 +27,7 @@ class Task:
     |---|---|---|---|---|
     | binary | 0 or 1 | `[B, 1]` | sigmoid cross-entropy | sigmoid |
     | multiclass | one of `classes` | `[B, K]` | softmax cross-entropy | softmax |
-    | regression | finite numbers | `[B, 1]` | squared error | identity |
+    | regression | finite float32 numbers | `[B, 1]` | squared error | identity |
 
     Attributes:
         name: the label column, and the task's name in histories and predictions.
@@ -37,7 +38,8 @@ class Task:
         metrics: names from `mmoe_jax.metrics.METRICS`.
 
     Raises:
-        ColumnError: an unknown kind, `missing` or metric, or fewer than two distinct classes.
+        ColumnError: a name that is no text, an unknown kind, `missing` or metric, or classes that are not at least
+            two distinct texts or finite numbers.
     """
 
     name: str
@@ -48,20 +50,24 @@ class Task:
     metrics: tuple[str, ...] = ()
 
     def __post_init__(self):
-        object.__setattr__(self, "metrics", tuple(self.metrics))
-        object.__setattr__(self, "classes", tuple(self.classes))
-        self._check("kind", self.kind in LINKS, f"one of {sorted(LINKS)}")
+        self._check("name", isinstance(self.name, str), "text")
+        for field in ("metrics", "classes"):
+            values = getattr(self, field)
+            self._check(field, isinstance(values, Iterable) and not isinstance(values, str), "a sequence")
+            object.__setattr__(self, field, tuple(values))
+        self._check("kind", self.kind in list(LINKS), f"one of {sorted(LINKS)}")
         self._check("missing", self.missing in ("error", "mask"), "'error' or 'mask'")
         for metric in self.metrics:
             known = sorted(METRICS if self.kind == "binary" else {"multiclass": ["accuracy"]}.get(self.kind, ["rmse"]))
             self._check("metrics", metric in known, f"names from {known} for a {self.kind} task")
         if self.kind == "multiclass":
-            distinct = len(set(self.classes)) == len(self.classes) >= 2
+            values = all(isinstance(value, str) or finite(value) is not None for value in self.classes)
+            distinct = values and len(set(self.classes)) == len(self.classes) >= 2
             self._check("classes", distinct, "at least two distinct label values")
 
     def _check(self, field: str, holds: bool, wanted: str) -> None:
         if not holds:
-            raise ColumnError(column=self.name, seen=f"{field}={getattr(self, field)!r}", wanted=wanted)
+            raise ColumnError(column=str(self.name), seen=f"{field}={getattr(self, field)!r}", wanted=wanted)
 
     @classmethod
     def binary(cls, name: str, *, weight=1.0, missing="error", metrics=("auc", "precision", "recall")) -> Task:
@@ -71,8 +77,8 @@ class Task:
     @classmethod
     def multiclass(cls, name: str, classes: int | Sequence, *, weight=1.0, missing="error", metrics=("accuracy",)):
         """One of several values: `classes` lists them, an int K stands for 0 .. K-1."""
-        values = range(classes) if isinstance(classes, int) else classes
-        return cls(name, "multiclass", weight, missing, tuple(values), metrics)
+        values = tuple(range(classes)) if isinstance(classes, int) else tuple(classes)
+        return cls(name, "multiclass", weight, missing, values, metrics)
 
     @classmethod
     def regression(cls, name: str, *, weight=1.0, missing="error", metrics=("rmse",)) -> Task:
@@ -112,30 +118,33 @@ class Task:
         present = labels[~missing]
         values[~missing] = self._codes(present)
         if training and len(np.unique(values[~missing])) < 2:
-            seen = f"the constant {present.iloc[0]!r}" if len(present) else "no label at all"
+            seen = f"the constant {present.tolist()[0]!r}" if len(present) else "no label at all"
             raise ColumnError(column=self.name, seen=seen, wanted="labels of at least two values to train on")
         return values
 
     def _codes(self, present: pd.Series) -> np.ndarray:
         if self.kind == "multiclass":
-            codes = pd.Index(self.classes).get_indexer(pd.Index(present.to_numpy()))
+            position = {value: k for k, value in enumerate(self.classes)}
+            cells = present.to_numpy(dtype=object)
+            codes = np.array([position.get(c, -1) if isinstance(c, Hashable) else -1 for c in cells], dtype=np.int64)
             self._refuse(present, codes < 0, None, f"one of {list(self.classes)}")
             return codes.astype(np.float64)
-        wanted = "0 or 1" if self.kind == "binary" else "finite numbers"
+        wanted = "0 or 1" if self.kind == "binary" else "numbers that are finite in float32"
         numbers = np.array([_number(value) for value in present.to_numpy(dtype=object)], dtype=np.float64)
-        good = np.isin(numbers, (0.0, 1.0)) if self.kind == "binary" else np.isfinite(numbers)
+        good = np.isin(numbers, (0.0, 1.0)) if self.kind == "binary" else np.abs(numbers) <= np.finfo(np.float32).max
         self._refuse(present, ~good, None, wanted)
         return numbers
 
     def _refuse(self, labels: pd.Series, bad: np.ndarray, what: str | None, wanted: str) -> None:
         if bad.any():
             at = int(np.argmax(bad))
-            seen = f"{what or repr(labels.iloc[at])} in row {labels.index[at]!r}"
+            seen = f"{what or repr(labels.tolist()[at])} in row {labels.index.tolist()[at]!r}"
             raise ColumnError(column=self.name, seen=seen, wanted=wanted)
 
 
 def _number(value) -> float:
-    return float(value) if isinstance(value, int | float | np.number | np.bool_) else np.nan
+    number = finite(value)
+    return np.nan if number is None else float(number)
 
 
 def task_losses(

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import optax
@@ -29,7 +29,7 @@ def check_name(name: Any) -> None:
     """A party's name: it stands in headers and names a folder.
 
     Raises:
-        ModelError: no text, empty, longer than a header holds, or with characters beside letters, digits, `_`, `-`, `.`.
+        ModelError: no text, empty, longer than a header holds, or with other characters than those named.
     """
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name) or len(name.encode()) > MAX_NAME_BYTES:
         wanted = f"a name of letters, digits, '_', '-' and '.', of at most {MAX_NAME_BYTES} bytes"
@@ -55,8 +55,9 @@ def check_optimizers(optimizers: Mapping | None, fuse_optimizer: Any, parties: I
     """
     if optimizers is None and fuse_optimizer is None:
         return False
-    if fuse_optimizer is None or set(optimizers or {}) != set(parties):
-        seen = f"optimizers of {sorted(optimizers or {})}, fuse_optimizer={'None' if fuse_optimizer is None else 'given'}"
+    names = list(optimizers) if isinstance(optimizers, Mapping) else []
+    if fuse_optimizer is None or set(names) != set(parties):
+        seen = f"optimizers of {names}, fuse_optimizer={'None' if fuse_optimizer is None else 'given'}"
         wanted = f"fuse_optimizer and optimizers of {list(parties)}, or neither"
         raise ModelError(field="optimizers", seen=seen, wanted=wanted)
     return True
@@ -72,10 +73,11 @@ def check_model(model: Any, placements: Iterable[str]) -> None:
         check_name(name)
         if not all(hasattr(party, attribute) for attribute in ("columns", "base", "optimizer")):
             raise ModelError(party=name, field="parties", seen=type(party).__name__, wanted="a Party")
-        if not party.columns:
-            wanted = "at least one column; a label party without columns has no entry"
-            raise ModelError(party=name, field="columns", seen="none", wanted=wanted)
-        names = [spec.name for spec in party.columns]
+        specs = party.columns if isinstance(party.columns, Sequence) else None
+        if not specs or not all(hasattr(spec, "transform") for spec in specs):
+            wanted = "a list of at least one column specification; a label party without columns has no entry"
+            raise ModelError(party=name, field="columns", seen=repr(party.columns), wanted=wanted)
+        names = [spec.name for spec in specs]
         twice = next((column for column in names if names.count(column) > 1), None)
         if twice is not None:
             raise ModelError(party=name, field="columns", seen=f"{twice!r} twice", wanted="distinct columns")
@@ -96,10 +98,14 @@ def check_model(model: Any, placements: Iterable[str]) -> None:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             wanted = "a finite weight, not negative"
             raise ModelError(field=f"weight of task {task.name!r}", seen=repr(weight), wanted=wanted)
-    if isinstance(model.placement, str) and model.placement not in placements:
+    placement = model.placement
+    named = isinstance(placement, str) and placement in placements
+    if not named and (isinstance(placement, type) or not hasattr(placement, "place")):
         wanted = f"one of {sorted(placements)} or a placement object"
-        raise ModelError(field="placement", seen=repr(model.placement), wanted=wanted)
+        raise ModelError(field="placement", seen=repr(placement), wanted=wanted)
     check_count("seed", model.seed, 0)
+    if model.seed >= 2**32:  # without x64, jax.random.key reads no more bits: two seeds would be one
+        raise ModelError(field="seed", seen=str(model.seed), wanted="an int below 2**32")
 
 
 def check_data(data: Any, label_party: str, parties: Iterable[str]) -> None:

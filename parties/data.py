@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from os import PathLike
 
 import numpy as np
@@ -48,15 +50,18 @@ class VerticalData:
         Raises:
             DataError: no frame or an empty one, an id column that is absent, missing, duplicate, or neither integers
                 nor text, ids of another type than the label party's, no id in common, an unknown label party, an
-                absent label or weight column, a weight that is missing, negative or infinite, or all weights zero.
+                absent label or weight column, or weights that `weights` refuses.
         """
-        if label_party not in frames:
+        if not isinstance(frames, Mapping):
+            raise DataError(field="frames", seen=type(frames).__name__, wanted="a frame a party, by name")
+        if label_party not in list(frames):
             raise DataError(field="label_party", seen=repr(label_party), wanted=f"one of {list(frames)}")
-        if isinstance(labels, str) or not labels or len(set(labels)) != len(labels):
+        names = [] if isinstance(labels, str) or not isinstance(labels, Iterable) else list(labels)
+        if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
             raise DataError(field="labels", seen=repr(labels), wanted="a list of distinct column names")
         indexed = {party: _indexed(frame, on, party) for party, frame in frames.items()}
         own = indexed[label_party]
-        for column in [*labels, *([] if row_weight is None else [row_weight])]:
+        for column in [*names, *([] if row_weight is None else [row_weight])]:
             if column not in own.columns:
                 seen, wanted = f"columns {list(own.columns)}", f"a column {column!r}"
                 raise DataError(party=label_party, field=f"column {column!r}", seen=seen, wanted=wanted)
@@ -67,13 +72,13 @@ class VerticalData:
                 raise DataError(party=party, field="ids", seen=kind, wanted=wanted)
         common = own.index
         for frame in indexed.values():
-            common = common[common.isin(frame.index)]
+            common = common[frame.index.get_indexer(common) >= 0]
         if not len(common):
-            seen = ", ".join(f"{party!r}: {frame.index[0]!r}, ..." for party, frame in indexed.items())
+            seen = ", ".join(f"{party!r}: {frame.index.tolist()[0]!r}, ..." for party, frame in indexed.items())
             raise DataError(field="ids", seen=f"no id in common ({seen})", wanted="at least one id at every party")
-        dropped = {p: frame.index[~frame.index.isin(common)].tolist() for p, frame in indexed.items()}
-        joined = {party: frame.loc[common] for party, frame in indexed.items()}
-        data = cls(joined, label_party, labels, row_weight, dropped)
+        dropped = {p: frame.index[common.get_indexer(frame.index) < 0].tolist() for p, frame in indexed.items()}
+        joined = {p: frame.iloc[frame.index.get_indexer(common)] for p, frame in indexed.items()}
+        data = cls(joined, label_party, names, row_weight, dropped)
         data.weights()
         return data
 
@@ -91,15 +96,22 @@ class VerticalData:
         """`from_frames` on one delimited text file a party, with a header line. Ids are read as text ("007" is not 7).
 
         Raises:
-            DataError: a file that cannot be read, and all that `from_frames` raises.
+            DataError: no id column named, a file that cannot be read or whose lines have more cells than its header,
+                and all that `from_frames` raises.
         """
+        if on is None:
+            raise DataError(field="on", seen="None", wanted="the id column: a file has no index")
         frames = {}
         for party, path in paths.items():
+            field, wanted = f"file {str(path)!r}", f"a text file with a header line and cells between {sep!r}"
             try:
-                frames[party] = pd.read_csv(path, sep=sep, dtype={on: str}, skipinitialspace=True)
-            except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-                wanted = f"a text file with a header line and cells between {sep!r}"
-                raise DataError(party=party, field=f"file {str(path)!r}", seen=str(error), wanted=wanted) from error
+                with warnings.catch_warnings():  # a line with more cells than the header has is only a warning
+                    warnings.simplefilter("error", pd.errors.ParserWarning)
+                    frames[party] = pd.read_csv(
+                        path, sep=sep, dtype={on: str}, skipinitialspace=True, index_col=False, engine="c"
+                    )
+            except (OSError, TypeError, ValueError, pd.errors.ParserWarning) as error:
+                raise DataError(party=party, field=field, seen=str(error), wanted=wanted) from error
         return cls.from_frames(frames, on=on, label_party=label_party, labels=labels, row_weight=row_weight)
 
     def __len__(self) -> int:
@@ -133,7 +145,7 @@ class VerticalData:
         Raises:
             DataError: a fraction that leaves a part empty.
         """
-        first = round(fraction * len(self)) if 0 < fraction < 1 else 0
+        first = round(fraction * len(self)) if isinstance(fraction, Real) and 0 < fraction < 1 else 0
         if not 0 < first < len(self):
             seen = f"{fraction!r} of {len(self)} rows"
             raise DataError(field="fraction", seen=seen, wanted="a fraction in (0, 1) that leaves no part empty")
@@ -144,26 +156,34 @@ class VerticalData:
         """Row weights, float64 `[N]`.
 
         Raises:
-            DataError: a weight that is missing, negative or infinite, or all zero.
+            DataError: a weight that is missing, no number, negative, or not finite as float32, or all zero.
         """
         if self.row_weight is None:
             return np.ones(len(self))
         column = self.frames[self.label_party][self.row_weight]
-        weights = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        bad = ~(np.isfinite(weights) & (weights >= 0))
+        weights = np.array([_number(cell) for cell in column.to_numpy(dtype=object)])
+        bad = ~((weights >= 0) & (weights <= np.finfo(np.float32).max))
         field, wanted = f"row weight {self.row_weight!r}", "finite weights, none negative, not all zero"
         if bad.any():
             at = int(np.argmax(bad))
-            seen = f"{column.iloc[at]!r} at id {self.ids[at]!r}"
+            seen = f"{column.tolist()[at]!r} at id {self.ids.tolist()[at]!r}"
             raise DataError(party=self.label_party, field=field, seen=seen, wanted=wanted)
-        if not weights.any():
+        if not weights.astype(np.float32).any():
             raise DataError(party=self.label_party, field=field, seen="only zeros", wanted=wanted)
         return weights
 
     def id_digests(self) -> np.ndarray:
-        """BLAKE2b-128 of each row id's decimal or UTF-8 text, uint8 `[N, 16]`; any party computes it from its own ids."""
+        """BLAKE2b-128 of each row id's decimal or UTF-8 text, uint8 `[N, 16]`; a party computes it from its own ids."""
         digests = b"".join(hashlib.blake2b(str(i).encode(), digest_size=16).digest() for i in self.ids.tolist())
         return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)
+
+
+def _number(cell) -> float:
+    """A cell as float64; NaN if it is no number."""
+    try:
+        return float(cell) if isinstance(cell, int | float | np.integer | np.floating | np.bool_) else np.nan
+    except OverflowError:
+        return np.inf
 
 
 def _kind(ids: pd.Index) -> str:
@@ -174,7 +194,7 @@ def _indexed(frame: pd.DataFrame, on: str | None, party: str) -> pd.DataFrame:
     """The frame indexed by its ids, int64 or object; the id column itself is no feature."""
     if not isinstance(frame, pd.DataFrame):
         raise DataError(party=party, field="frame", seen=type(frame).__name__, wanted="a pandas DataFrame")
-    if on is not None and on not in frame.columns:
+    if on is not None and on not in list(frame.columns):
         seen = f"columns {list(frame.columns)}"
         raise DataError(party=party, field=f"column {on!r}", seen=seen, wanted="the id column")
     if not len(frame):
@@ -182,12 +202,14 @@ def _indexed(frame: pd.DataFrame, on: str | None, party: str) -> pd.DataFrame:
     repeated = frame.columns[frame.columns.duplicated()]
     if len(repeated):
         raise DataError(party=party, field=f"column {repeated[0]!r}", seen="two of one name", wanted="distinct names")
-    ids = pd.Series(frame.index if on is None else frame[on].to_numpy())
+    ids = pd.Series(frame.index if on is None else frame[on].to_numpy()).infer_objects()
     what = "index" if on is None else f"column {on!r}"
     if ids.isna().any():
         seen = f"a missing id in line {int(ids.isna().to_numpy().argmax())}"
         raise DataError(party=party, field=what, seen=seen, wanted="an id in every row")
     if pd.api.types.is_integer_dtype(ids.dtype):
+        if ids.max() > np.iinfo(np.int64).max:
+            raise DataError(party=party, field=what, seen=str(ids.max()), wanted="integers that fit in 64 bits")
         index = pd.Index(ids.to_numpy(dtype=np.int64))
     else:
         values = ids.to_numpy(dtype=object)
@@ -197,7 +219,7 @@ def _indexed(frame: pd.DataFrame, on: str | None, party: str) -> pd.DataFrame:
             raise DataError(party=party, field=what, seen=seen, wanted="ids that are all integers or all text")
         index = pd.Index(values, dtype=object)
     if not index.is_unique:
-        seen = f"{index[index.duplicated()][0]!r} more than once"
+        seen = f"{index[index.duplicated()].tolist()[0]!r} more than once"
         raise DataError(party=party, field=what, seen=seen, wanted="distinct ids")
     rest = frame if on is None else frame.drop(columns=on)
     return rest.set_axis(index, axis=0)

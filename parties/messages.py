@@ -1,4 +1,4 @@
-"""Messages: a closed header and one float array. Checked field by field, counted to the byte, decoded without running code.
+"""Messages: a closed header and one float array, checked field by field, counted to the byte, decoded safely.
 
 Encoded, little-endian, `HEADER_BYTES` bytes and then the array's bytes in C order:
 
@@ -12,6 +12,7 @@ finds damage; it does not authenticate a sender.
 import hashlib
 import math
 import struct
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -74,15 +75,16 @@ def check(message: Message | None, expected: Header) -> None:
         wanted = f"the {expected.kind} of {expected.sender!r}"
         raise MessageError(party=party, field="message", seen=type(message).__name__, wanted=wanted)
     if message.header != expected:
-        for field, seen, wanted in zip(Header._fields, message.header, expected, strict=True):
-            if seen != wanted:
-                raise MessageError(party=party, field=field, seen=_show(seen), wanted=_show(wanted))
-    for field, seen, wanted in (
-        ("shape", tuple(message.array.shape), expected.shape),
-        ("dtype", str(message.array.dtype), expected.dtype),
-    ):
+        _compare(party, zip(Header._fields, message.header, expected, strict=True))
+    if tuple(message.array.shape) != expected.shape or str(message.array.dtype) != expected.dtype:
+        shape = ("array shape", tuple(message.array.shape), expected.shape)
+        _compare(party, [shape, ("array dtype", str(message.array.dtype), expected.dtype)])
+
+
+def _compare(party: str, fields: Iterable[tuple[str, Any, Any]]) -> None:
+    for field, seen, wanted in fields:
         if seen != wanted:
-            raise MessageError(party=party, field=f"array {field}", seen=_show(seen), wanted=_show(wanted))
+            raise MessageError(party=party, field=field, seen=_show(seen), wanted=_show(wanted))
 
 
 def check_format(shape: tuple[int, ...], dtype: str, party: str) -> None:

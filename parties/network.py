@@ -48,7 +48,7 @@ def apply_gradients(optimizer: optax.GradientTransformation, state: TrainState, 
 
 
 def take_rows(tree, rows: jax.Array):
-    """The batch `rows` int32 `[B]` of a pytree whose leaves have rows leading; padding repeats the batch's first row."""
+    """The batch `rows` int32 `[B]` of a pytree with rows leading; padding repeats the batch's first row."""
     index = jnp.where(rows == PADDING, rows[0], rows)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], tree)
 

@@ -1,4 +1,4 @@
-"""Party objects: the only mutable things. Each holds its own data, state and pending pullback, and nothing of another's.
+"""Party objects, the only mutable things: each holds its own data, state and pending pullback, nothing of another's.
 
 A feature role has `turn`, a label role `step`; the loop in `protocol` knows no more of them. What both know in common
 are the public facts of a pass over a data set, from which each draws the same rows, digests and headers by itself.
@@ -41,6 +41,14 @@ class PartyData(NamedTuple):
     weights: Any = None  # label party: float [N]
 
 
+class _LabelData(NamedTuple):
+    """What the compiled step of the label party reads: all of `PartyData` but the ids."""
+
+    columns: Any
+    labels: jax.Array
+    weights: jax.Array
+
+
 class _Seat:
     """A party's place in a pass: its rows, the digests of their ids, and the headers of a round."""
 
@@ -80,8 +88,8 @@ class _Party:
 
     def load(self, data: str, part: PartyData) -> None:
         """Hold `part` under the name `data`, on the device."""
-        arrays = jax.tree.map(jnp.asarray, part._replace(ids=()))
-        self._data[data] = arrays._replace(ids=part.ids)
+        columns, labels, weights = jax.tree.map(jnp.asarray, (part.columns, part.labels, part.weights))
+        self._data[data] = PartyData(part.ids, columns, labels, weights)
 
     def begin(self, pass_: Pass) -> int:
         """Take a seat in a pass; whatever an earlier pass left pending is dropped. Returns its number of rounds."""
@@ -212,7 +220,7 @@ class LabelParty(_Party):
         return rounds
 
     def step(self, activations: Mapping[str, Message]) -> dict[str, Message]:
-        """One round: the parties' activations in, each party's own cotangent out; nothing out if the pass does not train.
+        """One round: the parties' activations in, each party's own cotangent out; none if the pass does not train.
 
         Raises:
             MessageError: an activation is missing, too many, or not the one of this round. No state is then touched.
@@ -230,7 +238,7 @@ class LabelParty(_Party):
             check(activations[party], seat.header(party, self.name, "activation", expected))
 
         arrays = {party: message.array for party, message in activations.items()}
-        rows, data = seat.rows[seat.round], seat.data._replace(ids=())
+        rows, data = seat.rows[seat.round], _LabelData(seat.data.columns, seat.data.labels, seat.data.weights)
         replies = {}
         if seat.facts.phase == "fit":
             stepped = self._step(self.state, self.base_state, arrays, data, rows)

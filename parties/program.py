@@ -24,7 +24,9 @@ class LabelProgram(NamedTuple):
     """The party with the labels. `step` is one pure function, so that it can be placed anywhere whole."""
 
     init: Callable[[jax.Array, Activations], TrainState]  # key, activations -> state
-    step: Callable[..., tuple[TrainState, dict[str, jax.Array], Any]]  # state, activations, labels, weights -> (state, cotangents, logits)
+    step: Callable[
+        ..., tuple[TrainState, dict[str, jax.Array], Any]
+    ]  # state, activations, labels, weights -> (state, cotangents, logits)
     predict: Callable[[TrainState, Activations], Any]  # state, activations -> logits
 
 
@@ -55,7 +57,7 @@ def feature_program(network: Network, optimizer: optax.GradientTransformation) -
 def label_program(
     network: Network, optimizer: optax.GradientTransformation, order: Sequence[str], loss: Callable
 ) -> LabelProgram:
-    """The label role: the fuse network on the activations in the parties' `order`, and `loss(logits, labels, weights)`."""
+    """The label role: the fuse network on the activations in `order`, and `loss(logits, labels, weights)`."""
 
     def fuse(params, activations, key):
         return network.apply(params, tuple(activations[party] for party in order), key)

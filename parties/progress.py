@@ -25,5 +25,9 @@ class EpochBar:
 
     def show(self, scores: dict[str, float]) -> None:
         """Put the loss and the scores named `auc` beside the bar."""
-        shown = {name: f"{value:.4f}" for name, value in scores.items() if name.endswith(("auc", "/auc")) or name in ("loss", "val_loss")}
+        shown = {
+            name: f"{value:.4f}"
+            for name, value in scores.items()
+            if name.endswith(("auc", "/auc")) or name in ("loss", "val_loss")
+        }
         self._bar.set_postfix(shown)

@@ -85,18 +85,25 @@ def read_model(path: Path) -> dict[str, Saved]:
     """Every party's folder in `path`.
 
     Raises:
-        SaveError: as `read_party`; also not one label party, or a party that it names without a folder.
+        SaveError: as `read_party`; also not one label party, a party that it names without a folder, or parties saved
+            at different epochs or of different models.
     """
     folders = sorted(f for f in path.iterdir() if (f / "party.json").exists()) if path.is_dir() else []
-    saved = {folder.name: read_party(folder, folder.name) for folder in folders}
+    # A save that was cut short leaves a folder whose name starts with a dot, as no party's does.
+    saved = {folder.name: read_party(folder, folder.name) for folder in folders if folder.name[0] != "."}
     where = f"folder {str(path)!r}"
     labels = [party for party, part in saved.items() if part.role == "label"]
     if len(labels) != 1:
         seen = f"parties {sorted(saved)}, label parties {labels}"
         raise SaveError(field=where, seen=seen, wanted="a folder a party, one of them the label party's")
-    for party in saved[labels[0]].description["parties"]:
+    label = saved[labels[0]].description
+    for party in label["parties"]:
         if party not in saved:
             raise SaveError(party=party, field=where, seen=f"parties {sorted(saved)}", wanted="its folder too")
+        for field in ("label_party", "seed", "epoch"):
+            found, agreed = saved[party].description.get(field), label[field]
+            if found != agreed:
+                raise SaveError(party=party, field=field, seen=repr(found), wanted=f"{agreed!r}, as the label party has")
     return saved
 
 
@@ -119,9 +126,12 @@ def restore(template: TrainState, saved: Mapping[str, Any], party: str, *, optim
         name = sorted(seen_shapes.items() ^ wanted_shapes.items())[0][0]
         seen, want = seen_shapes.get(name, "no array"), wanted_shapes.get(name, "no such array")
         raise SaveError(party=party, field=f"state {name}", seen=seen, wanted=want)
-    state = serialization.from_state_dict(template._replace(key=()), {**saved, "key": {}})
-    arrays = jax.tree.map(jax.numpy.asarray, state._replace(key=None))
-    return arrays._replace(key=jax.random.wrap_key_data(jax.numpy.asarray(saved["key"])))
+    params, opt_state = (
+        jax.tree.map(jax.numpy.asarray, serialization.from_state_dict(getattr(template, name), saved[name]))
+        for name in ("params", "opt_state")
+    )
+    key = jax.random.wrap_key_data(jax.numpy.asarray(saved["key"]))
+    return TrainState(params, opt_state, key, jax.numpy.asarray(saved["round"]))
 
 
 def _to_dict(state: TrainState) -> dict[str, Any]:

@@ -87,9 +87,7 @@ class SplitModel:
         check_model(self, PLACEMENTS)
         if isinstance(self.fuse, MMoEFuse):
             self.fuse = _bind_tasks(self.fuse, self.tasks)
-        self._placement: Placement = (
-            PLACEMENTS[self.placement]() if isinstance(self.placement, str) else self.placement
-        )
+        self._placement: Placement = PLACEMENTS[self.placement]() if isinstance(self.placement, str) else self.placement
         self._plan = Plan(
             self.label_party,
             {name: Network(*init_apply(party.base)) for name, party in self.parties.items()},
@@ -186,7 +184,7 @@ class SplitModel:
         """
         facts = self._run("predict", data, batch_size, labels=False)
         logits = self._placement.predict(facts, range)
-        table = {}
+        table: dict[str, np.ndarray] = {}
         for task, values in zip(self.tasks, logits, strict=True):
             predictions = np.asarray(task.link(values))
             if task.kind == "multiclass":
@@ -244,7 +242,9 @@ class SplitModel:
         model = cls(parties, label_party, fuse, fuse_optimizer or optax.identity(), tasks, placement, label["seed"])
         model.columns = {name: tuple(party.columns) for name, party in parties.items()}
         model.epoch, model._trainable = label["epoch"], trainable
-        model._place({name: PartyData(np.zeros((0, 16), np.uint8), _empty(specs)) for name, specs in model.columns.items()})
+        model._place(
+            {name: PartyData(np.zeros((0, 16), np.uint8), _empty(specs)) for name, specs in model.columns.items()}
+        )
         drawn = model._placement.states()
         for name, states in drawn.items():
             for role, state in states.items():

@@ -2,16 +2,19 @@
 
 import os
 
-import jax
-import pytest
-from hypothesis import HealthCheck, settings
+# Most of a test's time is XLA's: compile fast rather than run fast. CI has a leg that compiles as users do.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_threefry_partitionable", True)
 
 common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
-settings.register_profile("ci", derandomize=True, database=None, max_examples=30, **common)
+settings.register_profile("ci", derandomize=True, database=None, max_examples=15, **common)
 settings.register_profile("deep", max_examples=500, **common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
@@ -22,3 +25,8 @@ def float64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+def pytest_collection_modifyitems(items):
+    """Long tests first, so that workers share them and end together."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -33,7 +33,9 @@ class Recorded(NamedTuple):
     def tasks(self) -> list[Task]:
         metrics = ("auc", "auc_200", "precision", "recall")
         names = ("income_50k", "marital_status")
-        return [Task.binary(n, weight=w, metrics=metrics) for n, w in zip(names, self.meta["loss_weights"], strict=True)]
+        return [
+            Task.binary(n, weight=w, metrics=metrics) for n, w in zip(names, self.meta["loss_weights"], strict=True)
+        ]
 
     def labels(self) -> np.ndarray:
         return np.stack([self.arrays[f"y/{task.name}"] for task in self.tasks()], axis=1)

@@ -27,12 +27,8 @@ from mmoe_jax.features import (
 words = st.text("ab ", max_size=3)
 whole = st.integers(-(2**60), 2**60)
 finite = st.floats(-1e6, 1e6, width=32)
-texts = st.lists(st.none() | words, min_size=1, max_size=12).filter(
-    lambda cells: any(c is not None for c in cells)
-)
-integers = st.lists(st.none() | whole, min_size=1, max_size=12).filter(
-    lambda cells: any(c is not None for c in cells)
-)
+texts = st.lists(st.none() | words, min_size=1, max_size=12).filter(lambda cells: any(c is not None for c in cells))
+integers = st.lists(st.none() | whole, min_size=1, max_size=12).filter(lambda cells: any(c is not None for c in cells))
 numbers = st.lists(finite, min_size=2, max_size=12).filter(lambda cells: len(set(cells)) > 1)
 bags = st.lists(st.text("abc| ", max_size=6), max_size=12).map(lambda cells: ["a", *cells, None])
 
@@ -156,9 +152,7 @@ def test_unknown_and_missing_are_zero():
 def test_strip_works_on_vocabulary_and_cells_alike():
     cells = series([" a", "a ", "b\n"])
     np.testing.assert_array_equal(Categorical("x", ("a", " b")).transform(cells).values, [1, 1, 2])
-    np.testing.assert_array_equal(
-        Categorical("x", ("a ", " b"), strip=False).transform(cells).values, [0, 1, 0]
-    )
+    np.testing.assert_array_equal(Categorical("x", ("a ", " b"), strip=False).transform(cells).values, [0, 1, 0])
     assert Categorical("x").fit(cells).vocabulary == ("a", "b")
     assert_same(Hashed("x", 1000).transform(cells[:1]), Hashed("x", 1000).transform(series(["a"])))
     assert_same(MultiHot("x", "|", ("a",), 1).transform(cells[:1]), Bag(np.array([[1]], np.int32), 2))
@@ -171,9 +165,7 @@ def test_given_vocabulary_is_kept_in_its_order():
 
 
 def test_vocabulary_of_one_value_is_legal():
-    assert_same(
-        Categorical("x").fit(series(["a"])).transform(series(["a", "b"])), Ids(np.array([1, 0], np.int32), 2)
-    )
+    assert_same(Categorical("x").fit(series(["a"])).transform(series(["a", "b"])), Ids(np.array([1, 0], np.int32), 2))
 
 
 @pytest.mark.parametrize("dtype", [object, "string", "category", None])
@@ -182,9 +174,7 @@ def test_every_text_dtype_reads_alike(dtype):
     np.testing.assert_array_equal(spec.transform(series(["b", None, "a", "c"], dtype)).values, [2, 0, 1, 0])
 
 
-@pytest.mark.parametrize(
-    "dtype", [object, "int64", "Int64", "float32", "float64", "Float64", "category", "uint8"]
-)
+@pytest.mark.parametrize("dtype", [object, "int64", "Int64", "float32", "float64", "Float64", "category", "uint8"])
 def test_every_number_dtype_reads_alike(dtype):
     spec = Categorical("x", (1, 0, 3.0))
     assert_same(spec.transform(series([0, 1, 2, 3], dtype)), Ids(np.array([2, 1, 0, 3], np.int32), 4))

@@ -87,9 +87,7 @@ class Joint:
 
     def _rows(self, facts: Pass) -> np.ndarray:
         weights = self._data[facts.data][2]
-        return row_stream(
-            len(weights), facts.batch_size, seed=facts.seed, epoch=facts.epoch, shuffle=facts.shuffle
-        )
+        return row_stream(len(weights), facts.batch_size, seed=facts.seed, epoch=facts.epoch, shuffle=facts.shuffle)
 
     def _placed(self) -> Plan:
         if self.plan is None:

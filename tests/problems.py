@@ -1,0 +1,173 @@
+"""Small split-learning problems of every shape, for Hypothesis and for fixed cases."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from hypothesis import strategies as st
+
+from mmoe_jax import Bag, Ids, MMoEBase, MMoEFuse, Real, Task, init_apply, objective
+from parties.joint import JointState, joint_program
+from parties.keys import base_key, fuse_key
+from parties.network import Network, TrainState
+from parties.party import FeatureParty, LabelParty, PartyData, Pass
+from parties.program import feature_program, label_program
+
+NAMES = ("alice", "bob", "carol", "dave", "erin")
+
+
+class Kept(NamedTuple):
+    inner: Any
+    grads: Any
+
+
+def keep_gradients(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner`, with the last gradient kept in the state where a test can see it."""
+
+    def init(params):
+        return Kept(inner.init(params), jax.tree.map(jnp.zeros_like, params))
+
+    def update(grads, state, params=None):
+        updates, inner_state = inner.update(grads, state.inner, params)
+        return updates, Kept(inner_state, grads)
+
+    return optax.GradientTransformation(init, update)
+
+
+class Problem(NamedTuple):
+    """Networks, optimisers, data and states of a model whose parties are not made yet."""
+
+    label_party: str
+    bases: dict[str, Network]
+    optimizers: dict[str, optax.GradientTransformation]
+    fuse: Network
+    fuse_optimizer: optax.GradientTransformation
+    tasks: list[Task]
+    data: dict[str, PartyData]
+    states: JointState
+    batch_size: int
+
+    @property
+    def rows(self) -> int:
+        return len(self.data[self.label_party].ids)
+
+    def facts(self, phase="fit", epoch=0) -> Pass:
+        return Pass(bytes(16), phase, epoch, "rows", self.batch_size, seed=3, shuffle=True)
+
+    def reset(self, features: dict[str, FeatureParty], label: LabelParty) -> None:
+        """Give the party objects this problem's data and initial states."""
+        for name, party in features.items():
+            party.state = self.states.bases[name]
+        label.state, label.base_state = self.states.fuse, self.states.bases.get(label.name)
+        for party in (*features.values(), label):
+            party.load("rows", self.data[party.name])
+
+    def parties(self, programs=lambda name, program: program) -> tuple[dict[str, FeatureParty], LabelParty]:
+        """New party objects; `programs` may wrap each program, by party name and "fuse"."""
+        bases = {p: programs(p, feature_program(self.bases[p], self.optimizers[p])) for p in self.bases}
+        loss, label = objective(self.tasks), self.label_party
+        fuse = programs("fuse", label_program(self.fuse, self.fuse_optimizer, tuple(self.bases), loss.loss))
+        first = {p: jax.tree.map(lambda leaf: leaf[:1], self.data[p].columns) for p in self.bases}
+        structs = {p: jax.eval_shape(bases[p].predict, self.states.bases[p], first[p]) for p in self.bases}
+        others = {p: jax.ShapeDtypeStruct(s.shape[1:], s.dtype) for p, s in structs.items() if p != label}
+        features = {p: FeatureParty(p, label, bases[p], self.states.bases[p]) for p in others}
+        own = self.states.bases.get(label)
+        label_party = LabelParty(label, fuse, loss, others, self.states.fuse, bases.get(label), own)
+        self.reset(features, label_party)
+        return features, label_party
+
+    def joint(self):
+        loss = objective(self.tasks).loss
+        return joint_program(self.bases, self.fuse, self.optimizers, self.fuse_optimizer, self.label_party, loss)
+
+
+def states_of(features, label) -> JointState:
+    bases = {name: party.state for name, party in features.items()}
+    if label.base_state is not None:
+        bases[label.name] = label.base_state
+    return JointState(bases, label.state)
+
+
+def _column(kind: str, rng, rows: int):
+    if kind == "ids":
+        return Ids(rng.integers(0, 3, rows).astype(np.int32), 3)
+    if kind == "one id":
+        return Ids(np.zeros(rows, np.int32), 1)
+    if kind == "bag":
+        return Bag(rng.integers(-1, 3, (rows, 2)).astype(np.int32), 3)
+    return Real(rng.normal(size=rows))
+
+
+def _labels(task: Task, rng, rows: int) -> np.ndarray:
+    if task.kind == "regression":
+        values = rng.normal(size=rows)
+    else:
+        values = rng.integers(0, max(2, task.output_size), rows).astype(float)
+    return np.where(rng.random(rows) < 0.4, np.nan, values) if task.missing == "mask" else values
+
+
+def make(
+    *, columns, label_party, tasks, rows, batch_size, seed, dtype, optimizers, dnn=(2,), experts=2, gates=()
+) -> Problem:
+    """A problem with columns of those kinds a party; parameters and data are NumPy's, from `seed`."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, 256, (rows, 16)).astype(np.uint8)
+
+    def drawn(network: Network, inputs, optimizer, key) -> TrainState:
+        shapes = jax.eval_shape(network.init, key, inputs)
+        params = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), dtype), shapes)
+        return TrainState(params, optimizer.init(params), key, jnp.zeros((), jnp.int32))
+
+    key = jax.random.key(seed)
+    bases, data, states, activations = {}, {}, {}, []
+    for i, (party, kinds) in enumerate(columns.items()):
+        base = MMoEBase(dnn if i % 2 == 0 else (), "tanh", 2 - i % 2, param_dtype=dtype)
+        part = tuple(_column(kind, rng, rows) for kind in kinds)
+        part = jax.tree.map(lambda x: x.astype(dtype) if x.dtype.kind == "f" else x, part)
+        bases[party], data[party] = Network(*init_apply(base)), PartyData(ids, part)
+        states[party] = drawn(bases[party], part, optimizers[party], base_key(key, party))
+        activations.append(jax.eval_shape(bases[party].apply, states[party].params, part, None))
+    sizes = tuple(task.output_size for task in tasks)
+    fuse_module = MMoEFuse(
+        num_experts=experts, expert_units_size=(3,), gate_units_size=gates, gate_activation="relu",
+        tower_units_size=(2,), output_sizes=sizes, param_dtype=dtype,
+    )  # fmt: skip
+    fuse = Network(*init_apply(fuse_module))
+    zeros = tuple(jnp.zeros(struct.shape, struct.dtype) for struct in activations)
+    fuse_state = drawn(fuse, zeros, optimizers["fuse"], fuse_key(key, label_party))
+    labels = np.stack([_labels(task, rng, rows) for task in tasks], axis=1).astype(dtype)
+    weights = rng.integers(0, 3, rows).astype(dtype)
+    own = data.get(label_party, PartyData(ids))
+    data[label_party] = own._replace(labels=labels, weights=weights)
+    networks_optimizers = {party: optimizers[party] for party in bases}
+    return Problem(
+        label_party, bases, networks_optimizers, fuse, optimizers["fuse"], list(tasks), data,
+        JointState(states, fuse_state), batch_size,
+    )  # fmt: skip
+
+
+@st.composite
+def problems(draw, parties=(1, 2, 3, 4, 5), dtype=np.float64) -> Problem:
+    """So many parties, with columns of every kind, a label party with or without, 1 to 4 tasks of mixed kinds."""
+    names = NAMES[: draw(st.sampled_from(parties))]
+    kinds = st.lists(st.sampled_from(["ids", "one id", "bag", "real"]), min_size=1, max_size=2)
+    columns = {name: draw(kinds) for name in names}
+    label_party = draw(st.sampled_from([*names, "labels"]))
+    tasks = []
+    for t in range(draw(st.integers(1, 4))):
+        kind = draw(st.sampled_from(["binary", "multiclass", "regression"]))
+        extra = {"classes": 3} if kind == "multiclass" else {}
+        weight, missing = draw(st.sampled_from([0.3, 1.0])), draw(st.sampled_from(["error", "mask"]))
+        tasks.append(getattr(Task, kind)(f"task{t}", weight=weight, missing=missing, **extra))
+    optimizers = dict.fromkeys(names, keep_gradients(optax.sgd(0.1)))
+    optimizers[names[0]] = keep_gradients(draw(st.sampled_from([optax.sgd(0.1), optax.sgd(0.1, momentum=0.9)])))
+    optimizers["fuse"] = keep_gradients(draw(st.sampled_from([optax.sgd(0.1), optax.adam(0.1)])))
+    rows, batch_size = draw(st.sampled_from([(7, 3), (9, 3), (3, 3)]))
+    gates = draw(st.sampled_from([(), (2,)]))
+    seed = draw(st.integers(0, 1000))
+    return make(
+        columns=columns, label_party=label_party, tasks=tasks, rows=rows, batch_size=batch_size, seed=seed,
+        dtype=dtype, optimizers=optimizers, experts=draw(st.integers(1, 2)), gates=gates,
+    )  # fmt: skip

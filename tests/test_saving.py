@@ -1,0 +1,365 @@
+"""Saving: what is read back is the same model to the bit, a party's folder is its own, damage is refused."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+from flax import linen as nn
+from flax import serialization
+
+from mmoe_jax import Categorical, MMoEBase, MMoEFuse, MultiHot, Numeric, Task
+from parties import ModelError, Party, SaveError, SplitModel, VerticalData
+from parties.saving import read_model, read_party
+
+N = 20
+ALICE = pd.DataFrame(
+    {"id": range(N), "school": ["high", "low"] * (N // 2), "rich": [0, 1, 1, 0] * 5, "wed": [0, 1, 2, 1] * 5}
+)
+BOB = pd.DataFrame(
+    {
+        "id": range(N),
+        "job": ["cook", "smith"] * (N // 2),
+        "wage": np.linspace(1, 4, N),
+        "pets": ["cat|dog", ""] * 10,
+    }
+)
+TASKS = (Task.binary("rich", weight=0.5), Task.multiclass("wed", 3, missing="mask"))
+OPTIMIZERS = {"alice": optax.adam(0.01), "bob": optax.sgd(0.1, momentum=0.9)}
+FUSE_OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.01))
+
+
+class Bag(nn.Module):
+    """A base network of the user's own."""
+
+    width: int = 2
+
+    @nn.compact
+    def __call__(self, columns):
+        return nn.Embed(columns[0].size, self.width, name="embed")(columns[0].values)
+
+
+class Other(nn.Module):
+    """Another one."""
+
+    @nn.compact
+    def __call__(self, columns):
+        return nn.Embed(columns[0].size, 2, name="embed")(columns[0].values)
+
+
+def data(**frames) -> VerticalData:
+    frames = {"alice": ALICE, "bob": BOB} | frames
+    owner = "labels" if "labels" in frames else "alice"
+    return VerticalData.from_frames(frames, on="id", label_party=owner, labels=["rich", "wed"])
+
+
+def model() -> SplitModel:
+    alice = Party([Categorical("school")], MMoEBase((3,), embedding_dim=2), OPTIMIZERS["alice"])
+    columns = [
+        Categorical("job"),
+        Numeric("wage", standardise=True, mean=2.5, std=0.5),
+        MultiHot("pets", "|"),
+    ]
+    bob = Party(columns, MMoEBase((), "tanh", 2), OPTIMIZERS["bob"])
+    fuse = MMoEFuse(num_experts=2, expert_units_size=(3,), tower_units_size=(2,), gate_activation="")
+    return SplitModel({"alice": alice, "bob": bob}, "alice", fuse, FUSE_OPTIMIZER, TASKS, seed=5)
+
+
+def fit(made: SplitModel) -> dict[str, list[float]]:
+    history = made.fit(data(), batch_size=8, progress=False)
+    del history["seconds"]
+    return history
+
+
+def read(path: Path) -> dict[str, bytes]:
+    """Every file under `path`."""
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+class Story(NamedTuple):
+    """A model that was trained and saved, then trained and saved again."""
+
+    path: Path
+    scores: dict[str, float]
+    table: pd.DataFrame
+    history: dict[str, list[float]]  # of the second training
+    second: SplitModel
+    second_path: Path
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory) -> Story:
+    path = tmp_path_factory.mktemp("saved")
+    made = model()
+    fit(made)
+    made.save(path / "first")
+    scores, table = made.evaluate(data()), made.predict(data())
+    history = fit(made)
+    made.save(path / "second")
+    return Story(path / "first", scores, table, history, made, path / "second")
+
+
+@pytest.fixture(scope="module")
+def loaded(story) -> SplitModel:
+    """Without optimisers."""
+    return SplitModel.load(story.path)
+
+
+@pytest.fixture
+def copy(story, tmp_path) -> Path:
+    """The saved model, to be damaged."""
+    return Path(shutil.copytree(story.path, tmp_path / "copy"))
+
+
+def test_a_loaded_model_scores_and_predicts_to_the_bit(story, loaded):
+    assert loaded.evaluate(data(), batch_size=8) == story.scores
+    pd.testing.assert_frame_equal(loaded.predict(data(), batch_size=8), story.table, check_exact=True)
+    assert loaded.epoch == 1 and loaded.tasks == TASKS
+    assert story.scores != story.second.evaluate(data())  # so that the equality above says something
+
+
+def test_training_goes_on_as_if_it_had_never_stopped(story, tmp_path):
+    resumed = SplitModel.load(story.path, optimizers=OPTIMIZERS, fuse_optimizer=FUSE_OPTIMIZER)
+    assert fit(resumed) == story.history
+    resumed.save(tmp_path / "resumed")
+    assert read(tmp_path / "resumed") == read(story.second_path)
+
+
+def test_without_optimizers_it_does_not_train(loaded):
+    with pytest.raises(ModelError) as caught:
+        fit(loaded)
+    assert caught.value.field == "optimizers"
+
+
+def test_saved_again_without_optimizers_nothing_is_lost(loaded, story, tmp_path):
+    loaded.save(tmp_path)
+    assert read(tmp_path) == read(story.path)
+
+
+def test_another_placement_reads_it(story):
+    joint = SplitModel.load(story.path, placement="joint")
+    assert joint.evaluate(data(), batch_size=8) == pytest.approx(story.scores, rel=1e-6, abs=1e-6)
+    np.testing.assert_allclose(joint.predict(data()), story.table, rtol=1e-6, atol=1e-6)
+
+
+def test_a_folder_holds_nothing_of_another_party(story):
+    files = read(story.path)
+    assert set(files) == {f"{party}/{file}" for party in ("alice", "bob") for file in ("party.json", "state.msgpack")}
+    alice, bob = ([files[f"{party}/{f}"] for f in ("party.json", "state.msgpack")] for party in ("alice", "bob"))
+    for word in (b"school", b"high", b"rich", b"wed", b"fuse", b"MMoEFuse", b"tower", b"tasks", b"adam"):
+        assert not any(word in part for part in bob), word
+    for word in (b"job", b"wage", b"pets", b"cook", b"cat"):
+        assert not any(word in part for part in alice), word
+    assert b"job" in bob[0] and b"school" in alice[0] and b"rich" in alice[0]
+    assert set(serialization.msgpack_restore(bob[1])) == {"base"}
+    assert set(serialization.msgpack_restore(alice[1])) == {"base", "fuse"}
+    assert json.loads(bob[0])["role"] == "feature" and json.loads(alice[0])["role"] == "label"
+
+
+def test_nothing_is_pickled(story, monkeypatch):
+    for name, content in read(story.path).items():
+        assert not any(b"\x80" + bytes([protocol]) + b"\x95" in content for protocol in range(6)), name
+
+    def refuse(*arguments, **options):
+        raise AssertionError("pickle was called")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    saved = read_model(story.path)
+    leaves = jax.tree.leaves({party: part.states for party, part in saved.items()})
+    assert leaves and all(isinstance(leaf, np.ndarray) and leaf.dtype != object for leaf in leaves)
+
+
+def refused(path: Path) -> SaveError:
+    with pytest.raises(SaveError) as caught:
+        SplitModel.load(path)
+    return caught.value
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    assert str(tmp_path) in refused(tmp_path).field
+    assert "no model" in refused(tmp_path / "no model").field
+
+
+@pytest.mark.parametrize("party", ["alice", "bob"])
+def test_a_missing_party_is_refused(copy, party):
+    shutil.rmtree(copy / party)
+    error = refused(copy)
+    assert str(copy) in error.field
+    assert error.party == (None if party == "alice" else "bob")  # without the label party nobody knows of whom
+
+
+@pytest.mark.parametrize("file", ["party.json", "state.msgpack"])
+def test_a_missing_file_is_refused(copy, file):
+    (copy / "bob" / file).unlink()
+    assert refused(copy).party == "bob"
+
+
+@pytest.mark.parametrize("file", ["party.json", "state.msgpack"])
+def test_truncated_or_lengthened_files_are_refused(copy, file):
+    whole = (copy / "bob" / file).read_bytes()
+    for damaged in (b"", whole[:1], whole[: len(whole) // 2], whole[:-1], whole + b"\0"):
+        (copy / "bob" / file).write_bytes(damaged)
+        with pytest.raises(SaveError) as caught:
+            read_party(copy / "bob", "bob")
+        assert caught.value.party == "bob"
+        assert caught.value.field in ("party.json", "checksum")
+
+
+@pytest.mark.parametrize("file", ["party.json", "state.msgpack"])
+def test_a_flipped_bit_is_refused_wherever_it_is(copy, file):
+    whole = (copy / "bob" / file).read_bytes()
+    for at in range(0, len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << (at % 8)
+        (copy / "bob" / file).write_bytes(damaged)
+        with pytest.raises(SaveError) as caught:
+            read_party(copy / "bob", "bob")
+        assert caught.value.party == "bob"
+    (copy / "bob" / file).write_bytes(whole)
+    read_party(copy / "bob", "bob")
+
+
+def edit(folder: Path, **fields) -> None:
+    card = json.loads((folder / "party.json").read_text())
+    (folder / "party.json").write_text(json.dumps(card | fields))
+
+
+def test_another_format_is_refused(copy):
+    edit(copy / "bob", format=2)
+    error = refused(copy)
+    assert (error.party, error.field, error.seen, error.wanted) == ("bob", "format", "2", "1")
+
+
+@pytest.mark.parametrize("field", ["role", "architecture", "columns", "base", "epoch", "seed", "checksum"])
+def test_an_edited_description_is_refused(copy, field):
+    edit(copy / "bob", **{field: 7})
+    assert (refused(copy).party, refused(copy).field) == ("bob", "checksum")
+
+
+def test_swapped_folders_are_refused(copy):
+    for old, new in (("alice", "swap"), ("bob", "alice"), ("swap", "bob")):
+        (copy / old).rename(copy / new)
+    error = refused(copy)
+    assert (error.party, error.field, error.seen, error.wanted) == ("alice", "party", "'bob'", "'alice'")
+
+
+def test_another_partys_folder_is_refused(copy):
+    shutil.copytree(copy / "bob", copy / "carol")
+    assert (refused(copy).party, refused(copy).field) == ("carol", "party")
+
+
+def test_a_party_from_another_epoch_is_refused(copy, story):
+    shutil.rmtree(copy / "bob")
+    shutil.copytree(story.second_path / "bob", copy / "bob")
+    error = refused(copy)
+    assert (error.party, error.field, error.seen) == ("bob", "epoch", "2")
+    assert error.wanted.startswith("1")
+
+
+def test_what_is_no_party_is_left_alone(copy, story):
+    """Other files and folders, and what a save that was cut short leaves."""
+    (copy / "notes.txt").write_text("mine")
+    (copy / "plots").mkdir()
+    shutil.copytree(copy / "bob", copy / ".bob-x1y2")
+    saved, wanted = read_model(copy), read_model(story.path)
+    assert list(saved) == ["alice", "bob"]
+    assert all(saved[party].description == wanted[party].description for party in saved)
+
+
+def test_saving_over_a_model_replaces_it(copy, story):
+    (copy / "bob" / "stale.msgpack").write_bytes(b"old")
+    story.second.save(copy)
+    assert read(copy) == read(story.second_path)
+    assert sorted(folder.name for folder in copy.iterdir()) == ["alice", "bob"]
+
+
+def test_a_save_that_fails_leaves_the_old_model(copy, story, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError):
+            story.second.save(copy)
+    assert read(copy) == read(story.path)
+    assert sorted(folder.name for folder in copy.iterdir()) == ["alice", "bob"]
+
+
+class Custom(NamedTuple):
+    """A saved model with networks of the user's own, and a label party that has no columns."""
+
+    path: Path
+    scores: dict[str, float]
+    data: VerticalData
+    networks: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def custom(tmp_path_factory) -> Custom:
+    path = tmp_path_factory.mktemp("custom")
+    labels, alice = ALICE[["id", "rich", "wed"]], ALICE[["id", "school"]]
+    train = data(labels=labels, alice=alice)
+    networks = {
+        "alice": MMoEBase((2,), jnp.sin, 2),
+        "bob": Bag(),
+        "fuse": MMoEFuse(num_experts=1, expert_units_size=(2,), expert_activation=jnp.tanh),
+    }
+    parties = {
+        "alice": Party([Categorical("school")], networks["alice"], optax.sgd(0.1)),
+        "bob": Party([Categorical("job")], networks["bob"], optax.sgd(0.1)),
+    }
+    made = SplitModel(parties, "labels", networks["fuse"], optax.sgd(0.1), TASKS)
+    made.fit(train, batch_size=8, progress=False)
+    made.save(path)
+    return Custom(path, made.evaluate(train), train, networks)
+
+
+def load(custom: Custom, **changes) -> SplitModel:
+    networks = {**custom.networks, **changes}
+    fuse = networks.pop("fuse")
+    return SplitModel.load(custom.path, networks={name: net for name, net in networks.items() if net}, fuse=fuse)
+
+
+def test_networks_of_the_users_own_are_given_again(custom):
+    assert load(custom).evaluate(custom.data, batch_size=8) == custom.scores
+    saved = read_model(custom.path)
+    assert {party: set(part.states) for party, part in saved.items()} == {
+        "alice": {"base"},
+        "bob": {"base"},
+        "labels": {"fuse"},
+    }
+
+
+@pytest.mark.parametrize(
+    "name, party, argument",
+    [("alice", "alice", "networks"), ("bob", "bob", "networks"), ("fuse", "labels", "fuse")],
+)
+def test_a_network_of_the_users_own_that_is_not_given_is_asked_for(custom, name, party, argument):
+    with pytest.raises(ModelError) as caught:
+        load(custom, **{name: None})
+    assert (caught.value.party, caught.value.field) == (party, argument)
+    assert type(custom.networks[name]).__name__ in caught.value.seen
+    assert f"give it to load as {argument}" in caught.value.wanted
+
+
+def test_a_network_of_another_class_is_refused(custom):
+    with pytest.raises(ModelError) as caught:
+        load(custom, bob=Other())
+    assert (caught.value.party, caught.value.field) == ("bob", "networks")
+    assert "Other" in caught.value.seen and "Bag" in caught.value.wanted
+
+
+def test_a_network_of_other_shapes_is_refused(custom):
+    with pytest.raises(SaveError) as caught:
+        load(custom, bob=Bag(width=3))
+    assert caught.value.party == "bob"
+    assert caught.value.field == "state ['params']['embed']['embedding']"
+    assert (caught.value.seen, caught.value.wanted) == ("float32[3, 2]", "float32[3, 3]")
