@@ -220,8 +220,10 @@ def auc(capacity: int) -> Metric:
         return Scores(jnp.zeros(capacity), labels, jnp.zeros(capacity), seen)
 
     def append(state: Scores, scores: Array, labels: Array, weights: Array, chosen: Array) -> Scores:
-        # Scattered, as a slice that does not fit would be shifted back over stored rows.
-        place = jnp.where(chosen, state.seen + jnp.cumsum(chosen, dtype=jnp.int32) - 1, capacity)
+        # Scattered, as a slice that does not fit would be shifted back over stored rows. The room is the state's own:
+        # a row that does not count goes past its end, where it is dropped.
+        room = state.scores.shape[0]
+        place = jnp.where(chosen, state.seen + jnp.cumsum(chosen, dtype=jnp.int32) - 1, room)
         return Scores(
             state.scores.at[place].set(scores, mode="drop"),
             state.labels.at[place].set(labels, mode="drop"),
@@ -234,15 +236,15 @@ def auc(capacity: int) -> Metric:
         return append(state, p, y > 0.5, w, chosen=w != 0)
 
     def merge(a: Scores, b: Scores) -> Scores:
-        if not a.scores.shape == b.scores.shape == (capacity,):
-            raise ShapeError(f"auc: scores {a.scores.shape} and {b.scores.shape}, wanted ({capacity},)")
-        merged = append(a, b.scores, b.labels, b.weights, chosen=jnp.arange(capacity) < b.seen)
+        if a.scores.shape != b.scores.shape:
+            raise ShapeError(f"auc: scores {a.scores.shape} and {b.scores.shape}, wanted the same")
+        merged = append(a, b.scores, b.labels, b.weights, chosen=jnp.arange(b.scores.shape[0]) < b.seen)
         return merged._replace(seen=a.seen + b.seen)  # also the rows that `b` had no room for
 
     def compute(state: Scores) -> float:
-        seen, capacity = int(state.seen), state.scores.shape[0]
-        if seen > capacity:
-            raise CapacityError(f"auc: {seen} rows seen, capacity {capacity}")
+        seen, room = int(state.seen), state.scores.shape[0]
+        if seen > room:
+            raise CapacityError(f"auc: {seen} rows seen, capacity {room}")
         scores, labels = np.asarray(state.scores)[:seen], np.asarray(state.labels)[:seen]
         weights = np.asarray(state.weights, np.float64)[:seen]
         distinct, rank = np.unique(scores, return_inverse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ class Task:
     @classmethod
     def multiclass(cls, name: str, classes: int | Sequence, *, weight=1.0, missing="error", metrics=("accuracy",)):
         """One of several values: `classes` lists them, an int K stands for 0 .. K-1."""
-        values = tuple(range(classes)) if isinstance(classes, int) else tuple(classes)
+        values: Any = range(classes) if isinstance(classes, int) else classes
         return cls(name, "multiclass", weight, missing, values, metrics)
 
     @classmethod

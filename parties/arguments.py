@@ -69,6 +69,10 @@ def check_model(model: Any, placements: Iterable[str]) -> None:
     Raises:
         ModelError: the first that cannot be used.
     """
+    if not isinstance(model.parties, Mapping):
+        raise ModelError(field="parties", seen=type(model.parties).__name__, wanted="a Party by name")
+    if not isinstance(model.tasks, Sequence):
+        raise ModelError(field="tasks", seen=type(model.tasks).__name__, wanted="a list of Task")
     for name, party in model.parties.items():
         check_name(name)
         if not all(hasattr(party, attribute) for attribute in ("columns", "base", "optimizer")):

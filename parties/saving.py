@@ -103,7 +103,9 @@ def read_model(path: Path) -> dict[str, Saved]:
         for field in ("label_party", "seed", "epoch"):
             found, agreed = saved[party].description.get(field), label[field]
             if found != agreed:
-                raise SaveError(party=party, field=field, seen=repr(found), wanted=f"{agreed!r}, as the label party has")
+                raise SaveError(
+                    party=party, field=field, seen=repr(found), wanted=f"{agreed!r}, as the label party has"
+                )
     return saved
 
 

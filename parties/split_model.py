@@ -1,15 +1,13 @@
-"""SplitModel: columns, networks, tasks and a placement, put together. The one module that knows both packages."""
+"""SplitModel: columns, networks, tasks and a placement, put together."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,14 +15,14 @@ import optax
 import pandas as pd
 from flax import linen as nn
 
-from mmoe_jax.describe import network_from_dict, network_to_dict, task_from_dict, task_to_dict
-from mmoe_jax.errors import ColumnError, NetworkError
+from mmoe_jax.describe import task_from_dict
 from mmoe_jax.features import ColumnSpec, column_from_dict, fit_columns, transform_columns
 from mmoe_jax.fuse import MMoEFuse
 from mmoe_jax.modules import init_apply
 from mmoe_jax.objective import objective
-from mmoe_jax.tasks import LINKS, Task
+from mmoe_jax.tasks import Task
 from parties.arguments import check_count, check_data, check_model, check_optimizers
+from parties.assembly import bind_tasks, check_networks, describe, empty_columns, naming, rebuild, role
 from parties.data import VerticalData
 from parties.errors import DataError, ModelError
 from parties.network import Network
@@ -83,10 +81,10 @@ class SplitModel:
     epoch: int = field(default=0, init=False)
 
     def __post_init__(self):
-        self.parties, self.tasks = dict(self.parties), tuple(self.tasks)
         check_model(self, PLACEMENTS)
+        self.parties, self.tasks = dict(self.parties), tuple(self.tasks)
         if isinstance(self.fuse, MMoEFuse):
-            self.fuse = _bind_tasks(self.fuse, self.tasks)
+            self.fuse = bind_tasks(self.fuse, self.tasks)
         self._placement: Placement = PLACEMENTS[self.placement]() if isinstance(self.placement, str) else self.placement
         self._plan = Plan(
             self.label_party,
@@ -205,7 +203,7 @@ class SplitModel:
         """
         self._check_fitted()
         for party, states in self._placement.states().items():
-            write_party(Path(path) / party, party, _role(self, party), _describe(self, party), states)
+            write_party(Path(path) / party, party, role(self, party), describe(self, party), states)
 
     @classmethod
     def load(
@@ -232,30 +230,38 @@ class SplitModel:
         label_party, label = next((name, part.description) for name, part in saved.items() if part.role == "label")
         names = label["parties"]
         trainable = check_optimizers(optimizers, fuse_optimizer, names)
+        for name in networks or {}:
+            if name not in names:
+                raise ModelError(party=name, field="networks", seen="a party that was not saved", wanted=str(names))
         parties = {}
         for name in names:
             columns = [column_from_dict(spec) for spec in saved[name].description["columns"]]
-            base = _rebuild(saved[name].description["base"], (networks or {}).get(name), name, "networks")
+            base = rebuild(saved[name].description["base"], (networks or {}).get(name), name, "networks")
             parties[name] = Party(columns, base, (optimizers or {}).get(name, optax.identity()))
-        fuse = _rebuild(label["fuse"], fuse, label_party, "fuse")
         tasks = [task_from_dict(task) for task in label["tasks"]]
+        if isinstance(fuse, MMoEFuse):
+            fuse = bind_tasks(fuse, tasks)
+        fuse = rebuild(label["fuse"], fuse, label_party, "fuse")
         model = cls(parties, label_party, fuse, fuse_optimizer or optax.identity(), tasks, placement, label["seed"])
         model.columns = {name: tuple(party.columns) for name, party in parties.items()}
         model.epoch, model._trainable = label["epoch"], trainable
         model._place(
-            {name: PartyData(np.zeros((0, 16), np.uint8), _empty(specs)) for name, specs in model.columns.items()}
+            {
+                name: PartyData(np.zeros((0, 16), np.uint8), empty_columns(specs))
+                for name, specs in model.columns.items()
+            }
         )
         drawn = model._placement.states()
         for name, states in drawn.items():
-            for role, state in states.items():
-                states[role] = restore(state, saved[name].states[role], name, optimizer=trainable)
+            for kind, state in states.items():
+                states[kind] = restore(state, saved[name].states[kind], name, optimizer=trainable)
         model._placement.restore(drawn)
         return model
 
     def _fit_columns(self, train: VerticalData) -> dict[str, tuple[ColumnSpec, ...]]:
         columns = {}
         for name, party in self.parties.items():
-            with _naming(name):
+            with naming(name):
                 columns[name] = fit_columns(party.columns, self._frame(train, name))
         return columns
 
@@ -275,14 +281,14 @@ class SplitModel:
         ids = data.id_digests()
         parts = {self.label_party: PartyData(ids)}
         for party, specs in columns.items():
-            with _naming(party):
+            with naming(party):
                 parts[party] = PartyData(ids, transform_columns(specs, self._frame(data, party)))
         values = np.zeros((len(data), len(self.tasks)))
         for t, task in enumerate(self.tasks if labels else ()):
             if task.name not in data.labels:
                 seen, wanted = str(list(data.labels)), f"a label {task.name!r}"
                 raise DataError(party=self.label_party, field="labels", seen=seen, wanted=wanted)
-            with _naming(self.label_party):
+            with naming(self.label_party):
                 values[:, t] = task.read(data.frames[self.label_party][task.name], training=training)
         dtype = jax.dtypes.canonicalize_dtype(np.float64)
         parts[self.label_party] = parts[self.label_party]._replace(
@@ -308,66 +314,5 @@ class SplitModel:
             raise ModelError(field="model", seen="one that was never fitted", wanted="fit first")
 
     def _place(self, parts: Mapping[str, PartyData]) -> None:
-        try:
-            self._placement.place(self._plan, parts)
-        except NetworkError as error:
-            raise ModelError(field=error.field, seen=error.seen, wanted=error.wanted) from error
-
-
-def _bind_tasks(fuse: MMoEFuse, tasks: Sequence[Task]) -> MMoEFuse:
-    """The fuse network with a tower of the right width for each task."""
-    if fuse.num_tasks not in (None, len(tasks)):
-        seen, wanted = f"num_tasks={fuse.num_tasks}", f"{len(tasks)}, the number of tasks"
-        raise ModelError(field="fuse", seen=seen, wanted=wanted)
-    sizes, links = tuple(task.output_size for task in tasks), tuple(LINKS[task.kind] for task in tasks)
-    if fuse.output_sizes not in (None, sizes):
-        raise ModelError(field="fuse", seen=f"output_sizes={fuse.output_sizes}", wanted=f"{sizes}, as the tasks have")
-    if fuse.output_activation not in (None, links):
-        seen, wanted = f"output_activation={fuse.output_activation}", f"the tasks' links {links}"
-        raise ModelError(field="fuse", seen=seen, wanted=wanted)
-    return fuse.clone(output_sizes=sizes)
-
-
-def _role(model: SplitModel, party: str) -> str:
-    return "label" if party == model.label_party else "feature"
-
-
-def _describe(model: SplitModel, party: str) -> dict[str, Any]:
-    """What a party's folder says of its own part."""
-    described: dict[str, Any] = {"label_party": model.label_party, "epoch": model.epoch, "seed": model.seed}
-    if party in model.parties:
-        described["columns"] = [spec.to_dict() for spec in model.columns[party]]
-        described["base"] = network_to_dict(model.parties[party].base)
-    if party == model.label_party:
-        described["parties"] = list(model.parties)
-        described["fuse"] = network_to_dict(model.fuse)
-        described["tasks"] = [task_to_dict(task) for task in model.tasks]
-    return described
-
-
-def _rebuild(described: Mapping[str, Any], given: nn.Module | None, party: str, argument: str) -> nn.Module:
-    """The network described, or the one given if it is described alike."""
-    if given is None:
-        try:
-            return network_from_dict(described)
-        except NetworkError as error:
-            wanted = f"{error.wanted}; give it to load as {argument}"
-            raise ModelError(party=party, field=argument, seen=error.seen, wanted=wanted) from error
-    if network_to_dict(given) != described:
-        raise ModelError(party=party, field=argument, seen=str(network_to_dict(given)), wanted=str(described))
-    return given
-
-
-def _empty(specs: Sequence[ColumnSpec]) -> tuple:
-    """Typed columns of no rows: enough to know the shape of every parameter."""
-    return transform_columns(specs, pd.DataFrame({spec.name: pd.Series(dtype=object) for spec in specs}))
-
-
-@contextlib.contextmanager
-def _naming(party: str):
-    """Column errors inside become this party's."""
-    try:
-        yield
-    except ColumnError as error:
-        field = f"column {error.column!r}"
-        raise DataError(party=party, field=field, seen=error.seen, wanted=error.wanted) from error
+        check_networks(self._plan, {name: parts[name].columns for name in self.parties}, self.tasks)
+        self._placement.place(self._plan, parts)

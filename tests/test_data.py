@@ -1,4 +1,4 @@
-"""Rows stay together: in whatever order each party keeps them, they are joined, split, taken and drawn alike."""
+"""Rows stay together: in whatever order each party keeps them, they are joined, split and drawn alike."""
 
 import hashlib
 

@@ -28,7 +28,6 @@ class Joint:
     def place(self, plan: Plan, data: Mapping[str, PartyData]) -> None:
         if self.plan is not None:
             raise ModelError(field="placement", seen="one that holds a model", wanted="a new placement a model")
-        self.plan = plan
         program = joint_program(
             plan.bases, plan.fuse, plan.optimizers, plan.fuse_optimizer, plan.label_party, plan.objective.loss
         )
@@ -44,6 +43,7 @@ class Joint:
             scores = plan.objective.init(len(weights))
             return plan.objective.update(scores, flat, take_rows(labels, rows), take_weights(weights, rows))
 
+        self.plan = plan
         self._epoch, self._predict, self._score = jax.jit(program.epoch), jax.jit(predict), jax.jit(score)
 
     def load(self, name: str, data: Mapping[str, PartyData]) -> None:

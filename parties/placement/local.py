@@ -10,7 +10,6 @@ from parties import protocol
 from parties.channel import Channel, Counted
 from parties.errors import ModelError
 from parties.keys import base_key, fuse_key
-from parties.messages import check_format
 from parties.network import run_once
 from parties.party import FeatureParty, LabelParty, PartyData, Pass
 from parties.placement import Plan, Rounds, States
@@ -40,8 +39,6 @@ class Local:
         columns = {p: jax.tree.map(lambda leaf: leaf[:1], data[p].columns) for p in bases}
         states = {p: run_once(bases[p].init, base_key(key, p), columns[p]) for p in bases}
         structs = {p: jax.eval_shape(bases[p].predict, states[p], columns[p]) for p in bases}
-        for party, struct in structs.items():
-            check_format(struct.shape, str(struct.dtype), party)
         zeros = {p: jnp.zeros(struct.shape, struct.dtype) for p, struct in structs.items()}
         fuse_state = run_once(fuse.init, fuse_key(key, label), zeros)
 

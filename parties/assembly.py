@@ -1,0 +1,117 @@
+"""What `SplitModel` puts together from `mmoe_jax`: columns, networks and tasks, checked and described.
+
+This module and `split_model` are the only ones of the package that know `mmoe_jax`.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import pandas as pd
+from flax import linen as nn
+
+from mmoe_jax.describe import network_from_dict, network_to_dict, task_to_dict
+from mmoe_jax.errors import ColumnError, NetworkError
+from mmoe_jax.features import ColumnSpec, transform_columns
+from mmoe_jax.fuse import MMoEFuse
+from mmoe_jax.tasks import LINKS, Task
+from parties.errors import DataError, ModelError
+from parties.messages import DTYPES, MAX_RANK
+from parties.network import Network
+from parties.placement import Plan
+
+
+@contextlib.contextmanager
+def naming(party: str) -> Iterator[None]:
+    """Errors of columns and networks inside become this party's."""
+    try:
+        yield
+    except ColumnError as error:
+        field = f"column {error.column!r}"
+        raise DataError(party=party, field=field, seen=error.seen, wanted=error.wanted) from error
+    except NetworkError as error:
+        raise ModelError(party=party, field=error.field, seen=error.seen, wanted=error.wanted) from error
+
+
+def empty_columns(specs: Sequence[ColumnSpec]) -> tuple:
+    """Typed columns of no rows: enough to know the shape of every parameter."""
+    return transform_columns(specs, pd.DataFrame({spec.name: pd.Series(dtype=object) for spec in specs}))
+
+
+def check_networks(plan: Plan, columns: Mapping[str, Any], tasks: Sequence[Task]) -> None:
+    """Refuse, before anything is drawn, networks whose outputs the protocol or the tasks cannot take.
+
+    Raises:
+        ModelError: naming the party: an activation that is no float array with the rows leading, or logits that are
+            not a tuple of `[B, K_t]`.
+    """
+    rows = 2  # told apart from a size of 1, and nothing is computed
+    activations = []
+    for party, network in plan.bases.items():
+        inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), columns[party])
+        with naming(party):
+            output = _output(network, inputs)
+        shape, dtype = getattr(output, "shape", None), str(getattr(output, "dtype", None))
+        if shape is None or not 1 <= len(shape) <= MAX_RANK or shape[0] != rows or dtype not in DTYPES:
+            seen = f"{type(output).__name__} {shape} {dtype} for {rows} rows"
+            wanted = f"one array [B, ...] of rank 1 to {MAX_RANK} and a dtype of {DTYPES}"
+            raise ModelError(party=party, field="base", seen=seen, wanted=wanted)
+        activations.append(output)
+    with naming(plan.label_party):
+        logits = _output(plan.fuse, tuple(activations))
+    shapes = [getattr(leaf, "shape", None) for leaf in logits] if isinstance(logits, tuple) else type(logits).__name__
+    wanted_shapes = [(rows, task.output_size) for task in tasks]
+    if shapes != wanted_shapes:
+        wanted = f"a tuple of logits {wanted_shapes}, one a task"
+        raise ModelError(party=plan.label_party, field="fuse", seen=f"{shapes} for {rows} rows", wanted=wanted)
+
+
+def _output(network: Network, inputs) -> Any:
+    return jax.eval_shape(lambda key, x: network.apply(network.init(key, x), x, None), jax.random.key(0), inputs)
+
+
+def bind_tasks(fuse: MMoEFuse, tasks: Sequence[Task]) -> MMoEFuse:
+    """The fuse network with a tower of the right width for each task."""
+    if fuse.num_tasks not in (None, len(tasks)):
+        seen, wanted = f"num_tasks={fuse.num_tasks}", f"{len(tasks)}, the number of tasks"
+        raise ModelError(field="fuse", seen=seen, wanted=wanted)
+    sizes, links = tuple(task.output_size for task in tasks), tuple(LINKS[task.kind] for task in tasks)
+    if fuse.output_sizes not in (None, sizes):
+        raise ModelError(field="fuse", seen=f"output_sizes={fuse.output_sizes}", wanted=f"{sizes}, as the tasks have")
+    if fuse.output_activation not in (None, links):
+        seen, wanted = f"output_activation={fuse.output_activation}", f"the tasks' links {links}"
+        raise ModelError(field="fuse", seen=seen, wanted=wanted)
+    return fuse.clone(output_sizes=sizes)
+
+
+def role(model: Any, party: str) -> str:
+    return "label" if party == model.label_party else "feature"
+
+
+def describe(model: Any, party: str) -> dict[str, Any]:
+    """What a party's folder says of its own part."""
+    described: dict[str, Any] = {"label_party": model.label_party, "epoch": model.epoch, "seed": model.seed}
+    if party in model.parties:
+        described["columns"] = [spec.to_dict() for spec in model.columns[party]]
+        described["base"] = network_to_dict(model.parties[party].base)
+    if party == model.label_party:
+        described["parties"] = list(model.parties)
+        described["fuse"] = network_to_dict(model.fuse)
+        described["tasks"] = [task_to_dict(task) for task in model.tasks]
+    return described
+
+
+def rebuild(described: Mapping[str, Any], given: nn.Module | None, party: str, argument: str) -> nn.Module:
+    """The network described, or the one given if it is described alike."""
+    if given is None:
+        try:
+            return network_from_dict(described)
+        except NetworkError as error:
+            wanted = f"{error.wanted}; give it to load as {argument}"
+            raise ModelError(party=party, field=argument, seen=error.seen, wanted=wanted) from error
+    if not isinstance(given, nn.Module):
+        raise ModelError(party=party, field=argument, seen=type(given).__name__, wanted="a Flax module")
+    if network_to_dict(given) != described:
+        raise ModelError(party=party, field=argument, seen=str(network_to_dict(given)), wanted=str(described))
+    return given
