@@ -31,7 +31,6 @@ from parties import (
     DataError,
     Joint,
     Local,
-    MessageError,
     ModelError,
     Party,
     SaveError,
@@ -305,10 +304,10 @@ MODELS = [
 ]  # fmt: skip
 
 NETWORKS = [
-    Case("activation rank 1", lambda w: fit(bob=party(Categorical("job"), base=Reduced())), ModelError, None, "activations", "(1,)", "[B, D] from each party"),
-    Case("activation rank 3", lambda w: fit(bob=party(Categorical("job"), base=Cubic())), ModelError, None, "activations", "(1, 1, 1)", "[B, D] from each party"),
-    Case("activation of integers", lambda w: fit(bob=party(Categorical("job"), base=Whole())), MessageError, "bob", "dtype", "int32", "float32"),
-    Case("state beside parameters", lambda w: fit(bob=party(Categorical("job"), base=Batched())), ModelError, None, "Batched", "batch_stats", "parameters only"),
+    Case("activation rank 1", lambda w: fit(bob=party(Categorical("job"), base=Reduced())), ModelError, "alice", "activations", "(2,)", "[B, D] from each party"),
+    Case("activation rank 3", lambda w: fit(bob=party(Categorical("job"), base=Cubic())), ModelError, "alice", "activations", "(2, 1, 1)", "[B, D] from each party"),
+    Case("activation of integers", lambda w: fit(bob=party(Categorical("job"), base=Whole())), ModelError, "bob", "base", "int32", "float32"),
+    Case("state beside parameters", lambda w: fit(bob=party(Categorical("job"), base=Batched())), ModelError, "bob", "Batched", "batch_stats", "parameters only"),
     Case("activation unknown", lambda w: MMoEBase(dnn_activation="rleu"), NetworkError, None, "dnn_activation", "'rleu'", "'relu'"),
     Case("no units", lambda w: MMoEBase((8, 0)), NetworkError, None, "dnn_units_size", "0", "a positive int"),
     Case("units a number", lambda w: MMoEBase(8), NetworkError, None, "dnn_units_size", "8", "a sequence of positive ints"),

@@ -396,7 +396,7 @@ def test_refusals():
         auc(0)
     with pytest.raises(ValueError, match="num_thresholds 1, wanted at least 2"):
         threshold_auc(1)
-    with pytest.raises(ShapeError, match=r"\(4,\) and \(5,\), wanted \(4,\)"):
+    with pytest.raises(ShapeError, match=r"\(4,\) and \(5,\), wanted the same"):
         auc(4).merge(auc(4).init(), auc(5).init())
 
 
