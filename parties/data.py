@@ -39,13 +39,14 @@ class VerticalData:
         *,
         on: str | None,
         label_party: str,
-        labels: Sequence[str],
+        labels: Sequence[str] = (),
         row_weight: str | None = None,
     ) -> VerticalData:
         """Join the parties' frames on the id column `on`, or on their indexes where `on` is None; never on position.
 
         Rows whose id is not at every party are dropped and listed in `dropped`. Ids are integers, or text compared to
-        the letter. A missing label is NaN or None; the task says whether it may be missing.
+        the letter. A missing label is NaN or None; the task says whether it may be missing. Rows to predict need no
+        label columns.
 
         Raises:
             DataError: no frame or an empty one, an id column that is absent, missing, duplicate, or neither integers
@@ -56,8 +57,9 @@ class VerticalData:
             raise DataError(field="frames", seen=type(frames).__name__, wanted="a frame a party, by name")
         if label_party not in list(frames):
             raise DataError(field="label_party", seen=repr(label_party), wanted=f"one of {list(frames)}")
-        names = [] if isinstance(labels, str) or not isinstance(labels, Iterable) else list(labels)
-        if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        listed = isinstance(labels, Iterable) and not isinstance(labels, str)
+        names = list(labels) if listed else []
+        if not listed or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
             raise DataError(field="labels", seen=repr(labels), wanted="a list of distinct column names")
         indexed = {party: _indexed(frame, on, party) for party, frame in frames.items()}
         own = indexed[label_party]
@@ -89,7 +91,7 @@ class VerticalData:
         *,
         on: str,
         label_party: str,
-        labels: Sequence[str],
+        labels: Sequence[str] = (),
         row_weight: str | None = None,
         sep: str = ",",
     ) -> VerticalData:

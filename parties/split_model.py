@@ -51,7 +51,7 @@ class Party:
     optimizer: optax.GradientTransformation
 
 
-@dataclass
+@dataclass(eq=False)
 class SplitModel:
     """A multi-task model whose columns, parameters and optimisers lie at several parties.
 

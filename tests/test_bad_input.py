@@ -193,7 +193,7 @@ ROWS_AND_IDS = [
     Case("label twice", lambda w: data(labels=["y", "y"]), DataError, None, "labels", "['y', 'y']", "a list of distinct column names"),
     Case("labels text", lambda w: data(labels="y"), DataError, None, "labels", "'y'", "a list of distinct column names"),
     Case("labels a number", lambda w: data(labels=5), DataError, None, "labels", "5", "a list of distinct column names"),
-    Case("no label", lambda w: data(labels=[]), DataError, None, "labels", "[]", "a list of distinct column names"),
+    Case("no label", lambda w: fit(train=data(labels=[])), DataError, "alice", "labels", "[]", "a label 'y'"),
     Case("weight absent", lambda w: data(row_weight="q"), DataError, "alice", "column 'q'", "'sex'", "a column 'q'"),
     Case("weight negative", lambda w: data(cells(ALICE, "w", 3, -1.0), row_weight="w"), DataError, "alice", "row weight 'w'", "-1.0 at id 3", WEIGHTS),
     Case("weight missing", lambda w: data(cells(ALICE, "w", 5, np.nan), row_weight="w"), DataError, "alice", "row weight 'w'", "nan at id 5", WEIGHTS),

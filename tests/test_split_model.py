@@ -95,10 +95,10 @@ def test_predictions_are_indexed_by_id_and_score_as_evaluate_says(runs):
     assert made["local"].evaluate(valid)["y/auc"] == pytest.approx(roc_auc_score(truth, table["y"]), rel=1e-6)
 
 
-def test_predict_needs_no_label_values(runs):
+def test_predict_needs_no_labels(runs):
     made, _, (_, valid), _ = runs
-    blank = {"alice": valid.frames["alice"].assign(y=None, z=None), "bob": valid.frames["bob"]}
-    unlabelled = VerticalData.from_frames(blank, on=None, label_party="alice", labels=["y", "z"])
+    blank = {"alice": valid.frames["alice"][["kind"]], "bob": valid.frames["bob"]}
+    unlabelled = VerticalData.from_frames(blank, on=None, label_party="alice")
     pd.testing.assert_frame_equal(made["local"].predict(unlabelled), made["local"].predict(valid))
 
 
