@@ -29,7 +29,7 @@ class JointProgram(NamedTuple):
     gradients: Callable  # state, columns, labels, weights -> (loss, logits), {"bases": ..., "fuse": ...}
     step: Callable  # state, columns, labels, weights -> state, logits
     epoch: Callable  # state, columns, labels, weights, rows [S, B] -> state, logits of the stream's rows [S, B, ...]
-    predict: Callable  # state, columns -> logits
+    predict: Callable  # state, columns -> logits, what the fuse network's inspect sees
 
 
 def joint_program(
@@ -42,9 +42,8 @@ def joint_program(
 ) -> JointProgram:
     """The joint model of parties in the order of `bases`, with the keys that the parties would use."""
 
-    def forward(params, columns, keys):
-        activations = tuple(bases[p].apply(params["bases"][p], columns[p], keys["bases"].get(p)) for p in bases)
-        return fuse.apply(params["fuse"], activations, keys["fuse"])
+    def activations_of(params, columns, keys):
+        return tuple(bases[p].apply(params[p], columns[p], keys.get(p)) for p in bases)
 
     def init(key, columns):
         states = {p: init_state(bases[p], optimizers[p], base_key(key, p), columns[p]) for p in bases}
@@ -57,7 +56,8 @@ def joint_program(
         params = {"bases": {p: s.params for p, s in state.bases.items()}, "fuse": state.fuse.params}
 
         def objective(params):
-            logits = forward(params, columns, keys)
+            activations = activations_of(params["bases"], columns, keys["bases"])
+            logits = fuse.apply(params["fuse"], activations, keys["fuse"])
             return loss(logits, labels, weights), logits
 
         return jax.value_and_grad(objective, has_aux=True)(params)
@@ -74,7 +74,7 @@ def joint_program(
         return jax.lax.scan(body, state, jnp.asarray(rows))
 
     def predict(state, columns):
-        params = {"bases": {p: s.params for p, s in state.bases.items()}, "fuse": state.fuse.params}
-        return forward(params, columns, {"bases": {}, "fuse": None})
+        activations = activations_of({p: s.params for p, s in state.bases.items()}, columns, {})
+        return fuse.apply(state.fuse.params, activations, None), fuse.inspect(state.fuse.params, activations)
 
     return JointProgram(init, gradients, step, epoch, predict)

@@ -15,6 +15,7 @@ class Network(NamedTuple):
 
     init: Callable[[jax.Array, Any], Any]  # key, inputs -> params
     apply: Callable[[Any, Any, jax.Array | None], Any]  # params, inputs, key -> outputs
+    inspect: Callable[[Any, Any], Any] = lambda params, inputs: ()  # params, inputs -> what else there is to see
 
 
 class TrainState(NamedTuple):

@@ -216,6 +216,7 @@ class LabelParty(_Party):
         rounds = super().begin(pass_)
         self._chunk = min(rounds, self.SCORED_ROUNDS)
         self._logits: list[Any] = []
+        self._seen: list[Any] = []
         self._scores = None
         return rounds
 
@@ -246,7 +247,9 @@ class LabelParty(_Party):
             for party, cotangent in cotangents.items():
                 replies[party] = Message(seat.header(self.name, party, "cotangent", cotangent), cotangent)
         else:
-            logits = self._predict(self.state, self.base_state, arrays, data, rows)
+            logits, seen = self._predict(self.state, self.base_state, arrays, data, rows)
+            if seat.facts.phase == "predict":
+                self._seen.append(seen)
         self._logits.append(logits)
         seat.round += 1
         if seat.facts.phase != "predict" and (seat.round % self._chunk == 0 or seat.round == seat.rounds):
@@ -259,10 +262,10 @@ class LabelParty(_Party):
             raise ModelError(party=self.name, field="statistics", seen="no scored round", wanted="a pass that ran")
         return self._objective.compute(self._scores)
 
-    def predictions(self) -> Any:
-        """After a `predict` pass, the logits of its N rows in data order, on the host."""
+    def predictions(self) -> tuple[Any, Any]:
+        """After a `predict` pass, logits and what `inspect` sees of its N rows, in data order, on the host."""
         rows = len(self._seated().data.ids)
-        return jax.tree.map(lambda logits: logits[:rows], _concatenate(self._logits))
+        return jax.tree.map(lambda leaf: leaf[:rows], (_concatenate(self._logits), _concatenate(self._seen)))
 
     def _score(self, seat: _Seat) -> None:
         """Move the collected logits into the scores, the last chunk filled up so that one compilation serves all."""
@@ -284,6 +287,6 @@ def _update_scores(update, scores, logits, labels, weights, rows):
     return update(scores, logits, take_rows(labels, rows), take_weights(weights, rows))
 
 
-def _concatenate(logits: list):
-    """The logits of several rounds, on the host: a compiled concatenation would take as many arguments as rounds."""
-    return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *logits)
+def _concatenate(outputs: list):
+    """The outputs of several rounds, on the host: a compiled concatenation would take as many arguments as rounds."""
+    return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *outputs)

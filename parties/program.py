@@ -27,7 +27,7 @@ class LabelProgram(NamedTuple):
     step: Callable[
         ..., tuple[TrainState, dict[str, jax.Array], Any]
     ]  # state, activations, labels, weights -> (state, cotangents, logits)
-    predict: Callable[[TrainState, Activations], Any]  # state, activations -> logits
+    predict: Callable[[TrainState, Activations], tuple[Any, Any]]  # state, activations -> logits, what inspect sees
 
 
 def feature_program(network: Network, optimizer: optax.GradientTransformation) -> FeatureProgram:
@@ -77,6 +77,7 @@ def label_program(
         return apply_gradients(optimizer, state, grads), cotangents, logits
 
     def predict(state, activations):
-        return fuse(state.params, activations, None)
+        inputs = tuple(activations[party] for party in order)
+        return network.apply(state.params, inputs, None), network.inspect(state.params, inputs)
 
     return LabelProgram(init, step, predict)

@@ -18,7 +18,7 @@ from flax import linen as nn
 from mmoe_jax.describe import task_from_dict
 from mmoe_jax.features import ColumnSpec, column_from_dict, fit_columns, transform_columns
 from mmoe_jax.fuse import MMoEFuse
-from mmoe_jax.modules import init_apply
+from mmoe_jax.modules import gate_weights, init_apply
 from mmoe_jax.objective import objective
 from mmoe_jax.tasks import Task
 from parties.arguments import check_count, check_data, check_model, check_optimizers
@@ -83,14 +83,16 @@ class SplitModel:
     def __post_init__(self):
         check_model(self, PLACEMENTS)
         self.parties, self.tasks = dict(self.parties), tuple(self.tasks)
+        gates = None
         if isinstance(self.fuse, MMoEFuse):
             self.fuse = bind_tasks(self.fuse, self.tasks)
+            gates = gate_weights(self.fuse)
         self._placement: Placement = PLACEMENTS[self.placement]() if isinstance(self.placement, str) else self.placement
         self._plan = Plan(
             self.label_party,
             {name: Network(*init_apply(party.base)) for name, party in self.parties.items()},
             {name: party.optimizer for name, party in self.parties.items()},
-            Network(*init_apply(self.fuse)),
+            Network(*init_apply(self.fuse), *([] if gates is None else [gates])),
             self.fuse_optimizer,
             objective(self.tasks),
             self.seed,
@@ -181,7 +183,7 @@ class SplitModel:
             DataError, ModelError: as `evaluate`.
         """
         facts = self._run("predict", data, batch_size, labels=False)
-        logits = self._placement.predict(facts, range)
+        logits, _ = self._placement.predict(facts, range)
         table: dict[str, np.ndarray] = {}
         for task, values in zip(self.tasks, logits, strict=True):
             predictions = np.asarray(task.link(values))
@@ -190,6 +192,18 @@ class SplitModel:
             else:
                 table[task.name] = predictions
         return pd.DataFrame(table, index=pd.Index(data.ids, name="id"))
+
+    def gates(self, data: VerticalData, *, batch_size: int | None = None) -> np.ndarray:
+        """The gate weights of each row, float `[N, T, E]`: how much task t listens to expert e. Sums to 1 over E.
+
+        Raises:
+            DataError, ModelError: as `evaluate`; also a fuse network that is no `MMoEFuse`.
+        """
+        if not isinstance(self.fuse, MMoEFuse):
+            raise ModelError(field="fuse", seen=type(self.fuse).__name__, wanted="an MMoEFuse, which has gates")
+        facts = self._run("predict", data, batch_size, labels=False)
+        _, weights = self._placement.predict(facts, range)
+        return weights
 
     def bytes_per_round(self) -> dict[str, int]:
         """Bytes of the encoded messages of a training round by edge, `"bob->alice"`; after a `fit`."""

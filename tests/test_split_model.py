@@ -102,6 +102,14 @@ def test_predict_needs_no_labels(runs):
     pd.testing.assert_frame_equal(made["local"].predict(unlabelled), made["local"].predict(valid))
 
 
+def test_gates_of_each_row_sum_to_one(runs):
+    made, _, (_, valid), _ = runs
+    local, joint = (made[name].gates(valid, batch_size=3) for name in ("local", "joint"))
+    assert local.shape == (len(valid), 2, 2)
+    np.testing.assert_allclose(local.sum(axis=2), 1, rtol=1e-5)
+    np.testing.assert_allclose(local, joint, rtol=1e-4)
+
+
 def test_bytes_per_round_are_those_of_the_messages(runs):
     made, _, _, channel = runs
     from parties.messages import HEADER_BYTES, encode

@@ -41,8 +41,8 @@ class Placement(Protocol):
         """The scores of one pass that trains nothing."""
         ...
 
-    def predict(self, facts: Pass, rounds: Rounds) -> Any:
-        """The logits of one pass, `[N, K_t]` a task, on the host."""
+    def predict(self, facts: Pass, rounds: Rounds) -> tuple[Any, Any]:
+        """Of one pass, on the host: logits `[N, K_t]` a task, and what the fuse network's `inspect` sees."""
         ...
 
     def states(self) -> States:

@@ -60,12 +60,13 @@ class Joint:
     def evaluate(self, facts: Pass, rounds: Rounds) -> dict[str, float]:
         columns, labels, weights = self._data[facts.data]
         rows = self._rows(facts)
-        return self._scores(self._predict(self._state, columns, rows), labels, weights, rows, rounds)
+        logits, _ = self._predict(self._state, columns, rows)
+        return self._scores(logits, labels, weights, rows, rounds)
 
-    def predict(self, facts: Pass, rounds: Rounds) -> Any:
+    def predict(self, facts: Pass, rounds: Rounds) -> tuple[Any, Any]:
         columns, _, weights = self._data[facts.data]
-        logits = self._predict(self._state, columns, self._rows(facts))
-        return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, leaf.shape[-1])[: len(weights)], logits)
+        outputs = self._predict(self._state, columns, self._rows(facts))
+        return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[: len(weights)], outputs)
 
     def states(self) -> States:
         states: States = {party: {"base": state} for party, state in self._state.bases.items()}

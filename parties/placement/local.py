@@ -67,7 +67,7 @@ class Local:
         protocol.evaluate(self.features, self.label, self.channel, rounds(self._begin(facts)))
         return self.label.statistics()
 
-    def predict(self, facts: Pass, rounds: Rounds) -> Any:
+    def predict(self, facts: Pass, rounds: Rounds) -> tuple[Any, Any]:
         protocol.evaluate(self.features, self.label, self.channel, rounds(self._begin(facts)))
         return self.label.predictions()
 
