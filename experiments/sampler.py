@@ -1,0 +1,95 @@
+"""A stand-in for Census Income that needs nothing: rows drawn from a compact generative model of it.
+
+The model, `sampler.json`, is figures only, fitted by `experiments.fit_sampler`: the 13 columns, binned as the tutorial
+bins them, along a tree of columns - a table of P(bin | bin of the parent) an edge - and raw values within a bin; then
+`marital_status` given the columns, and `income_50k` given the columns and `marital_status`, by logistic regressions.
+Real rows have dependencies that a tree does not: use it to try, test and time things, not to report scores.
+"""
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+MODEL = Path(__file__).parent / "sampler.json"
+CHUNK = 1 << 15  # rows drawn at a time, which bounds the memory
+
+
+def sample(rows: int, seed: int) -> pd.DataFrame:
+    """`rows` rows in the form of `census.read`: raw columns, both labels as 0 or 1, an `id` in order.
+
+    The same seed gives the same rows, and fewer rows a prefix of more.
+    """
+    chunks = list(chunked(rows, seed))
+    return pd.concat(chunks, ignore_index=True).assign(id=range(rows))
+
+
+def chunked(rows: int, seed: int) -> Iterator[pd.DataFrame]:
+    """The rows of `sample` without ids, at most `CHUNK` at a time."""
+    if rows < 1:
+        raise ValueError(f"rows: saw {rows}, wanted at least 1")
+    model = load()
+    for i, start in enumerate(range(0, rows, CHUNK)):
+        random = np.random.Generator(np.random.Philox(key=[seed, i]))
+        yield _draw(model, random).iloc[: rows - start]
+
+
+@cache
+def load() -> dict[str, Any]:
+    """The fitted model, its tables as arrays of cumulative probabilities."""
+    model = json.loads(MODEL.read_text())
+    for column in model["columns"]:
+        table = np.zeros(column["shape"])
+        for (parent, child), count in zip(column["cells"], column["counts"], strict=True):
+            table[parent, child] = count
+        column["cumulative"] = _cumulative(table)
+        if column["values"] is not None:
+            column["within"] = [
+                (np.array([value for value, _ in pairs]), _cumulative(np.array([[n for _, n in pairs]], float)))
+                for pairs in column["values"]
+            ]
+    return model
+
+
+def _cumulative(counts: np.ndarray) -> np.ndarray:
+    return np.cumsum(counts, axis=1) / counts.sum(axis=1, keepdims=True)
+
+
+def _pick(cumulative: np.ndarray, row: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """One index a row, from the distribution `cumulative[row]`: by search in all of them laid end to end."""
+    width = cumulative.shape[1]
+    ends = (cumulative + np.arange(len(cumulative))[:, None]).ravel()
+    place = np.searchsorted(ends, random.random(len(row)) + row, side="right")
+    return np.minimum(place - row * width, width - 1)
+
+
+def _draw(model: dict[str, Any], random: np.random.Generator) -> pd.DataFrame:
+    bins: dict[str, np.ndarray] = {"": np.zeros(CHUNK, np.int64)}
+    frame = {}
+    for column in model["columns"]:
+        name = column["name"]
+        bins[name] = _pick(column["cumulative"], bins[column["parent"]], random)
+        frame[name] = _values(column, bins[name], random)
+    for label in model["labels"]:
+        logit = np.full(CHUNK, label["intercept"])
+        for name, weights in label["weights"].items():
+            logit += np.array(weights)[bins[name]]
+        bins[label["name"]] = (random.random(CHUNK) < 1 / (1 + np.exp(-logit))).astype(np.int64)
+        frame[label["name"]] = bins[label["name"]]
+    return pd.DataFrame(frame)
+
+
+def _values(column: dict[str, Any], bins: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Raw values of the bins: their names, a draw from the values seen in them, or whole numbers across a wide one."""
+    if column["values"] is None:
+        names = np.array(column["bins"], dtype=object)
+        return names[bins] if isinstance(names[0], str) else names[bins].astype(np.int64)
+    drawn = np.zeros(len(bins), np.int64)
+    for b, (values, cumulative) in enumerate(column["within"]):
+        rows = np.flatnonzero(bins == b)
+        drawn[rows] = values[_pick(cumulative, np.zeros(len(rows), np.int64), random)]
+    return drawn + (random.integers(0, column["step"], len(bins)) if column["step"] > 1 else 0)
