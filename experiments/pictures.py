@@ -1,0 +1,55 @@
+"""The main job's two pictures."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  the backend comes first
+import numpy as np  # noqa: E402
+
+NAMES = {"income_50k": "income above 50K", "marital_status": "never married"}
+COLORS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8d6a9f")
+
+
+def history(history: dict[str, list[float]], tasks: list[str], title: str, file: Path) -> None:
+    """Loss and AUC by epoch, training and validation, a colour a task."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    for axis, metric, unit in zip(axes, ("loss", "auc"), ("mean cross-entropy (nats)", "AUC"), strict=True):
+        for task, color in zip(tasks, COLORS, strict=False):
+            name = NAMES.get(task, task)
+            axis.plot(epochs, history[f"{task}/{metric}"], "o-", color=color, label=f"{name}, training")
+            axis.plot(epochs, history[f"val_{task}/{metric}"], "s--", color=color, label=f"{name}, validation")
+        axis.set_xlabel("epoch", fontsize=13)
+        axis.set_ylabel(unit, fontsize=13)
+        axis.set_xticks(epochs)
+        axis.tick_params(labelsize=12)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=12)
+    figure.suptitle(title, fontsize=15)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def gates(weights: np.ndarray, tasks: list[str], title: str, file: Path) -> None:
+    """Mean gate weight of each expert by task, `weights` `[N, T, E]`; a whisker is one deviation over the rows."""
+    _, _, experts = weights.shape
+    figure, axis = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    width = 0.8 / len(tasks)
+    for t, (task, color) in enumerate(zip(tasks, COLORS, strict=False)):
+        mean, spread = weights[:, t].mean(axis=0), weights[:, t].std(axis=0)
+        place = np.arange(experts) + (t - (len(tasks) - 1) / 2) * width
+        axis.bar(place, mean, width * 0.95, yerr=spread, capsize=5, color=color, label=NAMES.get(task, task))
+        for x, value, whisker in zip(place, mean, spread, strict=True):
+            axis.text(x, value + whisker + 0.02, f"{value:.2f}", ha="center", fontsize=12)
+    axis.set_xticks(np.arange(experts), [f"expert {e + 1}" for e in range(experts)], fontsize=13)
+    axis.set_ylabel("gate weight (a task sums to 1)", fontsize=13)
+    axis.set_xlabel("bar: mean over rows; whisker: one standard deviation", fontsize=12)
+    axis.set_ylim(0, min(1.15, float((weights.mean(axis=0) + weights.std(axis=0)).max()) + 0.2))
+    axis.tick_params(axis="y", labelsize=12)
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(fontsize=12)
+    figure.suptitle(title, fontsize=15)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)

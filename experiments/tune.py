@@ -1,0 +1,166 @@
+"""A random search for better columns, networks and optimisers on Census Income; its winner is `TUNED`.
+
+    python -m experiments.tune --data DIR --trials 30
+
+DIR holds the original `adult.data`. Every configuration is trained on one fixed part of its rows and scored on the
+other; `adult.test` is not read. The division of columns between alice and bob is that of `experiments/census.py`.
+Training is `placement="joint"`, which computes the numbers of the split model and is faster.
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import optax
+import pandas as pd
+
+from experiments import census
+from mmoe_jax import Bucketed, Categorical, MMoEBase, MMoEFuse, Task
+from mmoe_jax.features import ColumnSpec
+from parties import Party, SplitModel
+
+PART, PART_SEED = 0.8, 0  # of the rows of adult.data: the part trained on, and the seed of the division
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    age_width: float = 1  # years a bucket
+    hours_width: float = 1  # hours a week a bucket
+    gain_width: float = 100  # dollars of capital gain a bucket: 7,298 and 7,688 differ in what they say of income
+    loss_width: float = 50  # dollars of capital loss a bucket
+    fnlwgt_width: float = 100_000  # a bucket; the column says almost nothing, so fine buckets are learned by heart
+    embedding_dim: int = 8  # of every column, at both parties
+    alice_units: tuple[int, ...] = (32,)  # dense layers of her base network
+    bob_units: tuple[int, ...] = (20,)  # of his; the last one is the width of his messages
+    experts: int = 3  # number of experts
+    expert_units: tuple[int, ...] = (32, 16)  # dense layers of each
+    tower_units: tuple[int, ...] = (12,)  # dense layers of each tower
+    learning_rate: float = 1e-3  # at the first round, for every network; a half cosine takes it to 0 at the last
+    weight_decay: float = 1e-2  # AdamW's, of every parameter
+    batch_size: int = 128  # rows a round
+    epochs: int = 6  # passes over the training rows
+
+
+SPACE = {
+    "age_width": (1, 2, 3),
+    "hours_width": (1, 2, 5),
+    "gain_width": (50, 100, 200),
+    "loss_width": (20, 50, 100),
+    "fnlwgt_width": (50_000, 100_000, 300_000),
+    "embedding_dim": (4, 8, 16),
+    "alice_units": ((32,), (64,), (128,)),
+    "bob_units": ((20,), (32,), (64,)),
+    "experts": (3, 4, 8),
+    "expert_units": ((32, 16), (64, 32), (64,), (128,)),
+    "tower_units": ((), (12,), (16,)),
+    "learning_rate": (7e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 4e-3),
+    "weight_decay": (1e-2, 3e-2, 1e-1, 3e-1, 1.0),
+    "batch_size": (128, 256, 512),
+    "epochs": (4, 6, 8),
+}
+
+# The best of 30 configurations drawn with seed 0, but for hours in twos rather than fives, the best of three
+# changes tried by hand: validation AUC 0.926 and 0.965, the mean of two seeds (0.917 and 0.965 for `Config()`).
+TUNED = Config(
+    hours_width=2,
+    gain_width=50,
+    loss_width=20,
+    fnlwgt_width=300_000,
+    experts=4,
+    expert_units=(128,),
+    learning_rate=3e-3,
+    weight_decay=3e-2,
+    epochs=8,
+)
+
+
+def columns(config: Config) -> dict[str, list[ColumnSpec]]:
+    """Each party's columns, in the order of `experiments/census.py`."""
+    widths = {
+        "fnlwgt": config.fnlwgt_width,
+        "capital_gain": config.gain_width,
+        "capital_loss": config.loss_width,
+        "hours_per_week": config.hours_width,
+        "age": config.age_width,
+    }
+    return {
+        party: [
+            Bucketed(spec.name, width=widths[spec.name]) if spec.name in widths else Categorical(spec.name)
+            for spec in specs
+        ]
+        for party, specs in {"alice": census.ALICE, "bob": census.BOB}.items()
+    }
+
+
+def build(
+    config: Config, seed: int, placement: str, parties: tuple[str, ...] = ("alice", "bob"), *, rows: int
+) -> SplitModel:
+    """The model of a configuration; `rows`, the number it will train on, sets the length of the schedule."""
+    rounds = config.epochs * -(-rows // config.batch_size)
+    optimizer = optax.adamw(optax.cosine_decay_schedule(config.learning_rate, rounds), weight_decay=config.weight_decay)
+    specs, units = columns(config), {"alice": config.alice_units, "bob": config.bob_units}
+    return SplitModel(
+        parties={
+            party: Party(specs[party], MMoEBase(units[party], embedding_dim=config.embedding_dim), optimizer)
+            for party in parties
+        },
+        label_party="alice",
+        fuse=MMoEFuse(config.experts, config.expert_units, tower_units_size=config.tower_units),
+        fuse_optimizer=optimizer,
+        tasks=[Task.binary(label) for label in census.LABELS],
+        placement=placement,
+        seed=seed,
+    )
+
+
+def draw(trials: int, seed: int) -> Iterator[Config]:
+    """Configurations drawn uniformly and independently from `SPACE`."""
+    generator = np.random.default_rng(seed)
+    for _ in range(trials):
+        yield Config(**{field: choices[generator.integers(len(choices))] for field, choices in SPACE.items()})
+
+
+def score(config: Config, train, valid, seeds: int) -> dict[str, float]:
+    """AUC of each task on `valid`, a mean over `seeds` models trained on `train`; `mean`, that of the tasks."""
+    runs = []
+    for seed in range(seeds):
+        model = build(config, seed, "joint", rows=len(train))
+        model.fit(train, epochs=config.epochs, batch_size=config.batch_size, progress=False)
+        scores = model.evaluate(valid)
+        runs.append([scores[f"{label}/auc"] for label in census.LABELS])
+    auc = dict(zip(census.LABELS, np.mean(runs, axis=0).tolist(), strict=True))
+    return auc | {"mean": float(np.mean(runs))}
+
+
+def main(arguments: Sequence[str] | None = None) -> dict:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of adult.data")
+    parser.add_argument("--trials", type=int, default=30, help="configurations drawn, beside TUNED")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--model-seeds", type=int, default=1, help="models trained for each configuration")
+    parser.add_argument("--out", default="runs/tune", help="folder of result.json")
+    settings = parser.parse_args(arguments)
+    out = Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
+    train, valid = census.divide(census.read(Path(settings.data) / "adult.data")).split(PART, seed=PART_SEED)
+
+    trials: list[dict] = []
+    for config in (TUNED, *draw(settings.trials, settings.seed)):
+        began = time.perf_counter()
+        auc = score(config, train, valid, settings.model_seeds)
+        trials.append({"config": dataclasses.asdict(config), "validation": auc, "seconds": time.perf_counter() - began})
+        result = {"settings": vars(settings), "rows": [len(train), len(valid)], "trials": trials}
+        (out / "result.json").write_text(json.dumps(result, indent=1))  # after each, so that a stop loses nothing
+        print(f"{len(trials) - 1:>3}  " + "  ".join(f"{name} {value:.4f}" for name, value in auc.items()), flush=True)
+
+    table = pd.DataFrame([trial["validation"] | trial["config"] for trial in trials])
+    print(f"\nthe best of validation; trial 0 is TUNED\n{table.nlargest(10, 'mean').T.to_string()}")
+    return result
+
+
+if __name__ == "__main__":
+    main()
