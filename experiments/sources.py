@@ -200,8 +200,8 @@ def _read_party(file: Path, columns: list[str]) -> tuple[pd.DataFrame, str]:
     except ValueError as error:  # of which pandas' own and UnicodeDecodeError are kinds
         seen = f"a row that cannot be read ({_words(error)})"
         raise damaged(seen, "a cell a column, numbers where they belong") from error
-    if not isinstance(frame.index, pd.RangeIndex) or frame.empty:
-        raise damaged(f"{len(frame)} rows, with more cells than columns" if len(frame) else "no row", "a cell a column")
+    if frame.empty:
+        raise damaged("no row", "at least one")
     empty = (frame.isna() | (frame == "")).any(axis=1)
     if empty.any():
         raise damaged(f"an empty cell in row {int(empty.idxmax())}", "a value in each")

@@ -393,15 +393,19 @@ PARTY_DAMAGE = {
     "cut within a row": ("bob.csv", lambda text: text[:-3], "end within a row"),
     "a row lost": ("bob.csv", lambda text: "\n".join(text.split("\n")[:-2]) + "\n", "the same ids"),
     "a row twice": ("bob.csv", lambda text: text + text.split("\n")[1] + "\n", "id 0 twice"),
-    "a cell lost": ("alice.csv", lambda text: text.replace("|0\n", "\n", 1), "wanted"),
-    "a cell too many": ("alice_test.csv", lambda text: text.replace("\n", "|1\n").replace("|1\n", "\n", 1), "wanted"),
+    "a cell lost": ("alice.csv", lambda text: text.replace("|0\n", "\n", 1), "cannot be read"),
+    "a cell too many": (
+        "alice_test.csv",
+        lambda text: text.replace("\n", "|1\n").replace("|1", "", 1),
+        "cannot be read",
+    ),
     "one cell too many": ("alice_test.csv", lambda text: text[:-1] + "|1\n", "cannot be read"),
     "text for a number": ("bob_test.csv", lambda text: text + "x|30|Male|Sales|Cuba\n", "numbers where they belong"),
     "an empty cell": ("bob_test.csv", lambda text: text + "9999|30||Sales|Cuba\n", "an empty cell"),
     "a label of 2": ("alice.csv", lambda text: text[:-2] + "2\n", "marital_status 2"),
     "another header": ("alice.csv", lambda text: text.replace("income_50k", "income", 1), "columns"),
     "no rows": ("alice_test.csv", lambda text: text.split("\n")[0] + "\n", "no row"),
-    "nothing": ("alice_test.csv", lambda text: "", "wanted"),
+    "nothing": ("alice_test.csv", lambda text: "", "0 bytes"),
 }
 
 
