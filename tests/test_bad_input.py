@@ -38,6 +38,8 @@ from parties import (
     VerticalData,
 )
 
+pytestmark = pytest.mark.xdist_group("test_bad_input")  # one worker, which compiles its models once
+
 N = 20
 ALICE = pd.DataFrame(
     {

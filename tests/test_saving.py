@@ -19,6 +19,8 @@ from mmoe_jax import Categorical, MMoEBase, MMoEFuse, MultiHot, Numeric, Task
 from parties import ModelError, Party, SaveError, SplitModel, VerticalData
 from parties.saving import read_model, read_party
 
+pytestmark = pytest.mark.xdist_group("test_saving")  # one worker, which compiles its models once
+
 N = 20
 ALICE = pd.DataFrame(
     {"id": range(N), "school": ["high", "low"] * (N // 2), "rich": [0, 1, 1, 0] * 5, "wed": [0, 1, 2, 1] * 5}

@@ -11,6 +11,8 @@ from sklearn.metrics import roc_auc_score
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
 from parties import Encoded, Local, ModelError, Party, Recorded, SplitModel, VerticalData
 
+pytestmark = pytest.mark.xdist_group("test_split_model")  # one worker, which compiles its models once
+
 ROWS = 50
 
 
