@@ -164,7 +164,7 @@ def problems(draw, parties=(1, 2, 3, 4, 5), dtype=np.float64) -> Problem:
     optimizers = dict.fromkeys(names, keep_gradients(optax.sgd(0.1)))
     optimizers[names[0]] = keep_gradients(draw(st.sampled_from([optax.sgd(0.1), optax.sgd(0.1, momentum=0.9)])))
     optimizers["fuse"] = keep_gradients(draw(st.sampled_from([optax.sgd(0.1), optax.adam(0.1)])))
-    rows, batch_size = draw(st.sampled_from([(7, 3), (3, 3)]))
+    rows, batch_size = draw(st.sampled_from([(5, 3), (3, 3)]))
     gates = draw(st.sampled_from([(), (2,)]))
     seed = draw(st.integers(0, 1000))
     return make(
