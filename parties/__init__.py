@@ -1,25 +1,40 @@
 """Split training between parties: programs, messages, party objects, placements, and `SplitModel`."""
 
+from parties.arrays import as_batch, fit_parties
+from parties.assembly import Party, split_program
 from parties.channel import Counted, Encoded, Plain, Recorded
 from parties.data import VerticalData
 from parties.errors import DataError, MessageError, ModelError, PartyError, SaveError
+from parties.network import Batch, ModelState, Stats
+from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
-from parties.split_model import Party, SplitModel
+from parties.round import SplitProgram
+from parties.rows import row_stream
+from parties.split_model import SplitModel
 
 __all__ = [
+    "Batch",
     "Counted",
     "DataError",
     "Encoded",
+    "Fused",
     "Joint",
     "Local",
     "MessageError",
     "ModelError",
+    "ModelState",
     "Party",
     "PartyError",
     "Plain",
     "Recorded",
     "SaveError",
     "SplitModel",
+    "SplitProgram",
+    "Stats",
     "VerticalData",
+    "as_batch",
+    "fit_parties",
+    "row_stream",
+    "split_program",
 ]

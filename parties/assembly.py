@@ -1,42 +1,90 @@
-"""What `SplitModel` puts together from `mmoe_jax`: columns, networks and tasks, checked and described.
+"""What is put together from `mmoe_jax`: networks and tasks, as a plan and as pure functions, checked and described.
 
-This module and `split_model` are the only ones of the package that know `mmoe_jax`.
+This module, `arrays` and `split_model` are the only ones of the package that know `mmoe_jax`.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-import pandas as pd
+import optax
 from flax import linen as nn
 
 from mmoe_jax.describe import network_from_dict, network_to_dict, task_to_dict
-from mmoe_jax.errors import ColumnError, NetworkError
-from mmoe_jax.features import ColumnSpec, transform_columns
+from mmoe_jax.errors import NetworkError
+from mmoe_jax.features import ColumnSpec
 from mmoe_jax.fuse import MMoEFuse
+from mmoe_jax.modules import gate_weights, init_apply
+from mmoe_jax.objective import objective
 from mmoe_jax.tasks import LINKS, Task
-from parties.errors import DataError, ModelError
+from parties.arrays import naming
+from parties.errors import ModelError
 from parties.messages import DTYPES, MAX_RANK
 from parties.network import Network
-from parties.placement import Plan
+from parties.plan import Plan
+from parties.round import SplitProgram, round_program
 
 
-@contextlib.contextmanager
-def naming(party: str) -> Iterator[None]:
-    """Errors of columns and networks inside become this party's."""
-    try:
-        yield
-    except ColumnError as error:
-        field = f"column {error.column!r}"
-        raise DataError(party=party, field=field, seen=error.seen, wanted=error.wanted) from error
-    except NetworkError as error:
-        raise ModelError(party=party, field=error.field, seen=error.seen, wanted=error.wanted) from error
+@dataclass(frozen=True)
+class Party:
+    """What a party with columns brings.
+
+    Attributes:
+        columns: specifications of the columns its base network reads, in that order.
+        base: a Flax module, from a tuple of typed columns to an activation `[B, ...]` (`[B, D]` for `MMoEFuse`).
+        optimizer: of the base network.
+    """
+
+    columns: Sequence[ColumnSpec]
+    base: nn.Module
+    optimizer: optax.GradientTransformation
 
 
-def empty_columns(specs: Sequence[ColumnSpec]) -> tuple:
-    """Typed columns of no rows: enough to know the shape of every parameter."""
-    return transform_columns(specs, pd.DataFrame({spec.name: pd.Series(dtype=object) for spec in specs}))
+def make_plan(
+    parties: Mapping[str, Party],
+    label_party: str,
+    fuse: nn.Module,
+    fuse_optimizer: optax.GradientTransformation,
+    tasks: Sequence[Task],
+) -> Plan:
+    """The plan of Flax modules and tasks.
+
+    Raises:
+        ModelError: an `MMoEFuse` with another number or width of towers than the tasks have.
+    """
+    inspect = []
+    if isinstance(fuse, MMoEFuse):
+        fuse = bind_tasks(fuse, tasks)
+        inspect = [gate_weights(fuse)]
+    return Plan(
+        label_party,
+        {name: Network(*init_apply(party.base)) for name, party in parties.items()},
+        {name: party.optimizer for name, party in parties.items()},
+        Network(*init_apply(fuse), *inspect),
+        fuse_optimizer,
+        objective(tasks),
+    )
+
+
+def split_program(
+    parties: Mapping[str, Party],
+    *,
+    label_party: str,
+    fuse: nn.Module,
+    fuse_optimizer: optax.GradientTransformation,
+    tasks: Sequence[Task],
+    columns: Mapping[str, Any],
+) -> SplitProgram:
+    """A split model as pure functions, with the arguments of `SplitModel`.
+
+    Nothing is checked here that would compare or convert a number: learning rates, task weights and the gates'
+    temperature may be traced, so that a function that calls this can be vectorised.
+
+    Args:
+        columns: party -> its typed columns, as `as_batch(...).columns` has them; only their structure counts.
+    """
+    return round_program(make_plan(parties, label_party, fuse, fuse_optimizer, tasks), columns)
 
 
 def check_networks(plan: Plan, columns: Mapping[str, Any], tasks: Sequence[Task]) -> None:

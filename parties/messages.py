@@ -13,6 +13,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -52,6 +53,12 @@ class Header(NamedTuple):
     version: int = VERSION
 
 
+@lru_cache(maxsize=None)
+def dtype_name(dtype: np.dtype) -> str:
+    """`str(dtype)`, which NumPy spells out anew each time: it is asked for several times a message."""
+    return str(dtype)
+
+
 class Message(NamedTuple):
     """What crosses between two parties. The array is a device array, or a read-only NumPy one once decoded."""
 
@@ -61,7 +68,12 @@ class Message(NamedTuple):
 
 def nbytes(header: Header) -> int:
     """Length of the encoded message, from its header alone."""
-    return HEADER_BYTES + math.prod(header.shape) * jnp.dtype(header.dtype).itemsize
+    return encoded_bytes(header.shape, header.dtype)
+
+
+def encoded_bytes(shape: tuple[int, ...], dtype: str) -> int:
+    """Length of an encoded message with an array of that shape and dtype."""
+    return HEADER_BYTES + math.prod(shape) * jnp.dtype(dtype).itemsize
 
 
 def check(message: Message | None, expected: Header) -> None:
@@ -76,9 +88,9 @@ def check(message: Message | None, expected: Header) -> None:
         raise MessageError(party=party, field="message", seen=type(message).__name__, wanted=wanted)
     if message.header != expected:
         _compare(party, zip(Header._fields, message.header, expected, strict=True))
-    if tuple(message.array.shape) != expected.shape or str(message.array.dtype) != expected.dtype:
+    if tuple(message.array.shape) != expected.shape or dtype_name(message.array.dtype) != expected.dtype:
         shape = ("array shape", tuple(message.array.shape), expected.shape)
-        _compare(party, [shape, ("array dtype", str(message.array.dtype), expected.dtype)])
+        _compare(party, [shape, ("array dtype", dtype_name(message.array.dtype), expected.dtype)])
 
 
 def _compare(party: str, fields: Iterable[tuple[str, Any, Any]]) -> None:

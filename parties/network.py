@@ -23,17 +23,44 @@ class TrainState(NamedTuple):
 
     params: Any
     opt_state: Any
-    key: jax.Array  # [], typed; a round's key is fold_in(key, round)
+    key: jax.Array  # [2] uint32, data of the key that a round's is folded from: fold_in(key, round)
     round: jax.Array  # [] int32, rounds trained so far
 
     def round_key(self) -> jax.Array:
-        return jax.random.fold_in(self.key, self.round)
+        return jax.random.fold_in(jax.random.wrap_key_data(self.key), self.round)
+
+
+class ModelState(NamedTuple):
+    """Every network's state, side by side, for those who hold a whole model in one place."""
+
+    bases: dict[str, TrainState]
+    fuse: TrainState
+
+
+class Batch(NamedTuple):
+    """Rows of every party in one place: those of a round, or a whole data set to take rounds from."""
+
+    columns: dict[str, Any]  # party -> pytree with rows leading
+    labels: Any  # float [B, T], NaN where missing
+    weights: Any  # float [B]; 0 for padding
+
+    def take(self, rows: jax.Array) -> "Batch":
+        """The batch `rows` int32 `[B]` of these rows; padding repeats the first and has weight 0."""
+        columns, labels = take_rows((self.columns, self.labels), rows)
+        return Batch(columns, labels, take_weights(self.weights, rows))
+
+
+class Stats(NamedTuple):
+    """What a round says of itself."""
+
+    loss: jax.Array  # [] the objective that was differentiated
+    logits: Any  # [B, K_t] a task, in the order of the batch's rows
 
 
 def init_state(network: Network, optimizer: optax.GradientTransformation, key: jax.Array, inputs) -> TrainState:
     """Parameters drawn with `key` for inputs of that structure, and the optimiser's state for them."""
     params = network.init(key, inputs)
-    return TrainState(params, optimizer.init(params), key, jnp.zeros((), jnp.int32))
+    return TrainState(params, optimizer.init(params), jax.random.key_data(key), jnp.zeros((), jnp.int32))
 
 
 def run_once(function: Callable, *args):
@@ -52,6 +79,18 @@ def take_rows(tree, rows: jax.Array):
     """The batch `rows` int32 `[B]` of a pytree with rows leading; padding repeats the batch's first row."""
     index = jnp.where(rows == PADDING, rows[0], rows)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], tree)
+
+
+def scan_rounds(round: Callable) -> Callable:
+    """`epoch(state, data, rows) -> (state, stats)` of a `round(state, batch) -> (state, stats)`.
+
+    `data` is a `Batch` of all rows, `rows` int32 `[S, B]` of the stream; stats are stacked, `[S, ...]`.
+    """
+
+    def epoch(state: ModelState, data: Batch, rows: jax.Array):
+        return jax.lax.scan(lambda state, batch: round(state, data.take(batch)), state, jnp.asarray(rows))
+
+    return epoch
 
 
 def take_weights(weights: jax.Array, rows: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parties.errors import MessageError, ModelError
-from parties.messages import Header, Message, check, check_format
+from parties.messages import Header, Message, check, check_format, dtype_name
 from parties.network import TrainState, take_rows, take_weights
 from parties.program import FeatureProgram, LabelProgram
 from parties.rows import PADDING, row_stream
@@ -73,7 +73,7 @@ class _Seat:
             receiver=receiver,
             kind=kind,
             shape=tuple(struct.shape),
-            dtype=str(struct.dtype),
+            dtype=dtype_name(struct.dtype),
             rows=self._digests[self.round],
         )
 
@@ -155,7 +155,7 @@ class FeatureParty(_Party):
         else:
             activation = self._predict(self.state, seat.data.columns, rows)
         if seat.round == 0:
-            check_format(activation.shape, str(activation.dtype), self.name)
+            check_format(activation.shape, dtype_name(activation.dtype), self.name)
         header = seat.header(self.name, self.label_party, "activation", activation)
         seat.round += 1
         return Message(header, activation)
@@ -198,10 +198,10 @@ class LabelParty(_Party):
             activations = dict(activations)
             if base is not None:
                 activations[name], pullback = base.forward(base_state, columns)
-            state, cotangents, logits = program.step(state, activations, labels, weights)
+            state, cotangents, stats = program.step(state, activations, labels, weights)
             if base is not None:
                 base_state = base.backward(base_state, pullback, cotangents.pop(name))
-            return state, base_state, cotangents, logits
+            return state, base_state, cotangents, stats.logits
 
         @jax.jit
         def predict(state, base_state, activations, data, rows):

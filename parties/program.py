@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from parties.network import Network, TrainState, apply_gradients, init_state
+from parties.network import Network, Stats, TrainState, apply_gradients, init_state
 
 Activations = Mapping[str, jax.Array]  # party -> [B, ...]
 
@@ -25,8 +25,8 @@ class LabelProgram(NamedTuple):
 
     init: Callable[[jax.Array, Activations], TrainState]  # key, activations -> state
     step: Callable[
-        ..., tuple[TrainState, dict[str, jax.Array], Any]
-    ]  # state, activations, labels, weights -> (state, cotangents, logits)
+        ..., tuple[TrainState, dict[str, jax.Array], Stats]
+    ]  # state, activations, labels, weights -> (state, cotangents, stats)
     predict: Callable[[TrainState, Activations], tuple[Any, Any]]  # state, activations -> logits, what inspect sees
 
 
@@ -73,8 +73,8 @@ def label_program(
             return loss(logits, labels, weights), logits
 
         gradient = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
-        (_, logits), (grads, cotangents) = gradient(state.params, dict(activations))
-        return apply_gradients(optimizer, state, grads), cotangents, logits
+        (total, logits), (grads, cotangents) = gradient(state.params, dict(activations))
+        return apply_gradients(optimizer, state, grads), cotangents, Stats(total, logits)
 
     def predict(state, activations):
         inputs = tuple(activations[party] for party in order)

@@ -132,15 +132,14 @@ def restore(template: TrainState, saved: Mapping[str, Any], party: str, *, optim
         jax.tree.map(jax.numpy.asarray, serialization.from_state_dict(getattr(template, name), saved[name]))
         for name in ("params", "opt_state")
     )
-    key = jax.random.wrap_key_data(jax.numpy.asarray(saved["key"]))
-    return TrainState(params, opt_state, key, jax.numpy.asarray(saved["round"]))
+    return TrainState(params, opt_state, *(jax.numpy.asarray(saved[name]) for name in ("key", "round")))
 
 
 def _to_dict(state: TrainState) -> dict[str, Any]:
     return {
         "params": _arrays(serialization.to_state_dict(state.params)),
         "opt_state": _arrays(serialization.to_state_dict(state.opt_state)),
-        "key": np.asarray(jax.random.key_data(state.key)),
+        "key": np.asarray(state.key),
         "round": np.asarray(state.round),
     }
 

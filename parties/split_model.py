@@ -9,46 +9,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jax
 import numpy as np
 import optax
 import pandas as pd
 from flax import linen as nn
 
 from mmoe_jax.describe import task_from_dict
-from mmoe_jax.features import ColumnSpec, column_from_dict, fit_columns, transform_columns
+from mmoe_jax.features import ColumnSpec, column_from_dict
 from mmoe_jax.fuse import MMoEFuse
-from mmoe_jax.modules import gate_weights, init_apply
-from mmoe_jax.objective import objective
 from mmoe_jax.tasks import Task
 from parties.arguments import check_count, check_data, check_model, check_optimizers
-from parties.assembly import bind_tasks, check_networks, describe, empty_columns, naming, rebuild, role
+from parties.arrays import empty_columns, fit_parties, party_data
+from parties.assembly import Party, bind_tasks, check_networks, describe, make_plan, rebuild, role
 from parties.data import VerticalData
-from parties.errors import DataError, ModelError
-from parties.network import Network
+from parties.errors import ModelError
 from parties.party import PartyData, Pass
-from parties.placement import Placement, Plan
+from parties.placement import Placement
+from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
 from parties.progress import EpochBar
 from parties.saving import read_model, restore, write_party
 
-PLACEMENTS = {"local": Local, "joint": Joint}
-
-
-@dataclass(frozen=True)
-class Party:
-    """What a party with columns brings.
-
-    Attributes:
-        columns: specifications of the columns its base network reads, in that order.
-        base: a Flax module, from a tuple of typed columns to an activation `[B, ...]` (`[B, D]` for `MMoEFuse`).
-        optimizer: of the base network.
-    """
-
-    columns: Sequence[ColumnSpec]
-    base: nn.Module
-    optimizer: optax.GradientTransformation
+PLACEMENTS = {"local": Local, "fused": Fused, "joint": Joint}
 
 
 @dataclass(eq=False)
@@ -62,8 +45,9 @@ class SplitModel:
         fuse: usually an `MMoEFuse`; any Flax module from a tuple of activations to a tuple of logits `[B, K_t]`.
         fuse_optimizer: its optimiser.
         tasks: what is learned, a label column each.
-        placement: `"local"` (party objects and messages in this process), `"joint"` (the baseline that is not split),
-            or a placement object such as `Local(channel)`.
+        placement: `"local"` (party objects and messages in this process), `"fused"` (the same rounds compiled whole, an
+            epoch a call, every column in one place), `"joint"` (the baseline that is not split), or a placement object
+            such as `Local(channel)`.
         seed: of parameters, rounds' keys and the order of rows.
 
     Raises:
@@ -83,20 +67,10 @@ class SplitModel:
     def __post_init__(self):
         check_model(self, PLACEMENTS)
         self.parties, self.tasks = dict(self.parties), tuple(self.tasks)
-        gates = None
         if isinstance(self.fuse, MMoEFuse):
             self.fuse = bind_tasks(self.fuse, self.tasks)
-            gates = gate_weights(self.fuse)
         self._placement: Placement = PLACEMENTS[self.placement]() if isinstance(self.placement, str) else self.placement
-        self._plan = Plan(
-            self.label_party,
-            {name: Network(*init_apply(party.base)) for name, party in self.parties.items()},
-            {name: party.optimizer for name, party in self.parties.items()},
-            Network(*init_apply(self.fuse), *([] if gates is None else [gates])),
-            self.fuse_optimizer,
-            objective(self.tasks),
-            self.seed,
-        )
+        self._plan = make_plan(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks)
         self._trainable, self._batch_size, self._runs = True, 128, 0
 
     def fit(
@@ -134,10 +108,12 @@ class SplitModel:
         check_data(train, self.label_party, self.parties)
         check_count("epochs", epochs, 1)
         check_count("batch_size", batch_size, 1, len(train))
-        columns = self.columns or self._fit_columns(train)
-        parts = {"train": self._parts(train, columns, training=True)}
         if validation is not None:
-            parts["validation"] = self._parts(validation, columns)
+            check_data(validation, self.label_party, self.parties)
+        columns = self.columns or fit_parties(train, self.parties)
+        parts = {"train": party_data(train, columns, self.tasks, training=True)}
+        if validation is not None:
+            parts["validation"] = party_data(validation, columns, self.tasks)
         if not self.columns:
             self._place(parts["train"])
             self.columns = columns
@@ -272,49 +248,12 @@ class SplitModel:
         model._placement.restore(drawn)
         return model
 
-    def _fit_columns(self, train: VerticalData) -> dict[str, tuple[ColumnSpec, ...]]:
-        columns = {}
-        for name, party in self.parties.items():
-            with naming(name):
-                columns[name] = fit_columns(party.columns, self._frame(train, name))
-        return columns
-
-    def _frame(self, data: VerticalData, party: str) -> pd.DataFrame:
-        """The party's frame without labels and row weights: none of them is a column to learn from."""
-        own = set() if party != data.label_party else {*data.labels, data.row_weight}
-        frame = data.frames[party]
-        for spec in self.parties[party].columns:
-            if spec.name in own:
-                seen, wanted = "a label or the row weight", "a feature"
-                raise DataError(party=party, field=f"column {spec.name!r}", seen=seen, wanted=wanted)
-        return frame[[column for column in frame.columns if column not in own]]
-
-    def _parts(self, data: VerticalData, columns, *, training=False, labels=True) -> dict[str, PartyData]:
-        """Each party's part of a data set, as arrays."""
-        check_data(data, self.label_party, self.parties)
-        ids = data.id_digests()
-        parts = {self.label_party: PartyData(ids)}
-        for party, specs in columns.items():
-            with naming(party):
-                parts[party] = PartyData(ids, transform_columns(specs, self._frame(data, party)))
-        values = np.zeros((len(data), len(self.tasks)))
-        for t, task in enumerate(self.tasks if labels else ()):
-            if task.name not in data.labels:
-                seen, wanted = str(list(data.labels)), f"a label {task.name!r}"
-                raise DataError(party=self.label_party, field="labels", seen=seen, wanted=wanted)
-            with naming(self.label_party):
-                values[:, t] = task.read(data.frames[self.label_party][task.name], training=training)
-        dtype = jax.dtypes.canonicalize_dtype(np.float64)
-        parts[self.label_party] = parts[self.label_party]._replace(
-            labels=values.astype(dtype), weights=data.weights().astype(dtype)
-        )
-        return parts
-
     def _run(self, phase: str, data: VerticalData, batch_size: int | None, labels: bool) -> Pass:
         self._check_fitted()
         batch_size = self._batch_size if batch_size is None else batch_size
         check_count("batch_size", batch_size, 1)
-        self._placement.load(phase, self._parts(data, self.columns, labels=labels))
+        check_data(data, self.label_party, self.parties)
+        self._placement.load(phase, party_data(data, self.columns, self.tasks, labels=labels))
         self._runs += 1
         return self._pass(phase, phase, data, batch_size, False)
 
@@ -329,4 +268,4 @@ class SplitModel:
 
     def _place(self, parts: Mapping[str, PartyData]) -> None:
         check_networks(self._plan, {name: parts[name].columns for name in self.parties}, self.tasks)
-        self._placement.place(self._plan, parts)
+        self._placement.place(self._plan, parts, self.seed)

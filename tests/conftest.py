@@ -27,6 +27,15 @@ def float64():
     jax.config.update("jax_enable_x64", False)
 
 
+def pytest_configure(config):
+    """What one worker has compiled, another need not, nor the next run."""
+    if jax.__version_info__ < (0, 5):  # whose cache cannot be written by two at once
+        return
+    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 def pytest_collection_modifyitems(items):
     """Long tests first, so that workers share them and end together."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -9,11 +9,13 @@ import optax
 from hypothesis import strategies as st
 
 from mmoe_jax import Bag, Ids, MMoEBase, MMoEFuse, Real, Task, init_apply, objective
-from parties.joint import JointState, joint_program
+from parties.joint import joint_program
 from parties.keys import base_key, fuse_key
-from parties.network import Network, TrainState
+from parties.network import Batch, ModelState, Network, TrainState
 from parties.party import FeatureParty, LabelParty, PartyData, Pass
+from parties.plan import Plan
 from parties.program import feature_program, label_program
+from parties.round import round_program
 
 NAMES = ("alice", "bob", "carol", "dave", "erin")
 
@@ -46,7 +48,7 @@ class Problem(NamedTuple):
     fuse_optimizer: optax.GradientTransformation
     tasks: list[Task]
     data: dict[str, PartyData]
-    states: JointState
+    states: ModelState
     batch_size: int
 
     @property
@@ -78,16 +80,27 @@ class Problem(NamedTuple):
         self.reset(features, label_party)
         return features, label_party
 
+    def plan(self) -> Plan:
+        tasks = objective(self.tasks)
+        return Plan(self.label_party, self.bases, self.optimizers, self.fuse, self.fuse_optimizer, tasks)
+
+    def rows_of_all(self) -> Batch:
+        own = self.data[self.label_party]
+        return Batch({party: self.data[party].columns for party in self.bases}, own.labels, own.weights)
+
     def joint(self):
-        loss = objective(self.tasks).loss
-        return joint_program(self.bases, self.fuse, self.optimizers, self.fuse_optimizer, self.label_party, loss)
+        return joint_program(self.plan(), self.rows_of_all().columns)
+
+    def whole(self):
+        """The round as one function, as `fused` places it."""
+        return round_program(self.plan(), self.rows_of_all().columns)
 
 
-def states_of(features, label) -> JointState:
+def states_of(features, label) -> ModelState:
     bases = {name: party.state for name, party in features.items()}
     if label.base_state is not None:
         bases[label.name] = label.base_state
-    return JointState(bases, label.state)
+    return ModelState(bases, label.state)
 
 
 def _column(kind: str, rng, rows: int):
@@ -118,7 +131,7 @@ def make(
     def drawn(network: Network, inputs, optimizer, key) -> TrainState:
         shapes = jax.eval_shape(network.init, key, inputs)
         params = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), dtype), shapes)
-        return TrainState(params, optimizer.init(params), key, jnp.zeros((), jnp.int32))
+        return TrainState(params, optimizer.init(params), jax.random.key_data(key), jnp.zeros((), jnp.int32))
 
     key = jax.random.key(seed)
     bases, data, states, activations = {}, {}, {}, []
@@ -144,7 +157,7 @@ def make(
     networks_optimizers = {party: optimizers[party] for party in bases}
     return Problem(
         label_party, bases, networks_optimizers, fuse, optimizers["fuse"], list(tasks), data,
-        JointState(states, fuse_state), batch_size,
+        ModelState(states, fuse_state), batch_size,
     )  # fmt: skip
 
 

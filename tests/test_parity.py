@@ -8,7 +8,7 @@ from mmoe_jax import init_apply, objective
 from parties import Encoded, Local
 from parties.network import Network
 from parties.party import PartyData, Pass
-from parties.placement import Plan
+from parties.plan import Plan
 from tests.reference import keras_adam, recorded
 
 ROUNDS = {"seed20": 20, "three": 40}
@@ -39,7 +39,6 @@ def test_recorded_run(case):
         Network(*init_apply(run.fuse())),
         optimizer,
         objective(run.tasks()),
-        seed=0,
     )
     ids = np.arange(meta["rows"], dtype=np.uint64).view(np.uint8).reshape(-1, 8)
     data = {name: PartyData(ids, run.columns(name)) for name in names}
@@ -47,7 +46,7 @@ def test_recorded_run(case):
     data[label] = data[label]._replace(labels=run.labels(), weights=ones)
 
     local = Local(Encoded())
-    local.place(plan, data)
+    local.place(plan, data, seed=0)
     local.load("rows", data)
     states = local.states()
     for name in names:

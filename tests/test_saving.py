@@ -145,10 +145,11 @@ def test_saved_again_without_optimizers_nothing_is_lost(loaded, story, tmp_path)
     assert read(tmp_path) == read(story.path)
 
 
-def test_another_placement_reads_it(story):
-    joint = SplitModel.load(story.path, placement="joint")
-    assert joint.evaluate(data(), batch_size=8) == pytest.approx(story.scores, rel=1e-6, abs=1e-6)
-    np.testing.assert_allclose(joint.predict(data()), story.table, rtol=1e-6, atol=1e-6)
+@pytest.mark.parametrize("placement", ["fused", "joint"])
+def test_another_placement_reads_it(story, placement):
+    other = SplitModel.load(story.path, placement=placement)
+    assert other.evaluate(data(), batch_size=8) == pytest.approx(story.scores, rel=1e-6, abs=1e-6)
+    np.testing.assert_allclose(other.predict(data()), story.table, rtol=1e-6, atol=1e-6)
 
 
 def test_a_folder_holds_nothing_of_another_party(story):

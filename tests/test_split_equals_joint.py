@@ -9,7 +9,6 @@ from hypothesis import given
 
 from mmoe_jax import Task, objective
 from parties import Encoded, protocol
-from parties.network import take_rows, take_weights
 from parties.rows import row_stream
 from tests.problems import Problem, keep_gradients, make, problems, states_of
 
@@ -38,36 +37,46 @@ def run_split(problem: Problem):
 
 def run_joint(problem: Problem):
     joint, facts = problem.joint(), problem.facts()
-    own = problem.data[problem.label_party]
-    columns = {party: problem.data[party].columns for party in problem.bases}
+    data = jax.tree.map(jnp.asarray, problem.rows_of_all())
     stream = row_stream(problem.rows, problem.batch_size, seed=facts.seed, epoch=facts.epoch)
-    state, logits, losses = problem.states, [], []
-    step, gradients = jax.jit(joint.step), jax.jit(joint.gradients)
+    state, logits, losses, step = problem.states, [], [], jax.jit(joint.round)
     for rows in stream:
-        labels, weights = take_rows(own.labels, rows), take_weights(jnp.asarray(own.weights), rows)
-        if len(stream) == 1:
-            losses.append(gradients(state, take_rows(columns, rows), labels, weights)[0][0])
-        state, values = step(state, take_rows(columns, rows), labels, weights)
-        logits.append(values)
+        state, stats = step(state, data.take(rows))
+        logits.append(stats.logits)
+        losses.append(stats.loss)
     scorer = objective(problem.tasks)
     flat = jax.tree.map(lambda *parts: jnp.concatenate(parts), *logits)
-    rows = stream.ravel()
-    labels, weights = take_rows(own.labels, rows), take_weights(jnp.asarray(own.weights), rows)
-    scores = scorer.compute(scorer.update(scorer.init(problem.rows), flat, labels, weights))
+    batch = data.take(stream.ravel())
+    scores = scorer.compute(scorer.update(scorer.init(problem.rows), flat, batch.labels, batch.weights))
     return state, scores, losses
+
+
+def run_fused(problem: Problem):
+    fused, facts = problem.whole(), problem.facts()
+    data = jax.tree.map(jnp.asarray, problem.rows_of_all())
+    stream = row_stream(problem.rows, problem.batch_size, seed=facts.seed, epoch=facts.epoch)
+    return fused.epoch(problem.states, data, stream)
+
+
+def same_states(a, b, tolerance: float):
+    assert error(trained(a.fuse), trained(b.fuse)) <= tolerance
+    assert a.bases.keys() == b.bases.keys()
+    for party in b.bases:
+        assert error(trained(a.bases[party]), trained(b.bases[party])) <= tolerance, party
 
 
 def check(problem: Problem, tolerance: float):
     split, split_scores = run_split(problem)
     joint, joint_scores, losses = run_joint(problem)
-    assert error(trained(split.fuse), trained(joint.fuse)) <= tolerance
-    for party in problem.bases:
-        assert error(trained(split.bases[party]), trained(joint.bases[party])) <= tolerance, party
+    fused, stats = run_fused(problem)
+    same_states(split, joint, tolerance)
+    same_states(fused, joint, tolerance)
+    np.testing.assert_allclose(stats.loss, losses, rtol=tolerance, atol=tolerance)
     assert split_scores.keys() == joint_scores.keys()
     for name, wanted in joint_scores.items():
         np.testing.assert_allclose(split_scores[name], wanted, rtol=tolerance, atol=tolerance, err_msg=name)
-    for loss in losses:  # of an epoch of one round, whose loss is the round's
-        np.testing.assert_allclose(split_scores["loss"], loss, rtol=tolerance, atol=tolerance)
+    if len(losses) == 1:  # an epoch of one round, whose loss is the round's
+        np.testing.assert_allclose(split_scores["loss"], losses[0], rtol=tolerance, atol=tolerance)
 
 
 # Any parties, widths, kinds of column and task, weights, masks, and an uneven last batch; op by op, as compiling every

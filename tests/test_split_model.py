@@ -1,4 +1,4 @@
-"""SplitModel as a script uses it, on both placements that there are."""
+"""SplitModel as a script uses it, on every placement that needs nothing else."""
 
 import jax
 import numpy as np
@@ -50,7 +50,7 @@ def model(placement="local", **changed):
 def runs():
     """The same three epochs on each placement."""
     channel = Recorded(Encoded())
-    placements = {"local": Local(channel), "joint": "joint"}
+    placements = {"local": Local(channel), "fused": "fused", "joint": "joint"}
     train, valid = data().split(0.8)
     made = {name: model(placement) for name, placement in placements.items()}
     histories = {n: m.fit(train, validation=valid, epochs=3, batch_size=16, progress=False) for n, m in made.items()}
@@ -60,10 +60,12 @@ def runs():
 def test_placements_agree(runs):
     made, histories, (_, valid), _ = runs
     for name, values in histories["local"].items():
-        if name != "seconds":
-            np.testing.assert_allclose(values, histories["joint"][name], rtol=1e-5, err_msg=name)
-    local, joint = (made[name].predict(valid) for name in ("local", "joint"))
+        for other in ("fused", "joint"):
+            if name != "seconds":
+                np.testing.assert_allclose(values, histories[other][name], rtol=1e-5, err_msg=name)
+    local, fused, joint = (made[name].predict(valid) for name in ("local", "fused", "joint"))
     pd.testing.assert_frame_equal(local, joint, rtol=1e-5)
+    pd.testing.assert_frame_equal(local, fused, rtol=1e-5)
 
 
 def test_history_has_each_score_and_its_validation_twin(runs):
@@ -120,6 +122,7 @@ def test_bytes_per_round_are_those_of_the_messages(runs):
     by_edge = {f"{m.header.sender}->{m.header.receiver}": len(encode(m)) for m in fitted}
     assert (
         made["local"].bytes_per_round()
+        == made["fused"].bytes_per_round()
         == by_edge
         == {"bob->alice": HEADER_BYTES + 16 * 3 * 4, "alice->bob": HEADER_BYTES + 16 * 3 * 4}
     )

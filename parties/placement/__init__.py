@@ -1,33 +1,20 @@
 """Placements: where the parties run. Each takes the same plan and gives the same numbers."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-import optax
-
-from parties.network import Network, TrainState
+from parties.network import TrainState
 from parties.party import PartyData, Pass
+from parties.plan import Plan
 
 States = dict[str, dict[str, TrainState]]  # party -> {"base": state, "fuse": state}, what it has of them
 Rounds = Callable[[int], Iterable]  # number of rounds -> something to iterate, such as a progress bar
 
 
-class Plan(NamedTuple):
-    """All that is placed: networks, optimisers, and what the label party minimises."""
-
-    label_party: str
-    bases: Mapping[str, Network]  # in party order; the label party is among them if it has columns
-    optimizers: Mapping[str, optax.GradientTransformation]
-    fuse: Network
-    fuse_optimizer: optax.GradientTransformation
-    objective: Any  # loss, init, update, compute; see mmoe_jax.objective
-    seed: int
-
-
 class Placement(Protocol):
     """What a model asks of a placement. One placement holds one model."""
 
-    def place(self, plan: Plan, data: Mapping[str, PartyData]) -> None:
+    def place(self, plan: Plan, data: Mapping[str, PartyData], seed: int) -> None:
         """Make the parties, with parameters drawn for columns of the structure of `data`'s; rows do not matter."""
 
     def load(self, name: str, data: Mapping[str, PartyData]) -> None:

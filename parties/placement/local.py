@@ -5,19 +5,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from parties import protocol
 from parties.channel import Channel, Counted
 from parties.errors import ModelError
 from parties.keys import base_key, fuse_key
-from parties.network import run_once
+from parties.network import TrainState, run_once
+from parties.packing import Packed, pack, packed_feature, packed_label
 from parties.party import FeatureParty, LabelParty, PartyData, Pass
-from parties.placement import Plan, Rounds, States
+from parties.placement import Rounds, States
+from parties.plan import Plan
 from parties.program import feature_program, label_program
 
 
 class Local:
-    """Party objects and one channel.
+    """Party objects and one channel. Their states and columns are packed, as each round is a few compiled calls.
 
     Attributes:
         channel: `Counted`, around the one given (by default messages pass by reference, headers checked).
@@ -28,15 +31,14 @@ class Local:
         self.channel = Counted(channel)
         self.parties: dict[str, Any] = {}
 
-    def place(self, plan: Plan, data: Mapping[str, PartyData]) -> None:
+    def place(self, plan: Plan, data: Mapping[str, PartyData], seed: int) -> None:
         if self.parties:
             raise ModelError(field="placement", seen="one that holds a model", wanted="a new placement a model")
-        key = jax.random.key(plan.seed)
-        bases = {p: feature_program(plan.bases[p], plan.optimizers[p]) for p in plan.bases}
-        label = plan.label_party
-        loss = plan.objective.loss
-        fuse = label_program(plan.fuse, plan.fuse_optimizer, tuple(plan.bases), loss)
-        columns = {p: jax.tree.map(lambda leaf: leaf[:1], data[p].columns) for p in bases}
+        key = jax.random.key(seed)
+        label, loss = plan.label_party, plan.objective.loss
+        bases = {p: packed_feature(feature_program(plan.bases[p], plan.optimizers[p])) for p in plan.bases}
+        fuse = packed_label(label_program(plan.fuse, plan.fuse_optimizer, tuple(plan.bases), loss))
+        columns = {p: pack(jax.tree.map(lambda leaf: np.asarray(leaf[:1]), data[p].columns), 1) for p in bases}
         states = {p: run_once(bases[p].init, base_key(key, p), columns[p]) for p in bases}
         structs = {p: jax.eval_shape(bases[p].predict, states[p], columns[p]) for p in bases}
         zeros = {p: jnp.zeros(struct.shape, struct.dtype) for p, struct in structs.items()}
@@ -57,7 +59,8 @@ class Local:
 
     def load(self, name: str, data: Mapping[str, PartyData]) -> None:
         for party, part in data.items():
-            self.parties[party].load(name, part)
+            columns = pack(jax.tree.map(np.asarray, part.columns), 1)
+            self.parties[party].load(name, part._replace(columns=columns))
 
     def fit(self, facts: Pass, rounds: Rounds) -> dict[str, float]:
         protocol.train(self.features, self.label, self.channel, rounds(self._begin(facts)))
@@ -72,16 +75,17 @@ class Local:
         return self.label.predictions()
 
     def states(self) -> States:
-        states: States = {party: {"base": feature.state} for party, feature in self.features.items()}
-        own = {} if self.label.base_state is None else {"base": self.label.base_state}
-        states[self.label.name] = own | {"fuse": self.label.state}
+        states: States = {party: {"base": _unpack(feature.state)} for party, feature in self.features.items()}
+        own = {} if self.label.base_state is None else {"base": _unpack(self.label.base_state)}
+        states[self.label.name] = own | {"fuse": _unpack(self.label.state)}
         return states
 
     def restore(self, states: States) -> None:
         for party, feature in self.features.items():
-            feature.state = states[party]["base"]
+            feature.state = _pack(states[party]["base"])
         own = states[self.label.name]
-        self.label.state, self.label.base_state = own["fuse"], own.get("base")
+        self.label.state = _pack(own["fuse"])
+        self.label.base_state = _pack(own["base"]) if "base" in own else None
 
     def bytes_per_round(self) -> dict[str, int]:
         trained = {key: count for key, count in self.channel.messages.items() if key[2] == "fit"}
@@ -91,3 +95,14 @@ class Local:
         for party in self.features.values():
             party.begin(facts)
         return self.label.begin(facts)
+
+
+# On the host, where taking an array apart compiles nothing.
+
+
+def _unpack(packed: Packed) -> TrainState:
+    return jax.tree.map(np.asarray, packed).unpack()
+
+
+def _pack(state: TrainState) -> Packed:
+    return jax.tree.map(jnp.asarray, pack(jax.tree.map(np.asarray, state)))

@@ -1,0 +1,113 @@
+"""Trees of few leaves: what a compiled call costs from Python follows the number of arrays that cross it.
+
+A party's state is some fifty small arrays, and its columns are an array each. Packed they are one array a dtype: a
+program that is wrapped here unpacks what it is given and packs what it returns, inside the compiled function, at the
+cost of copying a few kilobytes.
+"""
+
+import math
+from collections.abc import Hashable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from parties.program import FeatureProgram, LabelProgram
+
+# Leaves of more elements stay alone: to copy them would cost more than to pass them.
+MAX_PACKED = 1 << 15
+
+
+class _Place(NamedTuple):
+    array: int  # which of the packed arrays a leaf is in
+    start: int  # where in its last axis
+    shape: tuple[int, ...]  # the leaf's, without the leading axes
+
+
+class Layout:
+    """Where each leaf of a tree lies. One object a structure, so that comparing layouts is comparing objects."""
+
+    def __init__(self, structure: Any, leading: int, leaves: tuple[tuple[tuple[int, ...], Hashable], ...]):
+        self.structure, self.leading = structure, leading
+        groups: dict[Hashable, list[int]] = {}  # leaves that share an array
+        for leaf, (shape, dtype) in enumerate(leaves):
+            alone = leading == 0 and math.prod(shape) > MAX_PACKED
+            groups.setdefault(leaf if alone else dtype, []).append(leaf)
+        self.groups = list(groups.values())
+        places = {}
+        for array, group in enumerate(self.groups):
+            sizes = [math.prod(leaves[leaf][0]) for leaf in group]
+            for leaf, start in zip(group, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True):
+                places[leaf] = _Place(array, start, leaves[leaf][0])
+        self.places = [places[leaf] for leaf in range(len(leaves))]
+
+
+_layout = lru_cache(maxsize=None)(Layout)
+
+
+@struct.dataclass
+class Packed:
+    """A tree as few arrays, made by `pack`; a pytree itself, with the same leading axes."""
+
+    arrays: tuple[Any, ...]
+    layout: Layout = struct.field(pytree_node=False)
+
+    def unpack(self) -> Any:
+        """The tree."""
+        leaves = []
+        for array, start, shape in self.layout.places:
+            packed = self.arrays[array]
+            part = packed[..., start : start + math.prod(shape)]
+            leaves.append(part.reshape(packed.shape[: self.layout.leading] + shape))
+        return jax.tree.unflatten(self.layout.structure, leaves)
+
+
+def pack(tree: Any, leading: int = 0) -> Packed:
+    """The arrays of `tree` side by side, one array a dtype; of NumPy where all of them are.
+
+    Args:
+        leading: number of axes that all leaves have in common and keep: 0 for a state, 1 for rows.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    layout = _layout(structure, leading, tuple((leaf.shape[leading:], leaf.dtype) for leaf in leaves))
+    flat = [leaf.reshape(*leaf.shape[:leading], math.prod(leaf.shape[leading:])) for leaf in leaves]
+    concatenate: Any = np.concatenate if all(isinstance(leaf, np.ndarray) for leaf in leaves) else jnp.concatenate
+    arrays = tuple(concatenate([flat[leaf] for leaf in group], axis=-1) for group in layout.groups)
+    return Packed(arrays, layout)
+
+
+def packed_feature(program: FeatureProgram) -> FeatureProgram:
+    """The same program on packed states and columns."""
+
+    def init(key, columns):
+        return pack(program.init(key, columns.unpack()))
+
+    def forward(state, columns):
+        return program.forward(state.unpack(), columns.unpack())
+
+    def backward(state, pullback, cotangent):
+        return pack(program.backward(state.unpack(), pullback, cotangent))
+
+    def predict(state, columns):
+        return program.predict(state.unpack(), columns.unpack())
+
+    return FeatureProgram(init, forward, backward, predict)
+
+
+def packed_label(program: LabelProgram) -> LabelProgram:
+    """The same program on packed states."""
+
+    def init(key, activations):
+        return pack(program.init(key, activations))
+
+    def step(state, activations, labels, weights):
+        state, cotangents, stats = program.step(state.unpack(), activations, labels, weights)
+        return pack(state), cotangents, stats
+
+    def predict(state, activations):
+        return program.predict(state.unpack(), activations)
+
+    return LabelProgram(init, step, predict)
