@@ -17,6 +17,7 @@ Notation, used everywhere:
 
 from mmoe_jax.base import MMoEBase
 from mmoe_jax.columns import Bag, Ids, Real, check_columns
+from mmoe_jax.embedding_rows import batch_rows
 from mmoe_jax.errors import ColumnError, NetworkError
 from mmoe_jax.features import (
     Bucketed,
@@ -48,6 +49,7 @@ __all__ = [
     "Objective",
     "Real",
     "Task",
+    "batch_rows",
     "check_columns",
     "column_from_dict",
     "fit_columns",

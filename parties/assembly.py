@@ -11,7 +11,9 @@ import jax
 import optax
 from flax import linen as nn
 
+from mmoe_jax.base import MMoEBase
 from mmoe_jax.describe import network_from_dict, network_to_dict, task_to_dict
+from mmoe_jax.embedding_rows import batch_rows
 from mmoe_jax.errors import NetworkError
 from mmoe_jax.features import ColumnSpec
 from mmoe_jax.fuse import MMoEFuse
@@ -34,11 +36,14 @@ class Party:
         columns: specifications of the columns its base network reads, in that order.
         base: a Flax module, from a tuple of typed columns to an activation `[B, ...]` (`[B, D]` for `MMoEFuse`).
         optimizer: of the base network.
+        sparse: train only the embedding rows that a batch reads, with "lazy" optimiser semantics; see `parties.sparse`.
+            For an `MMoEBase` with large vocabularies.
     """
 
     columns: Sequence[ColumnSpec]
     base: nn.Module
     optimizer: optax.GradientTransformation
+    sparse: bool = False
 
 
 def make_plan(
@@ -51,8 +56,13 @@ def make_plan(
     """The plan of Flax modules and tasks.
 
     Raises:
-        ModelError: an `MMoEFuse` with another number or width of towers than the tasks have.
+        ModelError: an `MMoEFuse` with another number or width of towers than the tasks have, or a sparse party whose
+            base network is no `MMoEBase`.
     """
+    for name, party in parties.items():
+        if party.sparse and not isinstance(party.base, MMoEBase):
+            seen, wanted = f"sparse={party.sparse!r} with {type(party.base).__name__}", "an MMoEBase, or sparse=False"
+            raise ModelError(party=name, field="sparse", seen=seen, wanted=wanted)
     inspect = []
     if isinstance(fuse, MMoEFuse):
         fuse = bind_tasks(fuse, tasks)
@@ -64,6 +74,7 @@ def make_plan(
         Network(*init_apply(fuse), *inspect),
         fuse_optimizer,
         objective(tasks),
+        {name: batch_rows for name, party in parties.items() if party.sparse},
     )
 
 
@@ -143,6 +154,7 @@ def describe(model: Any, party: str) -> dict[str, Any]:
     if party in model.parties:
         described["columns"] = [spec.to_dict() for spec in model.columns[party]]
         described["base"] = network_to_dict(model.parties[party].base)
+        described["sparse"] = model.parties[party].sparse
     if party == model.label_party:
         described["parties"] = list(model.parties)
         described["fuse"] = network_to_dict(model.fuse)

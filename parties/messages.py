@@ -13,7 +13,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ class Header(NamedTuple):
     version: int = VERSION
 
 
-@lru_cache(maxsize=None)
+@cache
 def dtype_name(dtype: np.dtype) -> str:
     """`str(dtype)`, which NumPy spells out anew each time: it is asked for several times a message."""
     return str(dtype)

@@ -7,7 +7,7 @@ cost of copying a few kilobytes.
 
 import math
 from collections.abc import Hashable
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -45,7 +45,7 @@ class Layout:
         self.places = [places[leaf] for leaf in range(len(leaves))]
 
 
-_layout = lru_cache(maxsize=None)(Layout)
+_layout = cache(Layout)
 
 
 @struct.dataclass

@@ -15,7 +15,7 @@ import numpy as np
 
 from parties.errors import MessageError, ModelError
 from parties.messages import Header, Message, check, check_format, dtype_name
-from parties.network import TrainState, take_rows, take_weights
+from parties.network import take_rows, take_weights
 from parties.program import FeatureProgram, LabelProgram
 from parties.rows import PADDING, row_stream
 
@@ -109,7 +109,7 @@ class FeatureParty(_Party):
         state: its network's; only `turn` replaces it, and only after its message was accepted.
     """
 
-    def __init__(self, name: str, label_party: str, program: FeatureProgram, state: TrainState):
+    def __init__(self, name: str, label_party: str, program: FeatureProgram, state: Any):
         super().__init__(name)
         self.label_party = label_party
         self.state = state
@@ -180,9 +180,9 @@ class LabelParty(_Party):
         program: LabelProgram,
         objective,
         structs: Mapping[str, jax.ShapeDtypeStruct],
-        state: TrainState,
+        state: Any,
         base: FeatureProgram | None = None,
-        base_state: TrainState | None = None,
+        base_state: Any = None,
     ):
         """`structs`: shape and dtype of one row's activation of each *other* party, so without the leading axis."""
         super().__init__(name)

@@ -13,7 +13,13 @@ import jax.numpy as jnp
 from parties.keys import base_key, fuse_key
 from parties.network import Batch, ModelState, Stats, scan_rounds
 from parties.plan import Plan
-from parties.program import feature_program, label_program
+
+
+def score_rounds(objective, logits, data: Batch, rows: jax.Array):
+    """The objective's state after the logits `[S, B, K_t]` of the stream `rows` int32 `[S, B]` of `data`."""
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), logits)
+    batch = data._replace(columns={}).take(rows.ravel())
+    return objective.update(objective.init(len(data.weights)), flat, batch.labels, batch.weights)
 
 
 class SplitProgram(NamedTuple):
@@ -41,8 +47,7 @@ def round_program(plan: Plan, columns: Mapping[str, Any]) -> SplitProgram:
 
     Each party's key, program and pullback are those of its party object in placement `local`.
     """
-    bases = {p: feature_program(plan.bases[p], plan.optimizers[p]) for p in plan.bases}
-    fuse = label_program(plan.fuse, plan.fuse_optimizer, tuple(bases), plan.objective.loss)
+    bases, fuse = plan.programs()
 
     def init(key):
         states = {p: base.init(base_key(key, p), columns[p]) for p, base in bases.items()}

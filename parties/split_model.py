@@ -227,7 +227,8 @@ class SplitModel:
         for name in names:
             columns = [column_from_dict(spec) for spec in saved[name].description["columns"]]
             base = rebuild(saved[name].description["base"], (networks or {}).get(name), name, "networks")
-            parties[name] = Party(columns, base, (optimizers or {}).get(name, optax.identity()))
+            optimizer = (optimizers or {}).get(name, optax.identity())
+            parties[name] = Party(columns, base, optimizer, saved[name].description.get("sparse", False))
         tasks = [task_from_dict(task) for task in label["tasks"]]
         if isinstance(fuse, MMoEFuse):
             fuse = bind_tasks(fuse, tasks)

@@ -16,7 +16,7 @@ from parties.network import Batch, ModelState, run_once, take_rows
 from parties.party import PartyData, Pass
 from parties.placement import Rounds, States
 from parties.plan import Plan
-from parties.round import round_program
+from parties.round import round_program, score_rounds
 from parties.rows import row_stream
 
 
@@ -24,7 +24,7 @@ class Fused:
     """The split program, with each data set on the device once.
 
     Attributes:
-        state: the model's, once placed.
+        state: the model's, once placed. An epoch overwrites its arrays; `states()` copies them.
     """
 
     program: Callable = staticmethod(round_program)
@@ -48,13 +48,12 @@ class Fused:
             return jax.lax.map(lambda batch: program.predict(state, take_rows(columns, batch)), rows)
 
         def score(logits, data, rows):
-            flat = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), logits)
-            batch = data._replace(columns={}).take(rows.ravel())
-            scores = plan.objective.init(len(data.weights))
-            return plan.objective.update(scores, flat, batch.labels, batch.weights)
+            return score_rounds(plan.objective, logits, data, rows)
 
         self._plan = plan
-        self._epoch, self._predict, self._score = jax.jit(program.epoch), jax.jit(predict), jax.jit(score)
+        # The state is given away: large tables are then trained where they lie.
+        self._epoch = jax.jit(program.epoch, donate_argnums=0)
+        self._predict, self._score = jax.jit(predict), jax.jit(score)
 
     def load(self, name: str, data: Mapping[str, PartyData]) -> None:
         plan = self._placed()
@@ -78,13 +77,15 @@ class Fused:
         return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[: len(data.weights)], outputs)
 
     def states(self) -> States:
-        states: States = {party: {"base": state} for party, state in self.state.bases.items()}
-        states.setdefault(self._placed().label_party, {})["fuse"] = self.state.fuse
+        kept = jax.tree.map(lambda leaf: np.array(leaf), self.state)  # copied, as the next epoch overwrites them
+        states: States = {party: {"base": state} for party, state in kept.bases.items()}
+        states.setdefault(self._placed().label_party, {})["fuse"] = kept.fuse
         return states
 
     def restore(self, states: States) -> None:
         plan = self._placed()
-        self.state = ModelState({p: states[p]["base"] for p in plan.bases}, states[plan.label_party]["fuse"])
+        state = ModelState({p: states[p]["base"] for p in plan.bases}, states[plan.label_party]["fuse"])
+        self.state = jax.tree.map(lambda leaf: jnp.array(leaf), state)
 
     def bytes_per_round(self) -> dict[str, int]:
         """What `local` would count: nothing is encoded here."""

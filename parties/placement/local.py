@@ -16,7 +16,6 @@ from parties.packing import Packed, pack, packed_feature, packed_label
 from parties.party import FeatureParty, LabelParty, PartyData, Pass
 from parties.placement import Rounds, States
 from parties.plan import Plan
-from parties.program import feature_program, label_program
 
 
 class Local:
@@ -35,9 +34,9 @@ class Local:
         if self.parties:
             raise ModelError(field="placement", seen="one that holds a model", wanted="a new placement a model")
         key = jax.random.key(seed)
-        label, loss = plan.label_party, plan.objective.loss
-        bases = {p: packed_feature(feature_program(plan.bases[p], plan.optimizers[p])) for p in plan.bases}
-        fuse = packed_label(label_program(plan.fuse, plan.fuse_optimizer, tuple(plan.bases), loss))
+        label = plan.label_party
+        programs, fuse = plan.programs()
+        bases, fuse = {p: packed_feature(program) for p, program in programs.items()}, packed_label(fuse)
         columns = {p: pack(jax.tree.map(lambda leaf: np.asarray(leaf[:1]), data[p].columns), 1) for p in bases}
         states = {p: run_once(bases[p].init, base_key(key, p), columns[p]) for p in bases}
         structs = {p: jax.eval_shape(bases[p].predict, states[p], columns[p]) for p in bases}

@@ -1,0 +1,165 @@
+"""Row-sparse training: the same numbers as dense where that is promised, and nothing else touched."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmoe_jax import Bag, Categorical, Ids, MMoEBase, Real, batch_rows, init_apply
+from parties import ModelError, Party, SplitModel, sparse
+from parties.network import Network
+from parties.program import feature_program
+from tests.test_round import arguments, data
+
+pytestmark = pytest.mark.xdist_group("test_sparse")
+
+B = 4
+BASE = Network(*init_apply(MMoEBase((3,), "tanh", 2)))
+
+
+@st.composite
+def batches(draw):
+    """Columns of a batch of B rows; vocabularies smaller than the batch, equal to it and larger."""
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    columns = []
+    for kind in draw(st.lists(st.sampled_from(["ids", "bag", "real"]), min_size=1, max_size=3)):
+        size = draw(st.sampled_from([1, 3, B, 2 * B, 50]))
+        if kind == "real":
+            columns.append(Real(rng.normal(size=B).astype(np.float32)))
+        elif kind == "ids":
+            columns.append(Ids(rng.integers(0, size, B).astype(np.int32), size))
+        else:
+            columns.append(Bag(rng.integers(-1, size, (B, 2)).astype(np.int32), size))
+    return tuple(columns)
+
+
+@given(batches())
+def test_rows_are_those_that_the_batch_reads(columns):
+    tables = [column for column in columns if not isinstance(column, Real)]
+    total, offset = sum(column.size for column in tables), 0
+    rows, renumbered = batch_rows(columns)
+    wanted, places = set(), 0
+    for column, small in zip(columns, renumbered, strict=True):
+        assert type(small) is type(column)
+        if isinstance(column, Real):
+            assert small is column
+            continue
+        values = np.asarray(column.values)
+        np.testing.assert_array_equal(np.asarray(small.values) < 0, values < 0)
+        read = values[values >= 0]
+        assert small.values.dtype == values.dtype and np.asarray(small.values).max(initial=-1) < small.size
+        np.testing.assert_array_equal(rows[np.asarray(small.values)[values >= 0] + places], read + offset)
+        wanted |= set((read + offset).tolist())
+        offset, places = offset + column.size, places + small.size
+    used = [row for row in rows.tolist() if row < total]
+    assert len(used) == len(set(used)) and set(used) == wanted
+    assert len(rows) == places != total or not tables
+
+
+def trained(program, state, batches):
+    forward, backward = jax.jit(program.forward), jax.jit(program.backward)
+    for batch in batches:
+        activation, pullback = forward(state, batch)
+        state = backward(state, pullback, jnp.cos(activation))
+    return state
+
+
+def columns(rng, sizes=(3, 50)):
+    ids = tuple(Ids(rng.integers(0, size, B).astype(np.int32), size) for size in sizes)
+    return (*ids, Bag(rng.integers(-1, 9, (B, 2)).astype(np.int32), 9), Real(rng.normal(size=B).astype(np.float32)))
+
+
+def both(optimizer, batches):
+    """The states that dense and sparse training end in, and the one they begin with."""
+    program = feature_program(BASE, optimizer)
+    start = program.init(jax.random.key(0), batches[0])
+    return trained(program, start, batches), trained(sparse(program, batch_rows), start, batches), start
+
+
+def close(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_sgd_is_exact(clip):
+    """With clipping by the global norm too: rows that are not read have no gradient."""
+    rng = np.random.default_rng(0)
+    optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1)) if clip else optax.sgd(0.1)
+    dense, lazy, start = both(optimizer, [columns(rng) for _ in range(4)])
+    close(lazy, dense, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(dense.params["embedding"], start.params["embedding"])
+
+
+def test_adam_is_exact_where_every_row_is_in_every_batch():
+    def batch(shift):
+        return (Ids(((np.arange(B) + shift) % B).astype(np.int32), B), Ids((np.arange(B) % 2).astype(np.int32), 2))
+
+    dense, lazy, _ = both(optax.adam(0.1), [batch(shift) for shift in range(4)])
+    close(lazy, dense, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_that_are_not_read_are_unchanged_to_the_bit():
+    """Parameters and moments; the others move, and moments of dense training decay."""
+    rng = np.random.default_rng(1)
+    batches = [columns(rng) for _ in range(3)]
+    table = 3 + 50 + 9
+    program = sparse(feature_program(BASE, optax.adam(0.1)), batch_rows)
+    state = trained(program, program.init(jax.random.key(0), batches[0]), batches)
+    read = {row for row in np.asarray(batch_rows(batches[2])[0]).tolist() if row < table}
+    rest = sorted(set(range(table)) - read)
+    after = trained(program, state, batches[2:])
+    dense = trained(feature_program(BASE, optax.adam(0.1)), state, batches[2:])
+
+    def tables(state):
+        adam = state.opt_state[0]
+        return [np.asarray(tree["embedding"]) for tree in (state.params, adam.mu, adam.nu)]
+
+    for old, new, moved in zip(tables(state), tables(after), tables(dense), strict=True):
+        np.testing.assert_array_equal(old[rest], new[rest])
+        assert (old[sorted(read)] != new[sorted(read)]).any(axis=1).all()
+        assert (old[rest] != moved[rest]).any()
+    assert int(after.round) == 4 and int(after.opt_state[0].count) == 4
+
+
+def sparse_arguments() -> dict:
+    made = arguments()
+    alice = Party([Categorical("kind")], MMoEBase((), embedding_dim=2), optax.sgd(0.1), sparse=True)
+    return made | {"parties": made["parties"] | {"alice": alice}}
+
+
+def test_placements_train_the_same_rows():
+    histories = {}
+    for placement, made in (("local", sparse_arguments()), ("fused", sparse_arguments()), ("joint", arguments())):
+        model = SplitModel(**made, placement=placement)
+        histories[placement] = model.fit(data(), epochs=2, batch_size=16, progress=False)["loss"]
+    np.testing.assert_allclose(histories["local"], histories["fused"], rtol=1e-5)
+    np.testing.assert_allclose(histories["local"], histories["joint"], rtol=1e-5)  # as its optimiser is SGD
+
+
+def test_a_saved_model_goes_on_sparse(tmp_path):
+    model = SplitModel(**sparse_arguments(), placement="fused")
+    model.fit(data(), epochs=1, batch_size=16, progress=False)
+    model.save(tmp_path)
+    loaded = SplitModel.load(tmp_path, placement="fused")
+    assert {name: party.sparse for name, party in loaded.parties.items()} == {"alice": True, "bob": False}
+    assert loaded.evaluate(data(), batch_size=16) == model.evaluate(data())
+
+
+def test_what_cannot_be_sparse_is_refused():
+    class Dense(nn.Module):
+        @nn.compact
+        def __call__(self, columns):
+            return nn.Dense(2, name="dense")(columns[0].values[:, None].astype(float))
+
+    made = arguments()
+    alice = Party([Categorical("kind")], Dense(), optax.sgd(0.1), sparse=True)
+    with pytest.raises(ModelError) as caught:
+        SplitModel(**made | {"parties": made["parties"] | {"alice": alice}})
+    assert (caught.value.party, caught.value.field) == ("alice", "sparse") and "Dense" in caught.value.seen
+    with pytest.raises(ModelError) as caught:
+        SplitModel(**sparse_arguments(), placement="joint").fit(data(), progress=False, batch_size=8)
+    assert (caught.value.party, caught.value.field) == ("alice", "sparse") and "joint" in caught.value.seen
