@@ -11,7 +11,9 @@ from parties.placement.joint import Joint
 from parties.placement.local import Local
 from parties.round import SplitProgram
 from parties.rows import row_stream
+from parties.sparse import sparse
 from parties.split_model import SplitModel
+from parties.sweep import sweep
 
 __all__ = [
     "Batch",
@@ -36,5 +38,7 @@ __all__ = [
     "as_batch",
     "fit_parties",
     "row_stream",
+    "sparse",
     "split_program",
+    "sweep",
 ]

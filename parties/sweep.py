@@ -1,0 +1,135 @@
+"""Sweeps: many runs of one model as one compiled function, over seeds and numbers that differ from run to run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from parties.arguments import check_count
+from parties.errors import ModelError
+from parties.network import Batch
+from parties.round import SplitProgram, score_rounds
+from parties.rows import row_stream
+
+Hyper = dict[str, Any]  # name -> number; traced inside the sweep
+
+
+def sweep(
+    make: Callable[[Hyper], SplitProgram],
+    runs: pd.DataFrame | Sequence[Mapping[str, float]],
+    train: Batch,
+    *,
+    validation: Batch | None = None,
+    epochs: int = 1,
+    batch_size: int = 128,
+    devices: Sequence | None = None,
+) -> pd.DataFrame:
+    """Train every run of a table at once: vectorised on each device, and spread over all devices.
+
+    A run is the one that `SplitModel(..., placement="fused", seed=seed)` would be with the same numbers, up to the
+    rounding of vectorised arithmetic. On a machine with CPU cores only, JAX sees one device unless it is told of more
+    before it starts: `XLA_FLAGS=--xla_force_host_platform_device_count=CORES`.
+
+    Args:
+        make: the numbers of a run, without its seed -> a `split_program`. It is traced, so that the numbers may go
+            wherever a traced number may: learning rates, task weights, the gates' temperature.
+        runs: a line a run; a column `seed` (ints, default 0) gives its parameters and its order of rows, every other
+            column is a number that `make` reads.
+        train, validation: all rows, as `as_batch` makes them; `validation` is scored after each epoch.
+        devices: to spread the runs over; by default all of them.
+
+    Returns:
+        A line a run and epoch: `run`, the columns of `runs`, `epoch` from 1, the scores of a history.
+
+    Raises:
+        ModelError: no run, a cell that is no finite number, a seed out of range, epochs or batch size below 1.
+    """
+    table = _check(runs)
+    check_count("epochs", epochs, 1)
+    check_count("batch_size", batch_size, 1, len(train.weights))
+    numbers = table.to_dict("records")
+    names = [str(name) for name in table if name != "seed"]
+    devices = list(devices or jax.local_devices())[: len(table)]
+    spread = _Spread(devices, len(table))
+    hyper = {name: spread.runs(table[name].to_numpy()) for name in names}
+    seeds = table["seed"].tolist()
+
+    def init(hyper, seed):
+        return make(hyper).init(jax.random.key(seed))
+
+    def train_epoch(hyper, state, rows, data):
+        program = make(hyper)
+        state, stats = program.epoch(state, data, rows)
+        return state, score_rounds(program.objective, stats.logits, data, rows)
+
+    def score(hyper, state, rows, data):
+        program = make(hyper)
+        logits = jax.lax.map(lambda batch: program.predict(state, data.take(batch).columns)[0], rows)
+        return score_rounds(program.objective, logits, data, rows)
+
+    start = spread.map(init, 0, 0)
+    train_epoch, score = spread.map(train_epoch, 0, 0, 0, None), spread.map(score, 0, 0, 0, None)
+    objectives = [make({name: run[name] for name in names}).objective for run in numbers]
+    state = start(hyper, spread.runs(np.asarray(seeds, np.uint32)))
+    train = jax.tree.map(jnp.asarray, train)
+    held_out = None if validation is None else jax.tree.map(jnp.asarray, validation)
+
+    lines = []
+    for epoch in range(epochs):
+        streams = [row_stream(len(train.weights), batch_size, seed=seed, epoch=epoch) for seed in seeds]
+        state, scores = train_epoch(hyper, state, spread.runs(np.stack(streams)), train)
+        tables = spread.each(objectives, scores)
+        if held_out is not None:
+            rows = len(held_out.weights)
+            stream = row_stream(rows, min(batch_size, rows), seed=0, epoch=0, shuffle=False)
+            scores = score(hyper, state, spread.runs(np.stack([stream] * len(table))), held_out)
+            for seen, also in zip(tables, spread.each(objectives, scores), strict=True):
+                seen |= {f"val_{name}": value for name, value in also.items()}
+        lines += [{"run": run, **numbers[run], "epoch": epoch + 1} | seen for run, seen in enumerate(tables)]
+    return pd.DataFrame(lines).sort_values(["run", "epoch"], ignore_index=True)
+
+
+class _Spread:
+    """Runs on devices: `[R, ...]` as `[devices, runs a device, ...]`, filled up with the last run."""
+
+    def __init__(self, devices: Sequence, runs: int):
+        self.devices, self.count = devices, runs
+        self.each_device = -(-runs // len(devices))
+
+    def runs(self, array: np.ndarray) -> np.ndarray:
+        missing = len(self.devices) * self.each_device - self.count
+        filled = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+        return filled.reshape(len(self.devices), self.each_device, *array.shape[1:])
+
+    def map(self, function: Callable, *axes: int | None) -> Callable:
+        """`function` of one run, of all of them; an argument of axis None is the same for every run."""
+        return jax.pmap(jax.vmap(function, in_axes=axes), in_axes=axes, devices=self.devices)
+
+    def each(self, objectives: Sequence, scores) -> list[dict[str, float]]:
+        """The scores of every run, on the host."""
+        leaves, structure = jax.tree.flatten(scores)
+        runs = zip(*(np.asarray(leaf).reshape(-1, *leaf.shape[2:]) for leaf in leaves), strict=True)
+        return [o.compute(jax.tree.unflatten(structure, run)) for o, run in zip(objectives, runs, strict=False)]
+
+
+def _check(runs) -> pd.DataFrame:
+    table = pd.DataFrame(list(runs) if not isinstance(runs, pd.DataFrame) else runs).reset_index(drop=True)
+    if not len(table):
+        raise ModelError(field="runs", seen="none", wanted="at least one run")
+    if "seed" not in table:
+        table = table.assign(seed=0)
+    for name in table:
+        numeric = pd.api.types.is_numeric_dtype(table[name])
+        bad = ~np.isfinite(table[name].to_numpy(dtype=float)) if numeric else np.ones(len(table), bool)
+        if bad.any():
+            run = int(np.argmax(bad))
+            raise ModelError(field=f"run {run}, {name}", seen=repr(table[name][run]), wanted="a finite number")
+    seeds = table["seed"]
+    wrong = (seeds < 0) | (seeds >= 2**32) | (seeds != seeds.round())
+    if wrong.any():
+        run = int(np.argmax(wrong))
+        raise ModelError(field=f"run {run}, seed", seen=repr(seeds[run]), wanted="an int in [0, 2**32)")
+    return table.astype({"seed": "int64"})

@@ -1,0 +1,233 @@
+"""The functional face: the round as one pure function under jit, vmap and scan, and what is built on it."""
+
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+
+from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
+from parties import (
+    Fused,
+    ModelError,
+    Party,
+    SplitModel,
+    VerticalData,
+    as_batch,
+    fit_parties,
+    row_stream,
+    split_program,
+    sweep,
+)
+from parties.packing import MAX_PACKED, pack
+from parties.round import round_program
+
+pytestmark = pytest.mark.xdist_group("test_round")
+
+ROWS, BATCH = 40, 16
+TASKS = [Task.binary("y"), Task.regression("z", missing="mask")]
+
+
+def data() -> VerticalData:
+    rng = np.random.default_rng(0)
+    kind, x = rng.choice(["p", "q", "r"], ROWS), rng.normal(size=ROWS)
+    y = ((x + (kind == "p") + 0.3 * rng.normal(size=ROWS)) > 0.5).astype(int)
+    z = np.where(rng.random(ROWS) < 0.2, np.nan, x)
+    frames = {"alice": pd.DataFrame({"kind": kind, "y": y, "z": z}), "bob": pd.DataFrame({"x": x})}
+    return VerticalData.from_frames(frames, on=None, label_party="alice", labels=["y", "z"])
+
+
+def arguments(rate=0.05, weight=1.0, temperature=1.0) -> dict:
+    return {
+        "parties": {
+            "bob": Party([Numeric("x")], MMoEBase((3,), "tanh", 2), optax.adam(rate)),
+            "alice": Party([Categorical("kind")], MMoEBase((), embedding_dim=2), optax.sgd(2 * rate)),
+        },
+        "label_party": "alice",
+        "fuse": MMoEFuse(2, (4,), tower_units_size=(3,), gate_temperature=temperature),
+        "fuse_optimizer": optax.adam(rate),
+        "tasks": [Task.binary("y", weight=weight), TASKS[1]],
+    }
+
+
+@pytest.fixture(scope="module")
+def rows():
+    held = data()
+    return as_batch(held, fit_parties(held, arguments()["parties"]), TASKS)
+
+
+def make(rows, **numbers):
+    return split_program(**arguments(**numbers), columns=rows.columns)
+
+
+def stream(seed=0, epoch=0):
+    return row_stream(ROWS, BATCH, seed=seed, epoch=epoch)
+
+
+def close(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+def test_an_epoch_is_its_rounds(rows):
+    program = make(rows)
+    state = start = jax.jit(program.init)(jax.random.key(0))
+    one, losses = jax.jit(program.round), []
+    for line in stream():
+        state, stats = one(state, jax.tree.map(jnp.asarray, rows).take(line))
+        losses.append(stats.loss)
+    scanned, stats = jax.jit(program.epoch)(start, rows, stream())
+    close(scanned, state, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(stats.loss, losses, rtol=1e-5)
+    assert [leaf.shape for leaf in stats.logits] == [(3, BATCH, 1)] * 2
+    assert int(scanned.fuse.round) == 3
+
+
+def test_it_is_what_placement_fused_trains(rows):
+    model = SplitModel(**arguments(), placement="fused", seed=4)
+    model.fit(data(), epochs=1, batch_size=BATCH, progress=False)
+    program = make(rows)
+    state, _ = jax.jit(program.epoch)(jax.jit(program.init)(jax.random.key(4)), rows, stream(seed=4))
+    close(model._placement.states()["alice"]["fuse"].params, state.fuse.params, rtol=1e-5, atol=1e-6)
+    logits, gates = program.predict(state, rows.columns)
+    np.testing.assert_allclose(model.predict(data())["z"], logits[1][:, 0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.gates(data()), gates, rtol=1e-5)
+
+
+def test_seeds_and_numbers_are_vectorised(rows):
+    """A learning rate, a task's weight and the gates' temperature may be traced, each of another value a run."""
+    grid = {"rate": [0.05, 0.2], "weight": [1.0, 0.1], "temperature": [1.0, 3.0]}
+
+    def train(seed, order, numbers):
+        program = make(rows, **numbers)
+        return program.epoch(program.init(jax.random.key(seed)), rows, order)
+
+    orders = np.stack([stream(seed) for seed in (0, 1)])
+    state, stats = jax.jit(jax.vmap(train))(jnp.arange(2), orders, jax.tree.map(jnp.asarray, _columns(grid)))
+    for run in (0, 1):
+        alone, alone_stats = jax.jit(train)(run, orders[run], {name: values[run] for name, values in grid.items()})
+        close(jax.tree.map(lambda leaf, run=run: leaf[run], state), alone, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(stats.loss[run], alone_stats.loss, rtol=1e-5)
+    assert not np.allclose(stats.loss[0], stats.loss[1])
+
+
+def _columns(grid):
+    return {name: np.asarray(values, np.float32) for name, values in grid.items()}
+
+
+def test_one_compilation_serves_every_epoch_and_one_every_evaluation():
+    traces: Counter = Counter()
+
+    class Watched(Fused):
+        @staticmethod
+        def program(plan, columns):
+            program = round_program(plan, columns)
+
+            def count(kind):
+                def counted(*inputs):
+                    traces[kind] += 1
+                    return getattr(program, kind)(*inputs)
+
+                return counted
+
+            return program._replace(epoch=count("epoch"), predict=count("predict"))
+
+    held = data()
+    model = SplitModel(**arguments(), placement=Watched())
+    for _ in range(2):
+        model.fit(held, validation=held, epochs=2, batch_size=BATCH, progress=False)
+    model.evaluate(held)
+    model.predict(held)
+    assert traces == {"epoch": 1, "predict": 1}
+
+
+def test_states_are_kept_while_training_goes_on():
+    """An epoch trains in place, but not in what was given out or taken in before."""
+    held = data()
+    model = SplitModel(**arguments(), placement="fused")
+    model.fit(held, epochs=1, batch_size=BATCH, progress=False)
+    kept = model._placement.states()
+    copy = jax.tree.map(np.array, kept)
+    scores = model.evaluate(held)
+    for _ in range(2):
+        model.fit(held, epochs=1, batch_size=BATCH, progress=False)
+        assert model.evaluate(held) != scores
+        model._placement.restore(kept)
+        assert model.evaluate(held) == scores
+        jax.tree.map(np.testing.assert_array_equal, kept, copy)
+
+
+# sweeps
+
+
+RUNS = pd.DataFrame({"seed": [0, 1, 2], "rate": [0.05, 0.05, 0.2], "weight": [1.0, 0.5, 1.0]})
+
+
+@pytest.fixture(scope="module")
+def swept(rows):
+    return sweep(lambda h: make(rows, **h), RUNS, rows, validation=rows, epochs=2, batch_size=BATCH)
+
+
+def test_a_sweep_is_its_runs(swept, rows):
+    for run in (0, 2):
+        numbers = RUNS.to_dict("records")[run]
+        seed = numbers.pop("seed")
+        model = SplitModel(**arguments(**numbers), placement="fused", seed=seed)
+        held = data()
+        history = model.fit(held, validation=held, epochs=2, batch_size=BATCH, progress=False)
+        lines = swept[swept.run == run]
+        for name in ("loss", "y/auc", "z/rmse", "val_loss", "val_y/auc"):
+            np.testing.assert_allclose(lines[name], history[name], rtol=1e-4, err_msg=name)
+
+
+def test_a_sweep_is_a_tidy_table(swept):
+    assert list(zip(swept.run, swept.epoch, strict=True)) == [(r, e) for r in range(3) for e in (1, 2)]
+    assert list(swept.seed) == [0, 0, 1, 1, 2, 2] and list(swept.rate) == [0.05] * 4 + [0.2] * 2
+    assert {"loss", "y/loss", "y/auc", "val_z/rmse"} <= set(swept) and not swept.isna().any().any()
+
+
+@pytest.mark.parametrize(
+    ("runs", "field", "seen"),
+    [
+        ([], "runs", "none"),
+        ([{"rate": 0.1}, {"rate": float("nan")}], "run 1, rate", "nan"),
+        ([{"rate": "fast"}], "run 0, rate", "'fast'"),
+        ([{"seed": 0}, {"seed": -1}], "run 1, seed", "-1"),
+        ([{"seed": 0.5}], "run 0, seed", "0.5"),
+        ([{"seed": 2**32}], "run 0, seed", str(2**32)),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused(rows, runs, field, seen):
+    with pytest.raises(ModelError) as caught:
+        sweep(lambda h: make(rows, **h), runs, rows, batch_size=BATCH)
+    assert caught.value.field == field and seen in caught.value.seen
+
+
+# packing
+
+
+def test_packed_and_unpacked_is_the_same_tree():
+    rng = np.random.default_rng(0)
+    tree = {
+        "a": rng.normal(size=(3, 2)).astype(np.float32),
+        "b": (np.arange(4, dtype=np.int32), np.float32(7).reshape(())),
+        "empty": np.zeros((0, 5), np.float32),
+        "large": np.zeros((MAX_PACKED + 1,), np.float32),
+        "c": np.ones((2, 2), np.float32),
+    }
+    packed = pack(tree)
+    assert len(packed.arrays) == 3  # float32, int32, and the large one by itself
+    jax.tree.map(np.testing.assert_array_equal, packed.unpack(), tree)
+    traced = jax.jit(lambda p: pack(jax.tree.map(lambda x: x + 1, p.unpack())))(packed)
+    assert traced.layout is packed.layout
+    jax.tree.map(np.testing.assert_array_equal, traced.unpack(), jax.tree.map(lambda x: x + 1, tree))
+
+
+def test_packed_rows_are_taken_as_rows():
+    tree = (np.arange(6, dtype=np.int32), np.arange(12, dtype=np.int32).reshape(6, 2), np.ones(6, np.float32))
+    packed = pack(tree, leading=1)
+    assert sorted(array.shape for array in packed.arrays) == [(6, 1), (6, 3)]
+    taken = jax.tree.map(lambda leaf: leaf[[4, 1]], packed).unpack()
+    jax.tree.map(np.testing.assert_array_equal, taken, jax.tree.map(lambda leaf: leaf[[4, 1]], tree))
