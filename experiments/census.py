@@ -59,21 +59,24 @@ def divide(frame: pd.DataFrame, parties: tuple[str, ...] = ("alice", "bob")) -> 
     return VerticalData.from_frames(frames, on="id", label_party="alice", labels=list(LABELS))
 
 
-def model(seed: int, placement: str, parties: tuple[str, ...] = ("alice", "bob")) -> SplitModel:
-    """The tutorial's networks, Adam 1e-3 for each."""
+def arguments(rate=1e-3, parties: tuple[str, ...] = ("alice", "bob")) -> dict:
+    """The tutorial's networks, Adam of that learning rate for each: what `SplitModel` and `split_program` take."""
     bases = {
-        "alice": Party(ALICE, MMoEBase(dnn_units_size=(32,), embedding_dim=9), optax.adam(1e-3)),
-        "bob": Party(BOB, MMoEBase(dnn_units_size=(20,), embedding_dim=8), optax.adam(1e-3)),
+        "alice": Party(ALICE, MMoEBase(dnn_units_size=(32,), embedding_dim=9), optax.adam(rate)),
+        "bob": Party(BOB, MMoEBase(dnn_units_size=(20,), embedding_dim=8), optax.adam(rate)),
     }
-    return SplitModel(
-        parties={party: bases[party] for party in parties},
-        label_party="alice",
-        fuse=MMoEFuse(num_experts=3, expert_units_size=(32, 16), gate_units_size=(), tower_units_size=(12,)),
-        fuse_optimizer=optax.adam(1e-3),
-        tasks=[Task.binary(label) for label in LABELS],
-        placement=placement,
-        seed=seed,
-    )
+    return {
+        "parties": {party: bases[party] for party in parties},
+        "label_party": "alice",
+        "fuse": MMoEFuse(num_experts=3, expert_units_size=(32, 16), gate_units_size=(), tower_units_size=(12,)),
+        "fuse_optimizer": optax.adam(rate),
+        "tasks": [Task.binary(label) for label in LABELS],
+    }
+
+
+def model(seed: int, placement, parties: tuple[str, ...] = ("alice", "bob")) -> SplitModel:
+    """The tutorial's networks, Adam 1e-3 for each."""
+    return SplitModel(**arguments(parties=parties), placement=placement, seed=seed)
 
 
 def checksum(file: Path) -> str:

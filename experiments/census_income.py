@@ -25,7 +25,7 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from experiments import census, pictures, sources
+from experiments import census, pictures, sources, startup
 from experiments.recipes import RECIPES, TUTORIAL_DEFECT, TUTORIAL_PRINTED, Recipe
 from mmoe_jax import Real, fit_columns, transform_columns
 
@@ -42,6 +42,7 @@ class Settings:
     split_only: bool = False  # leave out the baselines
     data: str = "auto"  # auto, sampled, or a folder of adult.data and adult.test, or of parties' files
     write_parties: str | None = None  # folder to write each party's own file to
+    compile_cache: str | None = None  # folder to keep compiled functions in: a second run compiles almost nothing
     out: str = "runs/census_income"  # folder of result.json and the pictures
 
 
@@ -60,6 +61,7 @@ class CompileClock:
 def main(arguments: Sequence[str] | None = None) -> dict:
     settings = parse(arguments)
     recipe = RECIPES[settings.recipe]
+    startup.keep_compiled(settings.compile_cache)
     clock, began = CompileClock(), time.perf_counter()
     try:
         source = sources.load(settings.data)

@@ -1,4 +1,4 @@
-"""The main job's two pictures."""
+"""The experiments' pictures."""
 
 from pathlib import Path
 
@@ -50,6 +50,30 @@ def gates(weights: np.ndarray, tasks: list[str], title: str, file: Path) -> None
     axis.tick_params(axis="y", labelsize=12)
     axis.grid(axis="y", alpha=0.3)
     axis.legend(fontsize=12)
+    figure.suptitle(title, fontsize=15)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def sweep(table, scores: list[str], title: str, file: Path) -> None:
+    """Scores by epoch, a line a learning rate with a band of one deviation; `table` as grouped by (rate, epoch)."""
+    figure, axes = plt.subplots(1, len(scores), figsize=(11, 4.6), layout="constrained")
+    rates = table.index.levels[0]
+    colors = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(rates)))
+    for axis, score in zip(np.atleast_1d(axes), scores, strict=True):
+        for rate, color in zip(rates, colors, strict=True):
+            lines = table.loc[rate][score]
+            mean, spread = lines["mean"], lines["std"].fillna(0)
+            axis.plot(lines.index, mean, "o-", color=color, label=f"learning rate {rate:g}")
+            axis.fill_between(lines.index, mean - spread, mean + spread, color=color, alpha=0.25)
+        task = score.removeprefix("val_").removesuffix("/auc")
+        axis.set_title(NAMES.get(task, task), fontsize=14)
+        axis.set_xlabel("epoch", fontsize=13)
+        axis.set_ylabel("test AUC", fontsize=13)
+        axis.set_xticks(lines.index)
+        axis.tick_params(labelsize=12)
+        axis.grid(alpha=0.3)
+    np.atleast_1d(axes)[0].legend(fontsize=12)
     figure.suptitle(title, fontsize=15)
     figure.savefig(file, dpi=110)
     plt.close(figure)

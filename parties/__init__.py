@@ -10,10 +10,10 @@ from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
 from parties.round import SplitProgram
+from parties.row_sparse import sparse
 from parties.rows import row_stream
-from parties.sparse import sparse
 from parties.split_model import SplitModel
-from parties.sweep import sweep
+from parties.sweeps import sweep
 
 __all__ = [
     "Batch",

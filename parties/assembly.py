@@ -36,8 +36,8 @@ class Party:
         columns: specifications of the columns its base network reads, in that order.
         base: a Flax module, from a tuple of typed columns to an activation `[B, ...]` (`[B, D]` for `MMoEFuse`).
         optimizer: of the base network.
-        sparse: train only the embedding rows that a batch reads, with "lazy" optimiser semantics; see `parties.sparse`.
-            For an `MMoEBase` with large vocabularies.
+        sparse: train only the embedding rows that a batch reads, with "lazy" optimiser semantics (`parties.sparse`
+            says which); for an `MMoEBase` with large vocabularies.
     """
 
     columns: Sequence[ColumnSpec]

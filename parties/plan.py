@@ -7,7 +7,7 @@ import optax
 
 from parties.network import Network
 from parties.program import FeatureProgram, LabelProgram, feature_program, label_program
-from parties.sparse import Tables, sparse
+from parties.row_sparse import Tables, sparse
 
 
 class Plan(NamedTuple):

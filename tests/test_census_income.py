@@ -1,10 +1,14 @@
 """The main job, small: what it prints, writes and draws."""
 
 import json
+import os
+import subprocess
+import sys
 
+import pandas as pd
 import pytest
 
-from experiments import census, census_income, recipes, sampler, sources
+from experiments import census, census_income, recipes, sampler, sources, startup
 
 
 @pytest.fixture
@@ -15,9 +19,13 @@ def few_rows(monkeypatch):
     monkeypatch.setattr(sources, "load", lambda choice: source)
 
 
-def test_the_main_job_writes_result_and_pictures(few_rows, tmp_path, capsys):
+def test_the_main_job_writes_result_and_pictures(few_rows, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    returned = census_income.main(["--epochs", "1", "--batch-size", "200", "--out", str(out)])
+    cache = tmp_path / "compiled"
+    monkeypatch.setattr(startup, "keep_compiled", lambda folder: cache.mkdir() if folder == str(cache) else None)
+    options = ["--epochs", "1", "--batch-size", "200", "--compile-cache", str(cache), "--out", str(out)]
+    returned = census_income.main(options)
+    assert cache.exists()
     result = json.loads((out / "result.json").read_text())
     assert result == json.loads(json.dumps(returned))
     assert {"settings", "versions", "data", "history", "test", "test_std", "joint", "seconds", "bytes"} <= set(result)
@@ -31,6 +39,34 @@ def test_the_main_job_writes_result_and_pictures(few_rows, tmp_path, capsys):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "data: a few sampled rows" in printed and "logistic regr." in printed and "bytes a round" in printed
+
+
+def test_the_sweep_writes_a_line_a_run_and_epoch(few_rows, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # which importing it changes
+    from experiments import sweep
+
+    options = ["--rates", "0.001", "0.01", "--seeds", "2", "--epochs", "2", "--batch-size", "200"]
+    table = sweep.main([*options, "--out", str(tmp_path)])
+    assert len(table) == 8 and len(pd.read_csv(tmp_path / "sweep.csv")) == 8
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG") and (tmp_path / "sweep.json").exists()
+    assert "4 runs of 2 epochs" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        sweep.main(["--rates", "0"])
+
+
+def test_compiled_functions_are_kept_where_asked(tmp_path):
+    """In a process of its own, as it is a setting of JAX."""
+    code = f"""
+import jax
+from experiments import startup
+startup.keep_compiled(None)
+assert jax.config.jax_compilation_cache_dir is None
+startup.keep_compiled({str(tmp_path / "kept")!r})
+jax.jit(lambda x: x + 1)(1.0)
+"""
+    clean = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=clean)
+    assert list((tmp_path / "kept").iterdir())
 
 
 def test_the_tutorial_reads_every_word_as_unknown():

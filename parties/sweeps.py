@@ -10,7 +10,7 @@ import pandas as pd
 
 from parties.arguments import check_count
 from parties.errors import ModelError
-from parties.network import Batch
+from parties.network import Batch, run_once
 from parties.round import SplitProgram, score_rounds
 from parties.rows import row_stream
 
@@ -61,32 +61,34 @@ def sweep(
         return make(hyper).init(jax.random.key(seed))
 
     def train_epoch(hyper, state, rows, data):
-        program = make(hyper)
-        state, stats = program.epoch(state, data, rows)
-        return state, score_rounds(program.objective, stats.logits, data, rows)
+        state, stats = make(hyper).epoch(state, data, rows)
+        return state, stats.logits
 
-    def score(hyper, state, rows, data):
+    def predict(hyper, state, rows, data):
         program = make(hyper)
-        logits = jax.lax.map(lambda batch: program.predict(state, data.take(batch).columns)[0], rows)
-        return score_rounds(program.objective, logits, data, rows)
+        return jax.lax.map(lambda batch: program.predict(state, data.take(batch).columns)[0], rows)
 
-    start = spread.map(init, 0, 0)
-    train_epoch, score = spread.map(train_epoch, 0, 0, 0, None), spread.map(score, 0, 0, 0, None)
+    def score(hyper, logits, rows, data):
+        return score_rounds(make(hyper).objective, logits, data, rows)
+
+    train_epoch, predict, score = spread.map(train_epoch), spread.map(predict), spread.map(score, vectorised=False)
     objectives = [make({name: run[name] for name in names}).objective for run in numbers]
-    state = start(hyper, spread.runs(np.asarray(seeds, np.uint32)))
+    state = spread.place(run_once(jax.vmap(jax.vmap(init)), hyper, spread.runs(np.asarray(seeds, np.uint32))))
     train = jax.tree.map(jnp.asarray, train)
     held_out = None if validation is None else jax.tree.map(jnp.asarray, validation)
 
     lines = []
     for epoch in range(epochs):
         streams = [row_stream(len(train.weights), batch_size, seed=seed, epoch=epoch) for seed in seeds]
-        state, scores = train_epoch(hyper, state, spread.runs(np.stack(streams)), train)
-        tables = spread.each(objectives, scores)
+        rows = spread.runs(np.stack(streams))
+        state, logits = train_epoch(hyper, state, rows, train)
+        tables = spread.each(objectives, score(hyper, logits, rows, train))
         if held_out is not None:
-            rows = len(held_out.weights)
-            stream = row_stream(rows, min(batch_size, rows), seed=0, epoch=0, shuffle=False)
-            scores = score(hyper, state, spread.runs(np.stack([stream] * len(table))), held_out)
-            for seen, also in zip(tables, spread.each(objectives, scores), strict=True):
+            count = len(held_out.weights)
+            stream = row_stream(count, min(batch_size, count), seed=0, epoch=0, shuffle=False)
+            rows = spread.runs(np.stack([stream] * len(table)))
+            logits = predict(hyper, state, rows, held_out)
+            for seen, also in zip(tables, spread.each(objectives, score(hyper, logits, rows, held_out)), strict=True):
                 seen |= {f"val_{name}": value for name, value in also.items()}
         lines += [{"run": run, **numbers[run], "epoch": epoch + 1} | seen for run, seen in enumerate(tables)]
     return pd.DataFrame(lines).sort_values(["run", "epoch"], ignore_index=True)
@@ -104,9 +106,20 @@ class _Spread:
         filled = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
         return filled.reshape(len(self.devices), self.each_device, *array.shape[1:])
 
-    def map(self, function: Callable, *axes: int | None) -> Callable:
-        """`function` of one run, of all of them; an argument of axis None is the same for every run."""
-        return jax.pmap(jax.vmap(function, in_axes=axes), in_axes=axes, devices=self.devices)
+    def place(self, tree):
+        """Each device's runs on that device, as `map` returns them: it would compile anew for what lies elsewhere."""
+        return jax.pmap(lambda leaf: leaf, devices=self.devices)(tree)
+
+    def map(self, function: Callable, vectorised: bool = True) -> Callable:
+        """`function(hyper, x, rows, data)` of one run, of all of them on the same data; else one run after another."""
+
+        def each_device(*arguments):
+            *own, data = arguments
+            if vectorised:
+                return jax.vmap(lambda *one: function(*one, data))(*own)
+            return jax.lax.map(lambda one: function(*one, data), tuple(own))
+
+        return jax.pmap(each_device, in_axes=(0, 0, 0, None), devices=self.devices)
 
     def each(self, objectives: Sequence, scores) -> list[dict[str, float]]:
         """The scores of every run, on the host."""
