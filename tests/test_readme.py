@@ -16,12 +16,13 @@ def test_the_script_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = census.divide(sampler.sample(300, seed=0)).frames
     frames = {f"{party}_df": frame.reset_index(names="id") for party, frame in rows.items()}
-    (script,) = blocks("python")
     names: dict = dict(frames)
-    exec(compile(script, "README.md", "exec"), names)
+    for script in blocks("python"):
+        exec(compile(script, "README.md", "exec"), names)
     assert len(names["history"]["val_loss"]) == 6
     assert set(names["table"]) == set(census.LABELS) and names["scores"]["income_50k/auc"] <= 1
     assert names["model"].evaluate(names["valid"]) == names["scores"]
+    assert len(names["results"]) == 8 and names["stats"].loss.shape == (3,)
 
 
 def test_the_commands_name_what_exists():
