@@ -45,7 +45,8 @@ def sweep(
         A line a run and epoch: `run`, the columns of `runs`, `epoch` from 1, the scores of a history.
 
     Raises:
-        ModelError: no run, a cell that is no finite number, a seed out of range, epochs or batch size below 1.
+        ModelError: no run, a cell that is no finite number, a seed out of range, a column `run` or `epoch`, epochs or
+            batch size below 1.
     """
     table = _check(runs)
     check_count("epochs", epochs, 1)
@@ -132,6 +133,8 @@ def _check(runs) -> pd.DataFrame:
     table = pd.DataFrame(list(runs) if not isinstance(runs, pd.DataFrame) else runs).reset_index(drop=True)
     if not len(table):
         raise ModelError(field="runs", seen="none", wanted="at least one run")
+    for name in {"run", "epoch"} & set(table):
+        raise ModelError(field="runs", seen=f"a column {name!r}", wanted="another name, as the result has one")
     if "seed" not in table:
         table = table.assign(seed=0)
     for name in table:

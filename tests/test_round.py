@@ -192,6 +192,7 @@ def test_a_sweep_is_a_tidy_table(swept):
     ("runs", "field", "seen"),
     [
         ([], "runs", "none"),
+        ([{"epoch": 1}], "runs", "'epoch'"),
         ([{"rate": 0.1}, {"rate": float("nan")}], "run 1, rate", "nan"),
         ([{"rate": "fast"}], "run 0, rate", "'fast'"),
         ([{"seed": 0}, {"seed": -1}], "run 1, seed", "-1"),
