@@ -1,0 +1,219 @@
+"""What `experiments.benchmark` times: each case built, compiled and warm, ready to take its turns."""
+
+import contextlib
+import dataclasses
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+
+from experiments import census, deepctr, joint_scan, sampler, sources
+from experiments.joint_scan import BATCH
+from mmoe_jax import Ids, MMoEBase, transform_columns
+from parties import Batch, Encoded, Local, Party, as_batch, fit_parties, row_stream, split_program, sweep
+from parties import party as party_module
+
+IMPORTED = time.process_time()  # CPU seconds since the interpreter started
+RIVALS = "joint_scan joint_scan_columns joint_scan_stream fused local local_encoded deepctr_torch".split()
+
+
+@dataclasses.dataclass
+class Case:
+    """Something to time, built and warm."""
+
+    run: Callable[[], float]  # one turn -> seconds, in the group's unit
+    report: dict[str, Any]  # what else there is to say
+
+    def close(self) -> dict[str, Any]:
+        return self.report | {"peak_mb": peak() - self.report.get("imports_mb", 0)}
+
+
+def peak() -> float:
+    """Most memory that this process has held, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def warm(advance: Callable, state, *, epochs: int = 1, parts: int = 1) -> Case:
+    """A turn is `epochs` of `state, outputs = advance(state, number)`; its seconds are an epoch's by `parts`."""
+    number = 0
+
+    def run():
+        nonlocal state, number
+        began = time.perf_counter()
+        for _ in range(epochs):
+            state, outputs = advance(state, number)
+            number += 1
+        jax.block_until_ready((state, outputs))
+        return (time.perf_counter() - began) / epochs / parts
+
+    return Case(run, {"first": run()})
+
+
+def program_case(program, batch, **options) -> Case:
+    """The split program's epochs, rows drawn within the turn."""
+    batch, began = jax.tree.map(jnp.asarray, batch), time.perf_counter()
+    state = jax.block_until_ready(jax.jit(program.init)(jax.random.key(0)))
+    drawn = time.perf_counter()
+    # The state is donated, or a turn would copy every table once, which so few rounds would feel.
+    epoch = jax.jit(program.epoch, donate_argnums=0).lower(state, batch, stream(batch, 0)).compile()
+    seconds = {"init": drawn - began, "compile": time.perf_counter() - drawn}
+    case = warm(lambda state, number: epoch(state, batch, stream(batch, number)), state, **options)
+    return Case(case.run, seconds | case.report)
+
+
+def stream(batch, number: int) -> np.ndarray:
+    return row_stream(len(batch.weights), BATCH, seed=0, epoch=number)
+
+
+def program_of(model, batch):
+    names = ("parties", "label_party", "fuse", "fuse_optimizer", "tasks")
+    return split_program(**{name: getattr(model, name) for name in names}, columns=batch.columns)
+
+
+def census_case(name: str, data: str, quick: bool, seeds: int = 1) -> Case:
+    """The rivals and the sweeps, all on the training rows of Census Income."""
+    began = time.perf_counter()
+    frame = sampler.sample(500, seed=0) if quick else sources.load(data).train
+    data, placements = census.divide(frame), {"local": Local(), "local_encoded": Local(Encoded()), "single": "fused"}
+    model = census.model(0, placements.get(name, "fused"))
+    if name in placements:
+        case = Case(lambda: model.fit(data, batch_size=BATCH, progress=False)["seconds"][0], {})
+        case.report["first"] = case.run()
+        return case if name == "single" else Case(case.run, case.report | where_local(placements[name], case.run))
+    batch = as_batch(data, fit_parties(data, model.parties), model.tasks, training=True)
+    if name == "fused":
+        seconds = {"import": IMPORTED, "data": time.perf_counter() - began}
+        case = program_case(program_of(model, batch), batch)
+        return Case(case.run, seconds | case.report)
+    if name == "sweep":
+        return Case(lambda: sweep_seconds(model, batch, seeds), {})
+    if name == "deepctr_torch":
+        ids, sizes = joint_scan.joint_ids(batch, stacked=False)
+        case = Case(deepctr.epoch(ids, list(sizes.values()), batch.labels, BATCH), {})
+        case.report["first"] = case.run()
+        return case
+    return joint_case(name, batch)
+
+
+def joint_case(name: str, batch) -> Case:
+    """The hand-written loops; `joint_scan_stream` is given the parties' order of rows and draws none."""
+    stacked = name != "joint_scan_columns"
+    ids, sizes = joint_scan.joint_ids(batch, stacked)
+    ids, labels = jnp.asarray(ids), jnp.asarray(batch.labels)
+    params = jax.jit(lambda key: joint_scan.joint_params(key, sizes, stacked))(jax.random.key(0))
+    vector, unravel = ravel_pytree(params) if stacked else (params, lambda params: params)
+    epoch, rows = joint_scan.joint_epoch(unravel), len(labels)
+    shuffled = jax.jit(lambda state, key: epoch(state, ids, labels, joint_scan.joint_shuffle(key, rows)))
+    given = jax.jit(lambda state, rows: epoch(state, ids, labels, rows))
+    state = vector, optax.adam(1e-3).init(vector)
+    if name == "joint_scan_stream":
+        return warm(lambda state, number: given(state, stream(batch, number)), state)
+    return warm(lambda state, number: shuffled(state, jax.random.key(number)), state)
+
+
+def where_local(placement: Local, run: Callable[[], float]) -> dict[str, float]:
+    """Where an epoch of placement `local` spends its seconds, each piece without those within it."""
+    seconds, inner = Counter(), 0.0
+
+    def clocked(name, function):
+        def call(*args):
+            nonlocal inner
+            outside, inner, began = inner, 0.0, time.perf_counter()
+            result = function(*args)
+            spent = time.perf_counter() - began
+            seconds[name] += spent - inner
+            inner = outside + spent
+            return result
+
+        return call
+
+    pieces = [(placement.label, "_score", "host syncs"), (placement.label, "statistics", "scores")]
+    pieces += [(party_module, "check", "header checks"), (placement.channel, "deliver", "channel and codec")]
+    for party in placement.parties.values():
+        compiled = [name for name, value in vars(party).items() if callable(value) and hasattr(value, "lower")]
+        pieces += [(party, name, "dispatch") for name in compiled]
+    with contextlib.ExitStack() as patches:
+        for owner, name, piece in pieces:
+            patches.enter_context(mock.patch.object(owner, name, clocked(piece, getattr(owner, name))))
+        total = run()
+    return dict(seconds) | {"the loop and its headers": total - sum(seconds.values())}
+
+
+def sweep_seconds(model, batch, seeds: int) -> float:
+    """Of a warm epoch of all seeds: the scores are computed at the end of each, so they tell when that was."""
+    ends = []
+
+    def make(_):
+        program = program_of(model, batch)
+
+        def compute(scores):
+            ends.append(time.perf_counter())
+            return program.objective.compute(scores)
+
+        return program._replace(objective=program.objective._replace(compute=compute))
+
+    sweep(make, [{"seed": seed} for seed in range(seeds)], batch, epochs=4, batch_size=BATCH)
+    return (ends[3 * seeds] - ends[seeds]) / 2  # the first epoch compiles
+
+
+def sampled_batch(rows: int) -> tuple[Batch, Any]:
+    """Sampled rows, drawn and encoded a chunk at a time, and the main job's model for them."""
+    model, sample = census.model(0, "fused"), census.divide(sampler.sample(1 << 12, seed=1))
+    specs, start = fit_parties(sample, model.parties), 0
+    arrays = {party: [np.empty(rows, np.int32) for _ in fitted] for party, fitted in specs.items()}
+    labels, columns = np.empty((rows, len(census.LABELS)), np.float32), {}
+    for frame in sampler.chunked(rows, seed=0):
+        part, start = slice(start, start + len(frame)), start + len(frame)
+        labels[part] = frame[list(census.LABELS)]
+        for party, fitted in specs.items():
+            columns[party] = transform_columns(fitted, frame)
+            for array, column in zip(arrays[party], columns[party], strict=True):
+                array[part] = column.values
+    # Each array leaves the host as it goes to the device: all of them twice would be the peak.
+    columns = {p: tuple(Ids(jnp.asarray(arrays[p].pop(0)), c.size) for c in columns[p]) for p in columns}
+    return Batch(columns, labels, np.ones(rows, np.float32)), model
+
+
+def synthetic_case(parties: int, size: int, sparse: bool, rounds: int) -> Case:
+    """Seconds a round with a column of `size` ids at each party."""
+    random, names, model = np.random.default_rng(0), [f"p{i}" for i in range(parties)], census.model(0, "fused")
+    ids = {name: (Ids(random.integers(0, size, rounds * BATCH, np.int32), size),) for name in names}
+    labels = random.integers(0, 2, (rounds * BATCH, 2)).astype(np.float32)
+    batch = Batch(ids, labels, np.ones(rounds * BATCH, np.float32))
+    bases = {name: Party([], MMoEBase((20,), embedding_dim=8), optax.adam(1e-3), sparse=sparse) for name in names}
+    model.parties, model.label_party = bases, names[0]
+    return program_case(program_of(model, batch), batch, parts=rounds)
+
+
+def import_case(modules: str) -> Case:
+    code = f"import time; began = time.perf_counter(); import {modules}; print(time.perf_counter() - began)"
+    return Case(lambda: float(subprocess.check_output([sys.executable, "-c", code])), {})
+
+
+def build(name: str, data: str = "auto", quick: bool = False) -> Case:
+    """The case of that name, in this process."""
+    if name in RIVALS or name == "single":
+        return census_case(name, data, quick)
+    kind, _, number = name.partition("_")
+    if kind == "import":
+        return import_case({"ours": "mmoe_jax, parties", "theirs": "jax, flax.linen, optax, pandas"}[number])
+    size = int(float(number))
+    if quick:
+        size = min(size, {"rows": 1000, "dense": 100, "sparse": 100, "parties": 2, "sweep": 2}[kind])
+    if kind == "sweep":
+        return census_case("sweep", data, quick, size)
+    if kind == "rows":
+        batch, model = sampled_batch(size)
+        return program_case(program_of(model, batch), batch, epochs=max(1, 10**6 // size), parts=size)
+    rounds = 4 if quick else 16 if kind == "dense" and size > 10**5 else 512
+    return synthetic_case(*((size, 1000) if kind == "parties" else (2, size)), kind == "sparse", rounds)
