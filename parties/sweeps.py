@@ -133,8 +133,9 @@ def _check(runs) -> pd.DataFrame:
     table = pd.DataFrame(list(runs) if not isinstance(runs, pd.DataFrame) else runs).reset_index(drop=True)
     if not len(table):
         raise ModelError(field="runs", seen="none", wanted="at least one run")
-    for name in {"run", "epoch"} & set(table):
-        raise ModelError(field="runs", seen=f"a column {name!r}", wanted="another name, as the result has one")
+    for taken in ("run", "epoch"):
+        if taken in table:
+            raise ModelError(field="runs", seen=f"a column {taken!r}", wanted="another name, as the result has one")
     if "seed" not in table:
         table = table.assign(seed=0)
     for name in table:
