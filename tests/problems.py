@@ -163,13 +163,13 @@ def make(
 
 @st.composite
 def problems(draw, parties=(1, 2, 3, 4, 5), dtype=np.float64) -> Problem:
-    """So many parties, with columns of every kind, a label party with or without, 1 to 4 tasks of mixed kinds."""
+    """So many parties, with columns of every kind, a label party with or without, 1 to 3 tasks of mixed kinds."""
     names = NAMES[: draw(st.sampled_from(parties))]
     kinds = st.lists(st.sampled_from(["ids", "one id", "bag", "real"]), min_size=1, max_size=2)
     columns = {name: draw(kinds) for name in names}
     label_party = draw(st.sampled_from([*names, "labels"]))
     tasks = []
-    for t in range(draw(st.integers(1, 4))):
+    for t in range(draw(st.integers(1, 3))):
         kind = draw(st.sampled_from(["binary", "multiclass", "regression"]))
         extra = {"classes": 3} if kind == "multiclass" else {}
         weight, missing = draw(st.sampled_from([0.3, 1.0])), draw(st.sampled_from(["error", "mask"]))

@@ -49,7 +49,7 @@ def arguments(rate=0.05, weight=1.0, temperature=1.0) -> dict:
         "label_party": "alice",
         "fuse": MMoEFuse(2, (4,), tower_units_size=(3,), gate_temperature=temperature),
         "fuse_optimizer": optax.adam(rate),
-        "tasks": [Task.binary("y", weight=weight), TASKS[1]],
+        "tasks": [Task.binary("y", weight=weight, metrics=("auc",)), TASKS[1]],
     }
 
 
