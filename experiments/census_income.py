@@ -26,6 +26,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from experiments import census, pictures, sources, startup
+from experiments.party_files import write_parties
 from experiments.recipes import RECIPES, TUTORIAL_DEFECT, TUTORIAL_PRINTED, Recipe
 from mmoe_jax import Real, fit_columns, transform_columns
 
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
         source = sources.load(settings.data)
         print(source.line, flush=True)
         if settings.write_parties:
-            written = sources.write_parties(Path(settings.write_parties), source)
+            written = write_parties(Path(settings.write_parties), source.train, source.test)
             print(f"written: {len(written)} files of the parties to {settings.write_parties}")
     except sources.SourceError as error:
         sys.exit(str(error))

@@ -19,7 +19,8 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from experiments import census, sampler, sources
+from experiments import census, originals, sampler, sources
+from experiments.party_files import write_parties
 from mmoe_jax import Bucketed, fit_columns, transform_columns
 
 REAL = os.environ.get("MMOE_JAX_DATA")  # the original files, where somebody has them
@@ -58,10 +59,10 @@ def isolated(monkeypatch, tmp_path):
     monkeypatch.delenv("MMOE_JAX_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(sources, "URL", "http://127.0.0.1:9/nothing-listens-here")
+    monkeypatch.setattr(originals, "URL", "http://127.0.0.1:9/nothing-listens-here")
     monkeypatch.setattr(sources, "ROWS", {"adult.data": 30, "adult.test": 20})
-    known = {name: sources.Original(len(c), hashlib.sha256(c).hexdigest()) for name, c in CONTENTS.items()}
-    monkeypatch.setattr(sources, "ORIGINALS", known)
+    known = {name: originals.Original(len(c), hashlib.sha256(c).hexdigest()) for name, c in CONTENTS.items()}
+    monkeypatch.setattr(originals, "ORIGINALS", known)
 
 
 @pytest.fixture
@@ -76,12 +77,8 @@ def folder(tmp_path) -> Path:
 @pytest.fixture
 def parties(tmp_path) -> Path:
     """What `write_parties` writes."""
-    sources.write_parties(tmp_path / "parties", source(TRAIN, TEST))
+    write_parties(tmp_path / "parties", TRAIN, TEST)
     return tmp_path / "parties"
-
-
-def source(train: pd.DataFrame, test: pd.DataFrame) -> sources.Source:
-    return sources.Source(train, test, "sampled", "", {})
 
 
 def cached(tmp_path: Path) -> list[str]:
@@ -105,7 +102,7 @@ def serving(monkeypatch, reply):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        monkeypatch.setattr(sources, "URL", f"http://127.0.0.1:{server.server_port}/census+income.zip")
+        monkeypatch.setattr(originals, "URL", f"http://127.0.0.1:{server.server_port}/census+income.zip")
         try:
             yield asked
         finally:
@@ -129,7 +126,7 @@ def assert_stood_in(found: sources.Source, *reasons: str) -> None:
     """Sampled rows, and one line that says why."""
     assert found.name == "sampled"
     assert "\n" not in found.line and found.line.startswith("data: 30 training and 20 test rows, sampled, as no copy")
-    assert found.line.endswith("; scores will differ from those on real rows")
+    assert found.line.endswith("scores will differ from those on real rows, which --data DIR reads")
     assert all(reason in found.line for reason in reasons), found.line
     assert_frame_equal(found.train, sampler.sample(30, 0), check_like=True)
     assert_frame_equal(found.test, sampler.sample(20, 1), check_like=True)
@@ -192,15 +189,15 @@ def test_what_is_wrong_with_a_download_is_said_and_nothing_of_it_kept(monkeypatc
 def test_a_refused_connection(monkeypatch, tmp_path):
     with socket.socket() as taken:  # bound but not listening: nobody else can have the port
         taken.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(sources, "URL", f"http://127.0.0.1:{taken.getsockname()[1]}/")
+        monkeypatch.setattr(originals, "URL", f"http://127.0.0.1:{taken.getsockname()[1]}/")
         assert_stood_in(sources.load("auto"), "127.0.0.1 could not be reached (Connection refused)")
     assert cached(tmp_path) == []
 
 
 def test_a_server_that_never_answers(monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "CONNECT", 0.3)
+    monkeypatch.setattr(originals, "CONNECT", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setattr(sources, "URL", f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        monkeypatch.setattr(originals, "URL", f"http://127.0.0.1:{silent.getsockname()[1]}/")
         began = time.monotonic()
         found = sources.load("auto")
         assert time.monotonic() - began < 3
@@ -209,7 +206,7 @@ def test_a_server_that_never_answers(monkeypatch, tmp_path):
 
 
 def test_a_server_that_never_ends(monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "DEADLINE", 0.6)
+    monkeypatch.setattr(originals, "DEADLINE", 0.6)
 
     def drip(handler):
         sends(b"", length=1_000_000)(handler)
@@ -232,8 +229,8 @@ def test_a_name_server_that_hangs(monkeypatch, tmp_path):
         released.wait(10)
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(sources, "CONNECT", 0.1)
-    monkeypatch.setattr(sources.urllib.request, "urlopen", hangs)
+    monkeypatch.setattr(originals, "CONNECT", 0.1)
+    monkeypatch.setattr(originals.urllib.request, "urlopen", hangs)
     began = time.monotonic()
     assert_stood_in(sources.load("auto"), "took too long")
     assert time.monotonic() - began < 3
@@ -241,7 +238,7 @@ def test_a_name_server_that_hangs(monkeypatch, tmp_path):
 
 
 def test_a_download_without_end_in_size(monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "LARGEST", 1000)
+    monkeypatch.setattr(originals, "LARGEST", 1000)
     with serving(monkeypatch, sends(zipped(CONTENTS))):
         assert_stood_in(sources.load("auto"), "more than 1,000 bytes")
     assert cached(tmp_path) == []
@@ -259,7 +256,7 @@ def test_a_disk_that_is_full_leaves_nothing(monkeypatch, tmp_path):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sources.os, "fsync", full)
+    monkeypatch.setattr(originals.os, "fsync", full)
     with serving(monkeypatch, sends(zipped(CONTENTS))):
         assert_stood_in(sources.load("auto"), "could not be written (No space left on device)")
     assert cached(tmp_path) == []
@@ -349,7 +346,7 @@ def test_a_damaged_folder_is_an_error_and_nothing_takes_its_place(monkeypatch, t
 
 
 def test_the_parties_files_read_back_are_the_frames(tmp_path):
-    written = sources.write_parties(tmp_path / "new" / "parties", source(TRAIN, TEST))
+    written = write_parties(tmp_path / "new" / "parties", TRAIN, TEST)
     assert all(file.is_file() for file in written) and len(set(written)) == 4 + 13
     found = sources.load(str(tmp_path / "new" / "parties"))
     assert found.name == "parties" and str(tmp_path / "new" / "parties") in found.line
@@ -375,17 +372,17 @@ def test_vocabularies_are_those_of_the_training_rows(parties):
 
 
 def test_a_folder_of_others_is_not_written_to(tmp_path, parties):
-    sources.write_parties(parties, source(TEST, TRAIN))  # over its own files
+    write_parties(parties, TEST, TRAIN)  # over its own files
     assert_frame_equal(sources.load(str(parties)).train, TEST, check_like=True)
     (tmp_path / "empty").mkdir()
-    assert sources.write_parties(tmp_path / "empty", source(TRAIN, TEST))
+    assert write_parties(tmp_path / "empty", TRAIN, TEST)
     (parties / "vocabulary" / "diary").write_text("mine")
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "thesis.tex").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for place, seen in ((parties, "diary"), (tmp_path / "theirs", "thesis.tex"), (tmp_path / "file", "file")):
         with pytest.raises(sources.SourceError, match=seen):
-            sources.write_parties(place, source(TRAIN, TEST))
+            write_parties(place, TRAIN, TEST)
     assert [file.name for file in (tmp_path / "theirs").iterdir()] == ["thesis.tex"]
 
 

@@ -1,0 +1,187 @@
+"""The two files of Census Income as UCI publishes them: what they are, reading them, and downloading them.
+
+A file is the original only if its size and SHA-256 say so.
+"""
+
+import hashlib
+import http.client
+import io
+import lzma
+import os
+import queue
+import struct
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+URL = "https://archive.ics.uci.edu/static/public/20/census+income.zip"
+CONNECT = 3.0  # seconds for a connection, and of silence after it
+DEADLINE = 60.0  # seconds for the whole download
+LARGEST = 1 << 26  # bytes that a download may have; the zip has less than a megabyte
+# What zipfile raises for damage: to its own structure, to names, to compressed data, to what it says of itself.
+DAMAGE = (
+    zipfile.BadZipFile,
+    KeyError,
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    ValueError,
+    RuntimeError,  # an encrypted member; also NotImplementedError, an unknown compression
+    OverflowError,
+)
+
+
+class Original(NamedTuple):
+    """What is known of a file of the data set."""
+
+    size: int  # bytes
+    sha256: str
+
+
+ORIGINALS = {
+    "adult.data": Original(3_974_305, "5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d"),
+    "adult.test": Original(2_003_153, "a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05"),
+}
+
+
+class SourceError(Exception):
+    """A file that is missing or damaged, or a folder with files of others: what was seen, wanted, and is to be done."""
+
+
+class Unavailable(Exception):
+    """Why there was no download: the end of a sentence."""
+
+
+def read(file: Path, remedy: str) -> bytes:
+    """The bytes of a file; `remedy` is what the error tells to do.
+
+    Raises:
+        SourceError: no such file, or one that cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise SourceError(f"{file}: saw no such file, wanted {file.name}; {remedy}") from error
+    except OSError as error:
+        raise SourceError(f"{file}: cannot be read ({words(error)}); {remedy}") from error
+
+
+def difference(content: bytes, original: Original) -> str:
+    """What was seen and wanted where they differ, else ""."""
+    seen = Original(len(content), hashlib.sha256(content).hexdigest())
+    return "" if seen == original else f"saw {_described(seen)}, wanted {_described(original)}"
+
+
+def _described(file: Original) -> str:
+    return f"{file.size:,} bytes of SHA-256 {file.sha256[:12]}…"
+
+
+def host() -> str:
+    return urllib.parse.urlsplit(URL).hostname or URL
+
+
+def words(error: BaseException) -> str:
+    """An exception in words on one line."""
+    inner = getattr(error, "reason", error)  # urllib wraps what the socket says
+    said = str(getattr(inner, "strerror", None) or inner).strip("'\"") or type(inner).__name__
+    return " ".join(said.split())
+
+
+def download(folder: Path) -> None:
+    """Puts both originals into the folder, each whole or not at all.
+
+    Raises:
+        Unavailable: whatever went wrong.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as staging:
+            contents = _unzip(_fetch())
+            for name, content in contents.items():
+                with (Path(staging) / name).open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for name in contents:
+                os.replace(Path(staging) / name, folder / name)
+    except OSError as error:
+        raise Unavailable(f"the cache {folder} could not be written ({words(error)})") from error
+
+
+def _fetch() -> bytes:
+    """The bytes at `URL`. Another thread reads them: a name server that hangs must not outlast the deadline."""
+    end = time.monotonic() + DEADLINE
+    pieces: queue.SimpleQueue = queue.SimpleQueue()
+    abandoned = threading.Event()
+    threading.Thread(target=_receive, args=(URL, pieces, abandoned), daemon=True).start()
+    received = bytearray()
+    try:
+        # The name, the connection and the answer may take CONNECT each.
+        size = _next(pieces, min(end, time.monotonic() + 3 * CONNECT))
+        with tqdm(total=size, desc="Census Income", unit="B", unit_scale=True, leave=False, disable=None) as bar:
+            while piece := _next(pieces, end):
+                received += piece
+                bar.update(len(piece))
+                if len(received) > LARGEST:
+                    raise Unavailable(f"{host()} sent more than {LARGEST:,} bytes")
+    finally:
+        abandoned.set()
+    if size is not None and len(received) != size:
+        raise Unavailable(f"{host()} broke off after {len(received):,} of {size:,} bytes")
+    return bytes(received)
+
+
+def _receive(url: str, pieces: queue.SimpleQueue, abandoned: threading.Event) -> None:
+    """Puts the size of the answer or None, then its bytes piece by piece, b"" at the end; or why not."""
+    try:
+        with urllib.request.urlopen(url, timeout=CONNECT) as answer:
+            pieces.put(answer.length)
+            piece = b"-"
+            while piece and not abandoned.is_set():
+                piece = answer.read1(1 << 16)
+                pieces.put(piece)
+    except urllib.error.HTTPError as error:
+        error.close()
+        pieces.put(Unavailable(f"{host()} answered {error.code} {error.reason}"))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        pieces.put(Unavailable(f"{host()} could not be reached ({words(error)})"))
+
+
+def _next(pieces: queue.SimpleQueue, end: float):
+    """What the other thread puts next, until `end` by the monotonic clock."""
+    try:
+        if (left := end - time.monotonic()) <= 0:
+            raise queue.Empty
+        piece = pieces.get(timeout=left)
+    except queue.Empty:
+        raise Unavailable(f"{host()} took too long to send it") from None
+    if isinstance(piece, Unavailable):
+        raise piece
+    return piece
+
+
+def _unzip(archive: bytes) -> dict[str, bytes]:
+    """The originals in the archive, checked."""
+    contents = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as members:
+            for name, original in ORIGINALS.items():
+                with members.open(name) as member:
+                    contents[name] = member.read(original.size + 1)  # whatever size the archive claims
+    except DAMAGE as error:
+        raise Unavailable(f"{host()} sent a damaged zip file ({words(error)})") from error
+    for name, content in contents.items():
+        if wrong := difference(content, ORIGINALS[name]):
+            raise Unavailable(f"{host()} sent another {name} ({wrong})")
+    return contents

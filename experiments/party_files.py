@@ -1,0 +1,115 @@
+"""The parties' own files: each party's columns in a file of its own, as the tutorial writes them, and read back."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import pandas as pd
+
+from experiments import census
+from experiments.originals import SourceError, read, words
+from mmoe_jax import Bucketed, fit_columns
+
+COLUMNS = {
+    "alice": ["id", *(spec.name for spec in census.ALICE), *census.LABELS],
+    "bob": ["id", *(spec.name for spec in census.BOB)],
+}
+NUMBERS = {
+    "id",
+    "education_num",
+    *census.LABELS,
+    *(s.name for s in census.ALICE + census.BOB if isinstance(s, Bucketed)),
+}
+FILES = {"train": {"alice": "alice.csv", "bob": "bob.csv"}, "test": {"alice": "alice_test.csv", "bob": "bob_test.csv"}}
+VOCABULARY = "vocabulary"
+_REWRITE = "write the folder anew, or give --data sampled"
+
+
+def write_parties(folder: Path, train: pd.DataFrame, test: pd.DataFrame) -> list[Path]:
+    """Writes the rows as the two parties hold them, and returns the files.
+
+    `alice.csv` (id, her 9 columns, both labels) and `bob.csv` (id, his 4) are the training rows, `alice_test.csv` and
+    `bob_test.csv` the test rows, raw values with `|` between them. `vocabulary/COLUMN` is what the column's
+    specification learns from the training rows, a value a line: values of text, or the numbers of buckets.
+
+    Raises:
+        SourceError: the folder holds anything else, or cannot be written.
+    """
+    specs = fit_columns([*census.ALICE, *census.BOB], train)
+    try:
+        _check_ours(folder, {spec.name for spec in specs})
+        (folder / VOCABULARY).mkdir(parents=True, exist_ok=True)
+        written = []
+        for frame, files in zip((train, test), FILES.values(), strict=True):
+            for party, name in files.items():
+                frame[COLUMNS[party]].to_csv(folder / name, sep="|", index=False, lineterminator="\n")
+                written.append(folder / name)
+        for spec in specs:
+            file = folder / VOCABULARY / spec.name
+            file.write_text("".join(f"{value}\n" for value in spec.vocabulary), encoding="utf-8")
+            written.append(file)
+    except OSError as error:
+        raise SourceError(f"{folder}: cannot be written ({words(error)}); name another folder") from error
+    return written
+
+
+def _check_ours(folder: Path, vocabularies: set[str]) -> None:
+    ours = {name for files in FILES.values() for name in files.values()} | {VOCABULARY}
+    for place, names in ((folder, ours), (folder / VOCABULARY, vocabularies)):
+        others = sorted({path.name for path in place.iterdir()} - names) if place.exists() else []
+        if others:
+            wanted = "an empty folder, or one with nothing but the parties' files"
+            raise SourceError(f"{place}: saw {others[0]}, wanted {wanted}; name another folder")
+
+
+def read_parties(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
+    """The training and the test rows that `write_parties` wrote, and the SHA-256 of each file.
+
+    Raises:
+        SourceError: a file that is missing, damaged, or does not go with the others.
+    """
+    checksum: dict[str, str] = {}
+    frames = []
+    for files in FILES.values():
+        parts = {}
+        for party, file in files.items():
+            parts[party], checksum[file] = _read_party(folder / file, COLUMNS[party])
+        alice, bob = parts["alice"], parts["bob"].set_index("id")
+        if set(alice["id"]) != set(bob.index):
+            only = min(set(alice["id"]) ^ set(bob.index))
+            seen = f"saw id {only} in one of {files['alice']} and {files['bob']}, wanted the same ids in both"
+            raise SourceError(f"{folder}: {seen}; {_REWRITE}")
+        bob = bob.loc[alice["id"]].reset_index(drop=True)
+        frames.append(pd.concat([alice, bob], axis=1)[[*census.NAMES, "id"]])
+    return frames[0], frames[1], checksum
+
+
+def _read_party(file: Path, columns: list[str]) -> tuple[pd.DataFrame, str]:
+    """A party's rows and the file's SHA-256."""
+    content = read(file, _REWRITE)
+
+    def damaged(seen: str, wanted: str) -> SourceError:
+        return SourceError(f"{file}: saw {seen}, wanted {wanted}; {_REWRITE}")
+
+    if not content.endswith(b"\n"):
+        raise damaged(f"{len(content):,} bytes that end within a row", "whole rows")
+    header = content.split(b"\n", 1)[0].decode("utf-8", "replace").rstrip("\r").split("|")
+    if header != columns:
+        raise damaged(f"columns {header}", f"{columns}")
+    kinds = {column: "int64" if column in NUMBERS else str for column in columns}
+    try:
+        frame = pd.read_csv(io.BytesIO(content), sep="|", dtype=kinds, na_filter=False)
+    except ValueError as error:  # of which pandas' own and UnicodeDecodeError are kinds
+        seen = f"a row that cannot be read ({words(error)})"
+        raise damaged(seen, "a cell a column, numbers where they belong") from error
+    if frame.empty:
+        raise damaged("no row", "at least one")
+    empty = (frame.isna() | (frame == "")).any(axis=1)
+    if empty.any():
+        raise damaged(f"an empty cell in row {int(empty.idxmax())}", "a value in each")
+    if frame["id"].duplicated().any():
+        raise damaged(f"id {frame['id'][frame['id'].duplicated()].iloc[0]} twice", "an id a row")
+    for label in set(census.LABELS) & set(columns):
+        if not (legal := frame[label].between(0, 1)).all():
+            raise damaged(f"{label} {frame[label][~legal].iloc[0]}", "0 or 1")
+    return frame, hashlib.sha256(content).hexdigest()
