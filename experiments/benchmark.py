@@ -41,6 +41,7 @@ GROUPS = {
     "seeds": ["single", "sweep_1", "sweep_2", "sweep_4", "sweep_8"],
     "import": ["import_ours", "import_theirs"],
 }
+TURNS = {"rivals": 5}  # group -> turns a repeat
 UNITS = {"rivals": "epoch", "vocabulary": "round", "parties": "round", "rows": "row", "seeds": "epoch of all seeds"}
 RATIOS = {  # name -> cases above and below, of whose seconds it is, and a factor
     "fused/joint_scan": ("fused", "joint_scan", 1),
@@ -70,7 +71,7 @@ CURVES = {  # group -> title, what is on the horizontal axis, kinds of cases
 @dataclasses.dataclass
 class Settings:
     only: str = ""  # cases and groups, with commas; all if not given
-    repeats: int = 5  # turns of every case
+    repeats: int = 5  # turns of every case; of the rivals, whose turns are short, five times as many
     quick: bool = False  # tiny cases in this process: to test the runner, not to time anything
     data: str = "auto"  # auto, sampled, or a folder of adult.data and adult.test
     out: str = "runs/benchmark"  # folder of benchmark.json and the picture
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
         print(f"{group}: {', '.join(names)}", flush=True)
         make = build if settings.quick else Worker
         cases = {name: make(name, settings.data, settings.quick) for name in names}
-        for _ in range(settings.repeats):
+        for _ in range(settings.repeats * TURNS.get(group, 1)):
             for name, case in cases.items():
                 turns.setdefault(name, []).append(case.run())
         reports |= {name: case.close() for name, case in cases.items()}

@@ -22,6 +22,7 @@ from experiments.joint_scan import BATCH
 from mmoe_jax import Ids, MMoEBase, transform_columns
 from parties import Batch, Encoded, Local, Party, as_batch, fit_parties, row_stream, split_program, sweep
 from parties import party as party_module
+from parties.packing import Packed, pack
 
 IMPORTED = time.process_time()  # CPU seconds since the interpreter started
 RIVALS = "joint_scan joint_scan_columns joint_scan_stream fused local local_encoded deepctr_torch".split()
@@ -61,7 +62,7 @@ def warm(advance: Callable, state, *, epochs: int = 1, parts: int = 1) -> Case:
 
 def program_case(program, batch, **options) -> Case:
     """The split program's epochs, rows drawn within the turn."""
-    batch, began = jax.tree.map(jnp.asarray, batch), time.perf_counter()
+    batch, began = jax.tree.map(jnp.asarray, batch.packed()), time.perf_counter()
     state = jax.block_until_ready(jax.jit(program.init)(jax.random.key(0)))
     drawn = time.perf_counter()
     # The state is donated, or a turn would copy every table once, which so few rounds would feel.
@@ -77,7 +78,8 @@ def stream(batch, number: int) -> np.ndarray:
 
 def program_of(model, batch):
     names = ("parties", "label_party", "fuse", "fuse_optimizer", "tasks")
-    return split_program(**{name: getattr(model, name) for name in names}, columns=batch.columns)
+    structure = batch.take(np.zeros(1, np.int32)).columns
+    return split_program(**{name: getattr(model, name) for name in names}, columns=structure)
 
 
 def census_case(name: str, data: str, quick: bool, seeds: int = 1) -> Case:
@@ -170,17 +172,16 @@ def sampled_batch(rows: int) -> tuple[Batch, Any]:
     """Sampled rows, drawn and encoded a chunk at a time, and the main job's model for them."""
     model, sample = census.model(0, "fused"), census.divide(sampler.sample(1 << 12, seed=1))
     specs, start = fit_parties(sample, model.parties), 0
-    arrays = {party: [np.empty(rows, np.int32) for _ in fitted] for party, fitted in specs.items()}
-    labels, columns = np.empty((rows, len(census.LABELS)), np.float32), {}
+    arrays = {party: np.empty((rows, len(fitted)), np.int32) for party, fitted in specs.items()}
+    labels, layouts = np.empty((rows, len(census.LABELS)), np.float32), {}
     for frame in sampler.chunked(rows, seed=0):
         part, start = slice(start, start + len(frame)), start + len(frame)
         labels[part] = frame[list(census.LABELS)]
         for party, fitted in specs.items():
-            columns[party] = transform_columns(fitted, frame)
-            for array, column in zip(arrays[party], columns[party], strict=True):
-                array[part] = column.values
+            packed = pack(transform_columns(fitted, frame), 1)
+            (arrays[party][part],), layouts[party] = packed.arrays, packed.layout
     # Each array leaves the host as it goes to the device: all of them twice would be the peak.
-    columns = {p: tuple(Ids(jnp.asarray(arrays[p].pop(0)), c.size) for c in columns[p]) for p in columns}
+    columns = {p: Packed((jnp.asarray(arrays.pop(p)),), layouts[p]) for p in layouts}
     return Batch(columns, labels, np.ones(rows, np.float32)), model
 
 

@@ -7,6 +7,7 @@ import jax
 import optax
 
 from parties.network import Network, Stats, TrainState, apply_gradients, init_state
+from parties.packing import pack
 
 Activations = Mapping[str, jax.Array]  # party -> [B, ...]
 
@@ -79,5 +80,39 @@ def label_program(
     def predict(state, activations):
         inputs = tuple(activations[party] for party in order)
         return network.apply(state.params, inputs, None), network.inspect(state.params, inputs)
+
+    return LabelProgram(init, step, predict)
+
+
+def packed_feature(program: FeatureProgram) -> FeatureProgram:
+    """The same program on packed states and columns."""
+
+    def init(key, columns):
+        return pack(program.init(key, columns.unpack()))
+
+    def forward(state, columns):
+        return program.forward(state.unpack(), columns.unpack())
+
+    def backward(state, pullback, cotangent):
+        return pack(program.backward(state.unpack(), pullback, cotangent))
+
+    def predict(state, columns):
+        return program.predict(state.unpack(), columns.unpack())
+
+    return FeatureProgram(init, forward, backward, predict)
+
+
+def packed_label(program: LabelProgram) -> LabelProgram:
+    """The same program on packed states."""
+
+    def init(key, activations):
+        return pack(program.init(key, activations))
+
+    def step(state, activations, labels, weights):
+        state, cotangents, stats = program.step(state.unpack(), activations, labels, weights)
+        return pack(state), cotangents, stats
+
+    def predict(state, activations):
+        return program.predict(state.unpack(), activations)
 
     return LabelProgram(init, step, predict)

@@ -236,3 +236,10 @@ def test_packed_rows_are_taken_as_rows():
     assert sorted(array.shape for array in packed.arrays) == [(6, 1), (6, 3)]
     taken = jax.tree.map(lambda leaf: leaf[[4, 1]], packed).unpack()
     jax.tree.map(np.testing.assert_array_equal, taken, jax.tree.map(lambda leaf: leaf[[4, 1]], tree))
+
+
+def test_a_packed_data_set_gives_the_same_batches(rows):
+    packed, batch = rows.packed(), np.array([4, 1, -1], np.int32)
+    assert all(len(columns.arrays) <= 2 for columns in packed.columns.values())  # int32, float32
+    jax.tree.map(np.testing.assert_array_equal, packed.take(batch), rows.take(batch))
+    jax.tree.map(np.testing.assert_array_equal, packed.packed(), packed)

@@ -13,6 +13,7 @@ import numpy as np
 from parties.errors import ModelError
 from parties.messages import encoded_bytes
 from parties.network import Batch, ModelState, run_once, take_rows
+from parties.packing import unpacked
 from parties.party import PartyData, Pass
 from parties.placement import Rounds, States
 from parties.plan import Plan
@@ -45,7 +46,7 @@ class Fused:
         }
 
         def predict(state, columns, rows):
-            return jax.lax.map(lambda batch: program.predict(state, take_rows(columns, batch)), rows)
+            return jax.lax.map(lambda batch: program.predict(state, unpacked(take_rows(columns, batch))), rows)
 
         def score(logits, data, rows):
             return score_rounds(plan.objective, logits, data, rows)
@@ -59,7 +60,7 @@ class Fused:
         plan = self._placed()
         own = data[plan.label_party]
         columns = {party: data[party].columns for party in plan.bases}
-        self._data[name] = jax.tree.map(jnp.asarray, Batch(columns, own.labels, own.weights))
+        self._data[name] = jax.tree.map(jnp.asarray, Batch(columns, own.labels, own.weights).packed())
 
     def fit(self, facts: Pass, rounds: Rounds) -> dict[str, float]:
         rows, self._trained_batch = self._rows(facts), facts.batch_size

@@ -12,10 +12,11 @@ from parties.channel import Channel, Counted
 from parties.errors import ModelError
 from parties.keys import base_key, fuse_key
 from parties.network import TrainState, run_once
-from parties.packing import Packed, pack, packed_feature, packed_label
+from parties.packing import Packed, pack
 from parties.party import FeatureParty, LabelParty, PartyData, Pass
 from parties.placement import Rounds, States
 from parties.plan import Plan
+from parties.program import packed_feature, packed_label
 
 
 class Local:
