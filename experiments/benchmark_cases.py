@@ -62,7 +62,7 @@ def warm(advance: Callable, state, *, epochs: int = 1, parts: int = 1) -> Case:
 
 def program_case(program, batch, **options) -> Case:
     """The split program's epochs, rows drawn within the turn."""
-    batch, began = jax.tree.map(jnp.asarray, batch.packed()), time.perf_counter()
+    batch, began = jax.tree.map(jnp.asarray, batch.laid_out()), time.perf_counter()
     state = jax.block_until_ready(jax.jit(program.init)(jax.random.key(0)))
     drawn = time.perf_counter()
     # The state is donated, or a turn would copy every table once, which so few rounds would feel.
@@ -180,7 +180,8 @@ def sampled_batch(rows: int) -> tuple[Batch, Any]:
         for party, fitted in specs.items():
             packed = pack(transform_columns(fitted, frame), 1)
             (arrays[party][part],), layouts[party] = packed.arrays, packed.layout
-    # Each array leaves the host as it goes to the device: all of them twice would be the peak.
+    # Laid out as they are drawn from, and each array leaves the host as it goes to the device: all of them twice would
+    # be the peak.
     columns = {p: Packed((jnp.asarray(arrays.pop(p)),), layouts[p]) for p in layouts}
     return Batch(columns, labels, np.ones(rows, np.float32)), model
 

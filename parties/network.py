@@ -10,6 +10,8 @@ import optax
 from parties.packing import Packed, pack, unpacked
 from parties.rows import PADDING
 
+CACHE_BYTES = 1 << 25  # columns of more bytes are read from memory, not from a cache
+
 
 class Network(NamedTuple):
     """A pair of pure functions. `key` is the round's while training (dropout), None when evaluating."""
@@ -50,8 +52,13 @@ class Batch(NamedTuple):
         columns, labels = take_rows((self.columns, self.labels), rows)
         return Batch(unpacked(columns), labels, take_weights(self.weights, rows))
 
-    def packed(self) -> "Batch":
-        """The same data set with each party's cells of a row side by side, from which batches are drawn faster."""
+    def laid_out(self) -> "Batch":
+        """The same data set as batches are drawn from it fastest.
+
+        In a table that no cache holds, each party's cells of a row lie side by side; else each column by itself.
+        """
+        if sum(leaf.nbytes for leaf in jax.tree.leaves(self.columns)) <= CACHE_BYTES:
+            return self._replace(columns=unpacked(self.columns))
         packed = {p: c if isinstance(c, Packed) else pack(c, 1) for p, c in self.columns.items()}
         return self._replace(columns=packed)
 

@@ -75,8 +75,8 @@ def sweep(
     train_epoch, predict, score = spread.map(train_epoch), spread.map(predict), spread.map(score, vectorised=False)
     objectives = [make({name: run[name] for name in names}).objective for run in numbers]
     state = spread.place(run_once(jax.vmap(jax.vmap(init)), hyper, spread.runs(np.asarray(seeds, np.uint32))))
-    train = jax.tree.map(jnp.asarray, train.packed())
-    held_out = None if validation is None else jax.tree.map(jnp.asarray, validation.packed())
+    train = jax.tree.map(jnp.asarray, train.laid_out())
+    held_out = None if validation is None else jax.tree.map(jnp.asarray, validation.laid_out())
 
     lines = []
     for epoch in range(epochs):

@@ -104,4 +104,5 @@ def test_rows_are_encoded_chunk_by_chunk_as_at_once():
     batch, model = cases.sampled_batch(300)
     data = census.divide(sampler.sample(300, seed=0))
     specs = fit_parties(census.divide(sampler.sample(1 << 12, seed=1)), model.parties)
-    jax.tree.map(np.testing.assert_array_equal, batch, as_batch(data, specs, model.tasks).packed())
+    wanted = as_batch(data, specs, model.tasks)
+    jax.tree.map(np.testing.assert_array_equal, batch.laid_out(), wanted)

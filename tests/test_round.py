@@ -18,6 +18,7 @@ from parties import (
     VerticalData,
     as_batch,
     fit_parties,
+    network,
     row_stream,
     split_program,
     sweep,
@@ -238,8 +239,22 @@ def test_packed_rows_are_taken_as_rows():
     jax.tree.map(np.testing.assert_array_equal, taken, jax.tree.map(lambda leaf: leaf[[4, 1]], tree))
 
 
-def test_a_packed_data_set_gives_the_same_batches(rows):
-    packed, batch = rows.packed(), np.array([4, 1, -1], np.int32)
+def test_a_packed_data_set_gives_the_same_batches(rows, monkeypatch):
+    small, batch = rows.laid_out(), np.array([4, 1, -1], np.int32)
+    monkeypatch.setattr(network, "CACHE_BYTES", 0)
+    packed = rows.laid_out()
     assert all(len(columns.arrays) <= 2 for columns in packed.columns.values())  # int32, float32
     jax.tree.map(np.testing.assert_array_equal, packed.take(batch), rows.take(batch))
-    jax.tree.map(np.testing.assert_array_equal, packed.packed(), packed)
+    jax.tree.map(np.testing.assert_array_equal, packed.laid_out(), packed)
+    monkeypatch.undo()
+    for either in (small, packed.laid_out()):
+        jax.tree.map(np.testing.assert_array_equal, either, rows)
+
+
+def test_fused_trains_the_same_from_a_packed_data_set(rows, program, monkeypatch):
+    stream = row_stream(len(rows.weights), BATCH, seed=0, epoch=0)
+    states = []
+    for cache in (network.CACHE_BYTES, 0):
+        monkeypatch.setattr(network, "CACHE_BYTES", cache)
+        states.append(jax.jit(program.epoch)(jax.jit(program.init)(jax.random.key(0)), rows.laid_out(), stream)[0])
+    close(states[0], states[1], rtol=1e-5, atol=1e-6)

@@ -60,7 +60,7 @@ class Fused:
         plan = self._placed()
         own = data[plan.label_party]
         columns = {party: data[party].columns for party in plan.bases}
-        self._data[name] = jax.tree.map(jnp.asarray, Batch(columns, own.labels, own.weights).packed())
+        self._data[name] = jax.tree.map(jnp.asarray, Batch(columns, own.labels, own.weights).laid_out())
 
     def fit(self, facts: Pass, rounds: Rounds) -> dict[str, float]:
         rows, self._trained_batch = self._rows(facts), facts.batch_size
