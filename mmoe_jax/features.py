@@ -51,6 +51,12 @@ class ColumnSpec(abc.ABC):
             ColumnError: an illegal cell, or no cell to learn from.
         """
 
+    def unfitted(self) -> "ColumnSpec":
+        """The specification without what `fit` learns, given or learned."""
+        names = {field.name for field in dataclasses.fields(self)}
+        learned: dict[str, Any] = dict.fromkeys({"vocabulary", "max_items", "mean", "std"} & names)
+        return dataclasses.replace(self, **learned)
+
     @abc.abstractmethod
     def transform(self, series: pd.Series) -> Column:
         """Maps B cells to a typed column of numpy values, int32 or float32, with B rows.

@@ -8,7 +8,6 @@ from typing import Any
 import optax
 from flax import linen as nn
 
-from parties.data import VerticalData
 from parties.errors import DataError, ModelError
 from parties.messages import MAX_NAME_BYTES
 
@@ -63,8 +62,20 @@ def check_optimizers(optimizers: Mapping | None, fuse_optimizer: Any, parties: I
     return True
 
 
-def check_model(model: Any, placements: Iterable[str]) -> None:
-    """The arguments of a `SplitModel`.
+def check_placement(placement: Any, named: Iterable[str]) -> None:
+    """A placement by name, or an object.
+
+    Raises:
+        ModelError: anything else.
+    """
+    known = isinstance(placement, str) and placement in named
+    if not known and (isinstance(placement, type) or not hasattr(placement, "hold")):
+        wanted = f"one of {sorted(named)} or a placement object"
+        raise ModelError(field="placement", seen=repr(placement), wanted=wanted)
+
+
+def check_model(model: Any) -> None:
+    """The arguments of a `SplitModel`, but for its placement.
 
     Raises:
         ModelError: the first that cannot be used.
@@ -102,11 +113,6 @@ def check_model(model: Any, placements: Iterable[str]) -> None:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             wanted = "a finite weight, not negative"
             raise ModelError(field=f"weight of task {task.name!r}", seen=repr(weight), wanted=wanted)
-    placement = model.placement
-    named = isinstance(placement, str) and placement in placements
-    if not named and (isinstance(placement, type) or not hasattr(placement, "place")):
-        wanted = f"one of {sorted(placements)} or a placement object"
-        raise ModelError(field="placement", seen=repr(placement), wanted=wanted)
     check_count("seed", model.seed, 0)
     if model.seed >= 2**32:  # without x64, jax.random.key reads no more bits: two seeds would be one
         raise ModelError(field="seed", seen=str(model.seed), wanted="an int below 2**32")
@@ -116,13 +122,11 @@ def check_data(data: Any, label_party: str, parties: Iterable[str]) -> None:
     """Data of just this model's parties.
 
     Raises:
-        DataError: no `VerticalData`, another label party, or a party too few or too many.
+        DataError: another label party, or a party too few or too many.
     """
-    if not isinstance(data, VerticalData):
-        raise DataError(field="data", seen=type(data).__name__, wanted="a VerticalData")
     if data.label_party != label_party:
         raise DataError(field="label_party", seen=repr(data.label_party), wanted=f"{label_party!r}, as the model has")
     wanted = {*parties, label_party}
-    for party in sorted(wanted ^ set(data.frames)):
-        there = "a frame of a party that the model has not" if party in data.frames else "no frame"
+    for party in sorted(wanted ^ set(data.parties)):
+        there = "a frame of a party that the model has not" if party in data.parties else "no frame"
         raise DataError(party=party, field="data", seen=there, wanted=f"a frame of each of {sorted(wanted)}")

@@ -1,4 +1,4 @@
-"""What each party makes of its own frame: typed columns, labels and weights as arrays."""
+"""What each party makes of its own frame, typed columns, labels and weights as arrays; and a table of predictions."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,16 +54,20 @@ def party_data(
 ) -> dict[str, PartyData]:
     """Each party's part of `data` as arrays: columns by the fitted specifications, the labels of `tasks` in order.
 
+    `data` may hold one party's frame alone, as on that party's own device: the result is then its part alone.
+
     `training` refuses labels that nothing can be learned from; without `labels` none is read and all are 0.
 
     Raises:
         DataError: naming party and column.
     """
     ids = data.id_digests()
-    parts = {data.label_party: PartyData(ids)}
+    parts = {data.label_party: PartyData(ids)} if data.label_party in data.frames else {}
     for party, specs in columns.items():
         with naming(party):
             parts[party] = PartyData(ids, transform_columns(specs, _features(data, party, specs)))
+    if data.label_party not in parts:
+        return parts
     values = np.zeros((len(data), len(tasks)))
     for t, task in enumerate(tasks if labels else ()):
         if task.name not in data.labels:
@@ -88,6 +92,18 @@ def as_batch(
     parts = party_data(data, columns, tasks, training=training)
     own = parts[data.label_party]
     return Batch({party: parts[party].columns for party in columns}, own.labels, own.weights)
+
+
+def prediction_table(tasks: Sequence[Task], logits: Sequence[Any], ids: np.ndarray) -> pd.DataFrame:
+    """Logits `[N, K_t]` -> a column a task, or `TASK/CLASS` for each class of a multiclass task; indexed by row id."""
+    table: dict[str, np.ndarray] = {}
+    for task, values in zip(tasks, logits, strict=True):
+        predictions = np.asarray(task.link(values))
+        if task.kind == "multiclass":
+            table |= {f"{task.name}/{c}": predictions[:, k] for k, c in enumerate(task.classes)}
+        else:
+            table[task.name] = predictions
+    return pd.DataFrame(table, index=pd.Index(ids, name="id"))
 
 
 def empty_columns(specs: Sequence[ColumnSpec]) -> tuple:

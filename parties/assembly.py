@@ -15,7 +15,7 @@ from mmoe_jax.base import MMoEBase
 from mmoe_jax.describe import network_from_dict, network_to_dict, task_to_dict
 from mmoe_jax.embedding_rows import batch_rows
 from mmoe_jax.errors import NetworkError
-from mmoe_jax.features import ColumnSpec
+from mmoe_jax.features import ColumnSpec, column_from_dict
 from mmoe_jax.fuse import MMoEFuse
 from mmoe_jax.modules import gate_weights, init_apply
 from mmoe_jax.objective import objective
@@ -26,6 +26,7 @@ from parties.messages import DTYPES, MAX_RANK
 from parties.network import Network
 from parties.plan import Plan
 from parties.round import SplitProgram, round_program
+from parties.saving import Saved
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,25 @@ class Party:
     base: nn.Module
     optimizer: optax.GradientTransformation
     sparse: bool = False
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a model is before it has seen a row: the arguments of a `SplitModel`, known to every party."""
+
+    parties: Mapping[str, Party]
+    label_party: str
+    fuse: nn.Module  # towers bound to the tasks
+    fuse_optimizer: optax.GradientTransformation
+    tasks: tuple[Task, ...]
+    seed: int
+
+    def plan(self) -> Plan:
+        """As `make_plan`."""
+        return make_plan(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks)
+
+    def role(self, party: str) -> str:
+        return "label" if party == self.label_party else "feature"
 
 
 def make_plan(
@@ -98,32 +118,40 @@ def split_program(
     return round_program(make_plan(parties, label_party, fuse, fuse_optimizer, tasks), columns)
 
 
-def check_networks(plan: Plan, columns: Mapping[str, Any], tasks: Sequence[Task]) -> None:
-    """Refuse, before anything is drawn, networks whose outputs the protocol or the tasks cannot take.
+_ROWS = 2  # to ask a network for shapes with: told apart from a size of 1, and nothing is computed
+
+
+def activation_struct(plan: Plan, party: str, columns: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of one row's activation of a party, without the leading axis, for columns of that structure.
 
     Raises:
-        ModelError: naming the party: an activation that is no float array with the rows leading, or logits that are
-            not a tuple of `[B, K_t]`.
+        ModelError: naming the party: an activation that is no float array with the rows leading.
     """
-    rows = 2  # told apart from a size of 1, and nothing is computed
-    activations = []
-    for party, network in plan.bases.items():
-        inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), columns[party])
-        with naming(party):
-            output = _output(network, inputs)
-        shape, dtype = getattr(output, "shape", None), str(getattr(output, "dtype", None))
-        if shape is None or not 1 <= len(shape) <= MAX_RANK or shape[0] != rows or dtype not in DTYPES:
-            seen = f"{type(output).__name__} {shape} {dtype} for {rows} rows"
-            wanted = f"one array [B, ...] of rank 1 to {MAX_RANK} and a dtype of {DTYPES}"
-            raise ModelError(party=party, field="base", seen=seen, wanted=wanted)
-        activations.append(output)
+    inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((_ROWS, *x.shape[1:]), x.dtype), columns)
+    with naming(party):
+        output = _output(plan.bases[party], inputs)
+    shape, dtype = getattr(output, "shape", None), str(getattr(output, "dtype", None))
+    if shape is None or not 1 <= len(shape) <= MAX_RANK or shape[0] != _ROWS or dtype not in DTYPES:
+        seen = f"{type(output).__name__} {shape} {dtype} for {_ROWS} rows"
+        wanted = f"one array [B, ...] of rank 1 to {MAX_RANK} and a dtype of {DTYPES}"
+        raise ModelError(party=party, field="base", seen=seen, wanted=wanted)
+    return jax.ShapeDtypeStruct(shape[1:], output.dtype)
+
+
+def check_fuse(plan: Plan, structs: Mapping[str, jax.ShapeDtypeStruct], tasks: Sequence[Task]) -> None:
+    """Refuse a fuse network that cannot read the parties' activations, or whose logits are not the tasks'.
+
+    Raises:
+        ModelError: naming the label party: logits that are not a tuple of `[B, K_t]`, or what the network refuses.
+    """
+    activations = tuple(jax.ShapeDtypeStruct((_ROWS, *structs[p].shape), structs[p].dtype) for p in plan.bases)
     with naming(plan.label_party):
-        logits = _output(plan.fuse, tuple(activations))
+        logits = _output(plan.fuse, activations)
     shapes = [getattr(leaf, "shape", None) for leaf in logits] if isinstance(logits, tuple) else type(logits).__name__
-    wanted_shapes = [(rows, task.output_size) for task in tasks]
+    wanted_shapes = [(_ROWS, task.output_size) for task in tasks]
     if shapes != wanted_shapes:
         wanted = f"a tuple of logits {wanted_shapes}, one a task"
-        raise ModelError(party=plan.label_party, field="fuse", seen=f"{shapes} for {rows} rows", wanted=wanted)
+        raise ModelError(party=plan.label_party, field="fuse", seen=f"{shapes} for {_ROWS} rows", wanted=wanted)
 
 
 def _output(network: Network, inputs) -> Any:
@@ -144,15 +172,11 @@ def bind_tasks(fuse: MMoEFuse, tasks: Sequence[Task]) -> MMoEFuse:
     return fuse.clone(output_sizes=sizes)
 
 
-def role(model: Any, party: str) -> str:
-    return "label" if party == model.label_party else "feature"
-
-
-def describe(model: Any, party: str) -> dict[str, Any]:
-    """What a party's folder says of its own part."""
-    described: dict[str, Any] = {"label_party": model.label_party, "epoch": model.epoch, "seed": model.seed}
+def describe(model: Blueprint, party: str, columns: Sequence[ColumnSpec], epoch: int) -> dict[str, Any]:
+    """What a party's folder says of its own part, its fitted `columns` among it."""
+    described: dict[str, Any] = {"label_party": model.label_party, "epoch": epoch, "seed": model.seed}
     if party in model.parties:
-        described["columns"] = [spec.to_dict() for spec in model.columns[party]]
+        described["columns"] = [spec.to_dict() for spec in columns]
         described["base"] = network_to_dict(model.parties[party].base)
         described["sparse"] = model.parties[party].sparse
     if party == model.label_party:
@@ -160,6 +184,19 @@ def describe(model: Any, party: str) -> dict[str, Any]:
         described["fuse"] = network_to_dict(model.fuse)
         described["tasks"] = [task_to_dict(task) for task in model.tasks]
     return described
+
+
+def read_columns(saved: Saved) -> tuple[ColumnSpec, ...]:
+    """The fitted columns in a party's folder, none if it has none."""
+    return tuple(column_from_dict(spec) for spec in saved.description.get("columns", ()))
+
+
+def public_description(described: Mapping[str, Any]) -> dict[str, Any]:
+    """A description without what the columns learned of the party's rows."""
+    if "columns" not in described:
+        return dict(described)
+    columns = [column_from_dict(spec).unfitted().to_dict() for spec in described["columns"]]
+    return {**described, "columns": columns}
 
 
 def rebuild(described: Mapping[str, Any], given: nn.Module | None, party: str, argument: str) -> nn.Module:

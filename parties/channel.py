@@ -51,6 +51,11 @@ class Counted:
         self.bytes[key] += nbytes(header)
         return self.inner.deliver(message)
 
+    def bytes_per_round(self) -> dict[str, int]:
+        """Bytes of a training round by edge, "sender->receiver"."""
+        trained = {key: count for key, count in self.messages.items() if key[2] == "fit"}
+        return {f"{key[0]}->{key[1]}": self.bytes[key] // count for key, count in trained.items()}
+
 
 class Recorded:
     """Keeps every message as it was sent, for audits.

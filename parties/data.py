@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from os import PathLike
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ class VerticalData:
 
     Attributes:
         ids: row ids, int64 or object (text) `[N]`, in the label party's order.
-        frames: party -> its frame of N rows, indexed by the ids.
+        frames: party -> its frame of N rows, indexed by the ids. On a party's own device, that party's alone.
         label_party, labels: who holds the labels, and the names of their columns in its frame.
         row_weight: the label party's column of row weights, or None for 1 each.
         dropped: party -> the ids that it holds and another party lacks.
@@ -29,7 +30,7 @@ class VerticalData:
     def __init__(self, frames: Mapping[str, pd.DataFrame], label_party, labels, row_weight=None, dropped=None):
         self.frames = dict(frames)
         self.label_party, self.labels, self.row_weight = label_party, tuple(labels), row_weight
-        self.ids = self.frames[label_party].index.to_numpy()
+        self.ids = next(iter(self.frames.values())).index.to_numpy()  # the same at every party
         self.dropped = dropped or {party: [] for party in self.frames}
 
     @classmethod
@@ -44,6 +45,8 @@ class VerticalData:
     ) -> VerticalData:
         """Join the parties' frames on the id column `on`, or on their indexes where `on` is None; never on position.
 
+        A SecretFlow `VDataFrame` in place of the frames stays on its devices, and a `DeviceData` is returned.
+
         Rows whose id is not at every party are dropped and listed in `dropped`. Ids are integers, or text compared to
         the letter. A missing label is NaN or None; the task says whether it may be missing. Rows to predict need no
         label columns.
@@ -53,26 +56,23 @@ class VerticalData:
                 nor text, ids of another type than the label party's, no id in common, an unknown label party, an
                 absent label or weight column, or weights that `weights` refuses.
         """
+        if hasattr(frames, "partitions"):
+            from parties.placement.device_data import DeviceData
+
+            own: dict[str, Any] = {"label_party": label_party, "labels": labels, "row_weight": row_weight}
+            return cast(Any, DeviceData.take(frames, on=on, **own))
         if not isinstance(frames, Mapping):
             raise DataError(field="frames", seen=type(frames).__name__, wanted="a frame a party, by name")
-        if label_party not in list(frames):
-            raise DataError(field="label_party", seen=repr(label_party), wanted=f"one of {list(frames)}")
-        listed = isinstance(labels, Iterable) and not isinstance(labels, str)
-        names = list(labels) if listed else []
-        if not listed or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
-            raise DataError(field="labels", seen=repr(labels), wanted="a list of distinct column names")
-        indexed = {party: _indexed(frame, on, party) for party, frame in frames.items()}
-        own = indexed[label_party]
-        for column in [*names, *([] if row_weight is None else [row_weight])]:
-            if column not in own.columns:
-                seen, wanted = f"columns {list(own.columns)}", f"a column {column!r}"
-                raise DataError(party=label_party, field=f"column {column!r}", seen=seen, wanted=wanted)
+        names = check_labels(label_party, labels, list(frames))
+        indexed = {party: index_frame(frame, on, party) for party, frame in frames.items()}
+        label_frame = indexed[label_party]
+        check_label_columns(label_frame, label_party, names, row_weight)
         kinds = {party: _kind(frame.index) for party, frame in indexed.items()}
         for party, kind in kinds.items():
             if kind != kinds[label_party]:
                 wanted = f"{kinds[label_party]}, as at {label_party!r}"
                 raise DataError(party=party, field="ids", seen=kind, wanted=wanted)
-        common = own.index
+        common = label_frame.index
         for frame in indexed.values():
             common = common[frame.index.get_indexer(common) >= 0]
         if not len(common):
@@ -94,27 +94,31 @@ class VerticalData:
         labels: Sequence[str] = (),
         row_weight: str | None = None,
         sep: str = ",",
+        deadline: float = 60.0,
     ) -> VerticalData:
         """`from_frames` on one delimited text file a party, with a header line. Ids are read as text ("007" is not 7).
+
+        Paths are by party name; or by SecretFlow device (`sf.PYU`), which then reads its own file, and a `DeviceData`
+        is returned. `deadline`: seconds in which a device must answer.
 
         Raises:
             DataError: no id column named, a file that cannot be read or whose lines have more cells than its header,
                 and all that `from_frames` raises.
         """
+        if any(hasattr(party, "party") for party in paths):
+            from parties.placement.device_data import DeviceData
+
+            own: dict[str, Any] = {"label_party": label_party, "labels": labels, "row_weight": row_weight}
+            return cast(Any, DeviceData.read(paths, on=on, sep=sep, deadline=deadline, **own))
         if on is None:
             raise DataError(field="on", seen="None", wanted="the id column: a file has no index")
-        frames = {}
-        for party, path in paths.items():
-            field, wanted = f"file {str(path)!r}", f"a text file with a header line and cells between {sep!r}"
-            try:
-                with warnings.catch_warnings():  # a line with more cells than the header has is only a warning
-                    warnings.simplefilter("error", pd.errors.ParserWarning)
-                    frames[party] = pd.read_csv(
-                        path, sep=sep, dtype={on: str}, skipinitialspace=True, index_col=False, engine="c"
-                    )
-            except (OSError, TypeError, ValueError, pd.errors.ParserWarning) as error:
-                raise DataError(party=party, field=field, seen=str(error), wanted=wanted) from error
+        frames = {party: read_file(path, on, party, sep) for party, path in paths.items()}
         return cls.from_frames(frames, on=on, label_party=label_party, labels=labels, row_weight=row_weight)
+
+    @property
+    def parties(self) -> list[str]:
+        """Names of the parties with a frame."""
+        return list(self.frames)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -147,10 +151,7 @@ class VerticalData:
         Raises:
             DataError: a fraction that leaves a part empty.
         """
-        first = round(fraction * len(self)) if isinstance(fraction, Real) and 0 < fraction < 1 else 0
-        if not 0 < first < len(self):
-            seen = f"{fraction!r} of {len(self)} rows"
-            raise DataError(field="fraction", seen=seen, wanted="a fraction in (0, 1) that leaves no part empty")
+        first = first_rows(fraction, len(self))
         order = row_order(seed, 0, len(self))
         return self.take(np.sort(order[:first])), self.take(np.sort(order[first:]))
 
@@ -176,8 +177,7 @@ class VerticalData:
 
     def id_digests(self) -> np.ndarray:
         """BLAKE2b-128 of each row id's decimal or UTF-8 text, uint8 `[N, 16]`; a party computes it from its own ids."""
-        digests = b"".join(hashlib.blake2b(str(i).encode(), digest_size=16).digest() for i in self.ids.tolist())
-        return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)
+        return _id_digests(self.ids)
 
 
 def _number(cell) -> float:
@@ -192,7 +192,91 @@ def _kind(ids: pd.Index) -> str:
     return "integers" if ids.dtype == np.int64 else "text"
 
 
-def _indexed(frame: pd.DataFrame, on: str | None, party: str) -> pd.DataFrame:
+def id_facts(ids: pd.Index) -> dict[str, Any]:
+    """What parties compare of their ids: number, kind, and BLAKE2b-128 of their digests as they come, and sorted."""
+    each = _id_digests(ids)
+    ordered = each[np.lexsort(each.T[::-1])]
+    digests = (hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest() for rows in (each, ordered))
+    return {"rows": len(ids), "kind": _kind(ids)} | dict(zip(("ids", "sorted"), digests, strict=True))
+
+
+def _id_digests(ids: pd.Index | np.ndarray) -> np.ndarray:
+    digests = b"".join(hashlib.blake2b(str(i).encode(), digest_size=16).digest() for i in ids.tolist())
+    return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)
+
+
+class Selection(NamedTuple):
+    """One part of `split(fraction, seed)`."""
+
+    fraction: float
+    seed: int
+    part: int  # 0 or 1
+
+
+def select(data: VerticalData, selection: Sequence[Selection]) -> VerticalData:
+    """The part that is left after one split after another."""
+    for fraction, seed, part in selection:
+        data = data.split(fraction, seed)[part]
+    return data
+
+
+def first_rows(fraction: Any, rows: int) -> int:
+    """Rows of the first part of a split.
+
+    Raises:
+        DataError: a fraction that leaves a part empty.
+    """
+    number = float(fraction) if isinstance(fraction, Real) else 0.0
+    first = round(number * rows) if 0 < number < 1 else 0
+    if not 0 < first < rows:
+        seen = f"{fraction!r} of {rows} rows"
+        raise DataError(field="fraction", seen=seen, wanted="a fraction in (0, 1) that leaves no part empty")
+    return first
+
+
+def check_labels(label_party: Any, labels: Any, parties: Sequence[str]) -> list[str]:
+    """The names of the label columns.
+
+    Raises:
+        DataError: an unknown label party, or labels that are not distinct names.
+    """
+    if label_party not in parties:
+        raise DataError(field="label_party", seen=repr(label_party), wanted=f"one of {list(parties)}")
+    listed = isinstance(labels, Iterable) and not isinstance(labels, str)
+    names = list(labels) if listed else []
+    if not listed or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        raise DataError(field="labels", seen=repr(labels), wanted="a list of distinct column names")
+    return names
+
+
+def check_label_columns(own: pd.DataFrame, party: str, labels: Sequence[str], row_weight: str | None) -> None:
+    """The label party's frame has the columns of labels and row weights.
+
+    Raises:
+        DataError: naming the column that it lacks.
+    """
+    for column in [*labels, *([] if row_weight is None else [row_weight])]:
+        if column not in own.columns:
+            seen, wanted = f"columns {list(own.columns)}", f"a column {column!r}"
+            raise DataError(party=party, field=f"column {column!r}", seen=seen, wanted=wanted)
+
+
+def read_file(path: str | PathLike, on: str, party: str, sep: str) -> pd.DataFrame:
+    """A party's delimited text file, its ids as text.
+
+    Raises:
+        DataError: a file that cannot be read, or whose lines have more cells than its header.
+    """
+    field, wanted = f"file {str(path)!r}", f"a text file with a header line and cells between {sep!r}"
+    try:
+        with warnings.catch_warnings():  # a line with more cells than the header has is only a warning
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(path, sep=sep, dtype={on: str}, skipinitialspace=True, index_col=False, engine="c")
+    except (OSError, TypeError, ValueError, pd.errors.ParserWarning) as error:
+        raise DataError(party=party, field=field, seen=str(error), wanted=wanted) from error
+
+
+def index_frame(frame: pd.DataFrame, on: str | None, party: str) -> pd.DataFrame:
     """The frame indexed by its ids, int64 or object; the id column itself is no feature."""
     if not isinstance(frame, pd.DataFrame):
         raise DataError(party=party, field="frame", seen=type(frame).__name__, wanted="a pandas DataFrame")

@@ -91,6 +91,16 @@ def read_model(path: Path) -> dict[str, Saved]:
     folders = sorted(f for f in path.iterdir() if (f / "party.json").exists()) if path.is_dir() else []
     # A save that was cut short leaves a folder whose name starts with a dot, as no party's does.
     saved = {folder.name: read_party(folder, folder.name) for folder in folders if folder.name[0] != "."}
+    check_parts(saved, path)
+    return saved
+
+
+def check_parts(saved: Mapping[str, Saved], path: Path) -> None:
+    """Parts of one model: one label party, every party that it names, all saved at one epoch.
+
+    Raises:
+        SaveError: as `read_model`.
+    """
     where = f"folder {str(path)!r}"
     labels = [party for party, part in saved.items() if part.role == "label"]
     if len(labels) != 1:
@@ -106,7 +116,6 @@ def read_model(path: Path) -> dict[str, Saved]:
                 raise SaveError(
                     party=party, field=field, seen=repr(found), wanted=f"{agreed!r}, as the label party has"
                 )
-    return saved
 
 
 def digest(description: Mapping) -> str:

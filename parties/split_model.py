@@ -18,18 +18,16 @@ from mmoe_jax.describe import task_from_dict
 from mmoe_jax.features import ColumnSpec, column_from_dict
 from mmoe_jax.fuse import MMoEFuse
 from mmoe_jax.tasks import Task
-from parties.arguments import check_count, check_data, check_model, check_optimizers
-from parties.arrays import empty_columns, fit_parties, party_data
-from parties.assembly import Party, bind_tasks, check_networks, describe, make_plan, rebuild, role
+from parties.arguments import check_count, check_data, check_model, check_optimizers, check_placement
+from parties.assembly import Blueprint, Party, bind_tasks, rebuild
 from parties.data import VerticalData
 from parties.errors import ModelError
-from parties.party import PartyData, Pass
+from parties.party import Pass
 from parties.placement import Placement
 from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
 from parties.progress import EpochBar
-from parties.saving import read_model, restore, write_party
 
 PLACEMENTS = {"local": Local, "fused": Fused, "joint": Joint}
 
@@ -61,17 +59,24 @@ class SplitModel:
     tasks: Sequence[Task]
     placement: str | Placement = "local"
     seed: int = 0
-    columns: dict[str, tuple[ColumnSpec, ...]] = field(default_factory=dict, init=False, repr=False)
     epoch: int = field(default=0, init=False)
 
     def __post_init__(self):
-        check_model(self, PLACEMENTS)
+        check_placement(self.placement, PLACEMENTS)
+        check_model(self)
         self.parties, self.tasks = dict(self.parties), tuple(self.tasks)
         if isinstance(self.fuse, MMoEFuse):
             self.fuse = bind_tasks(self.fuse, self.tasks)
         self._placement: Placement = PLACEMENTS[self.placement]() if isinstance(self.placement, str) else self.placement
-        self._plan = make_plan(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks)
+        blueprint = Blueprint(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks, self.seed)
+        blueprint.plan()  # refuses what cannot be put together
+        self._placement.build(blueprint)
         self._trainable, self._batch_size, self._runs = True, 128, 0
+
+    @property
+    def columns(self) -> dict[str, tuple[ColumnSpec, ...]]:
+        """Each party's fitted specifications; empty before the first `fit`, and where they stay with their party."""
+        return self._placement.columns
 
     def fit(
         self,
@@ -105,20 +110,14 @@ class SplitModel:
         if not self._trainable:
             wanted = "SplitModel.load(..., optimizers={party: ...}, fuse_optimizer=...)"
             raise ModelError(field="optimizers", seen="a model loaded without them", wanted=wanted)
-        check_data(train, self.label_party, self.parties)
+        self._check_data(train)
         check_count("epochs", epochs, 1)
         check_count("batch_size", batch_size, 1, len(train))
+        data = {"train": train}
         if validation is not None:
-            check_data(validation, self.label_party, self.parties)
-        columns = self.columns or fit_parties(train, self.parties)
-        parts = {"train": party_data(train, columns, self.tasks, training=True)}
-        if validation is not None:
-            parts["validation"] = party_data(validation, columns, self.tasks)
-        if not self.columns:
-            self._place(parts["train"])
-            self.columns = columns
-        for name, part in parts.items():
-            self._placement.load(name, part)
+            self._check_data(validation)
+            data["validation"] = validation
+        self._placement.hold(data)
         self._runs, self._batch_size = self._runs + 1, batch_size
 
         history: dict[str, list[float]] = {}
@@ -147,7 +146,7 @@ class SplitModel:
         Raises:
             DataError, ModelError: as `fit`; also before the first `fit`.
         """
-        facts = self._run("evaluate", data, batch_size, labels=True)
+        facts = self._run("evaluate", data, batch_size)
         return self._placement.evaluate(facts, range)
 
     def predict(self, data: VerticalData, *, batch_size: int | None = None) -> pd.DataFrame:
@@ -158,16 +157,9 @@ class SplitModel:
         Raises:
             DataError, ModelError: as `evaluate`.
         """
-        facts = self._run("predict", data, batch_size, labels=False)
-        logits, _ = self._placement.predict(facts, range)
-        table: dict[str, np.ndarray] = {}
-        for task, values in zip(self.tasks, logits, strict=True):
-            predictions = np.asarray(task.link(values))
-            if task.kind == "multiclass":
-                table |= {f"{task.name}/{c}": predictions[:, k] for k, c in enumerate(task.classes)}
-            else:
-                table[task.name] = predictions
-        return pd.DataFrame(table, index=pd.Index(data.ids, name="id"))
+        facts = self._run("predict", data, batch_size)
+        table, _ = self._placement.predict(facts, range)
+        return table
 
     def gates(self, data: VerticalData, *, batch_size: int | None = None) -> np.ndarray:
         """The gate weights of each row, float `[N, T, E]`: how much task t listens to expert e. Sums to 1 over E.
@@ -177,7 +169,7 @@ class SplitModel:
         """
         if not isinstance(self.fuse, MMoEFuse):
             raise ModelError(field="fuse", seen=type(self.fuse).__name__, wanted="an MMoEFuse, which has gates")
-        facts = self._run("predict", data, batch_size, labels=False)
+        facts = self._run("predict", data, batch_size)
         _, weights = self._placement.predict(facts, range)
         return weights
 
@@ -192,8 +184,7 @@ class SplitModel:
             ModelError: nothing is trained yet.
         """
         self._check_fitted()
-        for party, states in self._placement.states().items():
-            write_party(Path(path) / party, party, role(self, party), describe(self, party), states)
+        self._placement.save(Path(path), self.epoch)
 
     @classmethod
     def load(
@@ -216,7 +207,9 @@ class SplitModel:
             SaveError: a folder that is missing, damaged, of another party, format or architecture.
             ModelError: an argument that does not fit the saved model.
         """
-        saved = read_model(Path(path))
+        check_placement(placement, PLACEMENTS)
+        placed: Placement = PLACEMENTS[placement]() if isinstance(placement, str) else placement
+        saved = placed.read(Path(path))
         label_party, label = next((name, part.description) for name, part in saved.items() if part.role == "label")
         names = label["parties"]
         trainable = check_optimizers(optimizers, fuse_optimizer, names)
@@ -233,28 +226,17 @@ class SplitModel:
         if isinstance(fuse, MMoEFuse):
             fuse = bind_tasks(fuse, tasks)
         fuse = rebuild(label["fuse"], fuse, label_party, "fuse")
-        model = cls(parties, label_party, fuse, fuse_optimizer or optax.identity(), tasks, placement, label["seed"])
-        model.columns = {name: tuple(party.columns) for name, party in parties.items()}
+        model = cls(parties, label_party, fuse, fuse_optimizer or optax.identity(), tasks, placed, label["seed"])
+        placed.adopt(Path(path), saved, optimizer=trainable)
         model.epoch, model._trainable = label["epoch"], trainable
-        model._place(
-            {
-                name: PartyData(np.zeros((0, 16), np.uint8), empty_columns(specs))
-                for name, specs in model.columns.items()
-            }
-        )
-        drawn = model._placement.states()
-        for name, states in drawn.items():
-            for kind, state in states.items():
-                states[kind] = restore(state, saved[name].states[kind], name, optimizer=trainable)
-        model._placement.restore(drawn)
         return model
 
-    def _run(self, phase: str, data: VerticalData, batch_size: int | None, labels: bool) -> Pass:
+    def _run(self, phase: str, data: VerticalData, batch_size: int | None) -> Pass:
         self._check_fitted()
         batch_size = self._batch_size if batch_size is None else batch_size
         check_count("batch_size", batch_size, 1)
-        check_data(data, self.label_party, self.parties)
-        self._placement.load(phase, party_data(data, self.columns, self.tasks, labels=labels))
+        self._check_data(data)
+        self._placement.hold({phase: data})
         self._runs += 1
         return self._pass(phase, phase, data, batch_size, False)
 
@@ -263,10 +245,10 @@ class SplitModel:
         run = hashlib.blake2b(json.dumps(public).encode(), digest_size=16).digest()
         return Pass(run, phase, self.epoch, name, min(batch_size, len(data)), self.seed, shuffle)
 
-    def _check_fitted(self) -> None:
-        if not self.columns:
-            raise ModelError(field="model", seen="one that was never fitted", wanted="fit first")
+    def _check_data(self, data: VerticalData) -> None:
+        self._placement.check_data(data)
+        check_data(data, self.label_party, self.parties)
 
-    def _place(self, parts: Mapping[str, PartyData]) -> None:
-        check_networks(self._plan, {name: parts[name].columns for name in self.parties}, self.tasks)
-        self._placement.place(self._plan, parts, self.seed)
+    def _check_fitted(self) -> None:
+        if not self._placement.fitted:
+            raise ModelError(field="model", seen="one that was never fitted", wanted="fit first")

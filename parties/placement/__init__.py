@@ -1,24 +1,42 @@
-"""Placements: where the parties run. Each takes the same plan and gives the same numbers."""
+"""Placements: where the parties run. Each takes the same model and gives the same numbers."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from parties.network import TrainState
-from parties.party import PartyData, Pass
-from parties.plan import Plan
+from parties.party import Pass
+from parties.saving import Saved
 
 States = dict[str, dict[str, TrainState]]  # party -> {"base": state, "fuse": state}, what it has of them
 Rounds = Callable[[int], Iterable]  # number of rounds -> something to iterate, such as a progress bar
 
 
 class Placement(Protocol):
-    """What a model asks of a placement. One placement holds one model."""
+    """What a model asks of a placement. One placement holds one model.
 
-    def place(self, plan: Plan, data: Mapping[str, PartyData], seed: int) -> None:
-        """Make the parties, with parameters drawn for columns of the structure of `data`'s; rows do not matter."""
+    Data sets are held under a name that says what for: "train" must have labels that something can be learned from,
+    "validation" and "evaluate" must have labels, of "predict" none is read.
+    """
 
-    def load(self, name: str, data: Mapping[str, PartyData]) -> None:
-        """Hold each party's part of a data set under `name`."""
+    @property
+    def fitted(self) -> bool:
+        """Whether the columns are fitted and the parameters drawn."""
+        ...
+
+    @property
+    def columns(self) -> dict[str, tuple]:
+        """Each party's fitted column specifications, of the parties whose columns may be seen from here."""
+        ...
+
+    def build(self, model: Any) -> None:
+        """Take the model, a `Blueprint`, before there is data."""
+
+    def check_data(self, data: Any) -> None:
+        """Refuse data that this placement cannot take."""
+
+    def hold(self, data: Mapping[str, Any]) -> None:
+        """Hold data sets by name. The first ones fit the columns and draw parameters; all are held, or none."""
 
     def fit(self, facts: Pass, rounds: Rounds) -> dict[str, float]:
         """Train one epoch; its scores."""
@@ -29,15 +47,18 @@ class Placement(Protocol):
         ...
 
     def predict(self, facts: Pass, rounds: Rounds) -> tuple[Any, Any]:
-        """Of one pass, on the host: logits `[N, K_t]` a task, and what the fuse network's `inspect` sees."""
+        """Of one pass: a DataFrame of predictions by row id, and what the fuse network's `inspect` sees."""
         ...
 
-    def states(self) -> States:
-        """Each party's trained state."""
+    def save(self, path: Path, epoch: int) -> None:
+        """Write each party's folder."""
+
+    def read(self, path: Path) -> Mapping[str, Saved]:
+        """What each party's folder says; where it is public, with its states."""
         ...
 
-    def restore(self, states: States) -> None:
-        """Give each party a state of the structure that `states()` returns."""
+    def adopt(self, path: Path, saved: Mapping[str, Saved], *, optimizer: bool) -> None:
+        """Take columns and states from what `read` returned; without `optimizer` its state is only kept."""
 
     def bytes_per_round(self) -> dict[str, int]:
         """Bytes of the encoded messages of one training round, by edge "sender->receiver"."""

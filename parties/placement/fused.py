@@ -16,12 +16,13 @@ from parties.network import Batch, ModelState, run_once, take_rows
 from parties.packing import unpacked
 from parties.party import PartyData, Pass
 from parties.placement import Rounds, States
+from parties.placement.in_process import InProcess
 from parties.plan import Plan
 from parties.round import round_program, score_rounds
 from parties.rows import row_stream
 
 
-class Fused:
+class Fused(InProcess):
     """The split program, with each data set on the device once.
 
     Attributes:
@@ -31,13 +32,12 @@ class Fused:
     program: Callable = staticmethod(round_program)
 
     def __init__(self):
+        super().__init__()
         self._plan: Plan | None = None
         self._data: dict[str, Batch] = {}
         self._trained_batch = 0
 
     def place(self, plan: Plan, data: Mapping[str, PartyData], seed: int) -> None:
-        if self._plan is not None:
-            raise ModelError(field="placement", seen="one that holds a model", wanted="a new placement a model")
         first = {p: jax.tree.map(lambda leaf: leaf[:1], data[p].columns) for p in plan.bases}
         program = self.program(plan, first)
         self.state: ModelState = run_once(program.init, jax.random.key(seed))
@@ -72,7 +72,7 @@ class Fused:
         logits, _ = self._predict(self.state, self._data[facts.data].columns, rows)
         return self._scores(logits, facts, rows, rounds)
 
-    def predict(self, facts: Pass, rounds: Rounds) -> tuple[Any, Any]:
+    def outputs(self, facts: Pass, rounds: Rounds) -> tuple[Any, Any]:
         data = self._data[facts.data]
         outputs = self._predict(self.state, data.columns, self._rows(facts))
         return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[: len(data.weights)], outputs)
