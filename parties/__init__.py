@@ -6,9 +6,12 @@ from parties.channel import Counted, Encoded, Plain, Recorded
 from parties.data import VerticalData
 from parties.errors import DataError, MessageError, ModelError, PartyError, SaveError
 from parties.network import Batch, ModelState, Stats
+from parties.placement.device_data import DeviceData
 from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
+from parties.placement.production import production
+from parties.placement.pyu import Pyu, pyu
 from parties.round import SplitProgram
 from parties.row_sparse import sparse
 from parties.rows import row_stream
@@ -19,6 +22,7 @@ __all__ = [
     "Batch",
     "Counted",
     "DataError",
+    "DeviceData",
     "Encoded",
     "Fused",
     "Joint",
@@ -29,6 +33,7 @@ __all__ = [
     "Party",
     "PartyError",
     "Plain",
+    "Pyu",
     "Recorded",
     "SaveError",
     "SplitModel",
@@ -37,6 +42,8 @@ __all__ = [
     "VerticalData",
     "as_batch",
     "fit_parties",
+    "production",
+    "pyu",
     "row_stream",
     "sparse",
     "split_program",

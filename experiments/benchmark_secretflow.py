@@ -1,0 +1,108 @@
+"""Rounds a second of production on this machine, beside a bare loop of as many calls and messages.
+
+    python -m experiments.benchmark_secretflow [--transport brpc_link|grpc] [--repeats N] [--rows N]
+
+Two processes on loopback; in each repeat an epoch of the main job and one of the bare loop take turns, on the same
+engine and transport. Prints medians and the ratio of each repeat; writes `benchmark.json`. Sampled rows.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import census, launch, sampler
+from experiments.census_secretflow import PARTIES, ports
+from experiments.party_files import FILES, write_parties
+from parties import SplitModel, VerticalData, production, pyu
+from parties.answers import say
+from parties.messages import encoded_bytes
+from parties.placement.devices import Devices
+from parties.placement.production import TRANSPORTS
+from parties.pulse import Pulse
+
+BATCH, WIDTH = 128, 20  # rows a round, of bob's activation
+
+
+class Bare:
+    """A party that computes nothing: bytes in, bytes out, of the sizes of the main job."""
+
+    def __init__(self, party: str, pulse: Pulse):
+        self.reply, self.pulse = bytes(encoded_bytes((BATCH, WIDTH), "float32")), pulse
+
+    def turn(self, message: bytes | None) -> bytes:
+        with self.pulse.call():
+            return self.reply
+
+    def end(self, message: bytes) -> bytes:
+        return say()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--transport", choices=TRANSPORTS, default="brpc_link")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--rows", type=int, default=32_561)
+    parser.add_argument("--out", default="runs/benchmark_secretflow")
+    parser.add_argument("--party", choices=PARTIES, help="be the process of this party")
+    parser.add_argument("--cluster", help="JSON of the parties' addresses")
+    settings = parser.parse_args(arguments)
+    if settings.party is not None:
+        launch.end_with_parent()
+        with production(json.loads(settings.cluster), settings.party, transport=settings.transport) as devices:
+            measure(settings, devices)
+        return
+    rows = sampler.sample(settings.rows, seed=0)
+    write_parties(Path(settings.out) / "parties", rows, rows.head(100))
+    places = {party: {"address": f"127.0.0.1:{port}"} for party, port in zip(PARTIES, ports(), strict=True)}
+    options = [f"--{name}={getattr(settings, name)}" for name in ("transport", "repeats", "rows", "out")]
+    command = [sys.executable, "-m", "experiments.benchmark_secretflow", f"--cluster={json.dumps(places)}", *options]
+    sys.exit(launch.launch({party: [*command, f"--party={party}"] for party in PARTIES}, patience=75))
+
+
+def measure(settings: argparse.Namespace, devices: Mapping[str, Any]) -> None:
+    files = {devices[party]: Path(settings.out) / "parties" / name for party, name in FILES["train"].items()}
+    data = VerticalData.from_files(files, on="id", sep="|", label_party="alice", labels=list(census.LABELS))
+    model = SplitModel(**census.arguments(), placement=pyu(devices), seed=0)
+    rounds = -(-len(data) // BATCH)
+    bare = bare_loop(devices, rounds)
+    model.fit(data, batch_size=BATCH)
+    bare()
+    ours, theirs = [], []
+    for _ in range(settings.repeats):
+        ours.append(rounds / model.fit(data, batch_size=BATCH)["seconds"][0])
+        theirs.append(rounds / bare())
+    if settings.party == "alice":
+        ratios = np.quantile(np.array(ours) / np.array(theirs), [0.25, 0.5, 0.75])
+        print(f"{settings.transport}: {np.median(ours):.0f} rounds a second, bare {np.median(theirs):.0f}")
+        print(
+            f"ratio {ratios[1]:.2f} (quartiles {ratios[0]:.2f} to {ratios[2]:.2f}), "
+            f"an epoch {rounds / np.median(ours):.2f} s"
+        )
+        result = {"transport": settings.transport, "rounds_per_second": ours, "bare": theirs, "ratio": list(ratios)}
+        (Path(settings.out) / "benchmark.json").write_text(json.dumps(result, indent=1))
+
+
+def bare_loop(pyus: Mapping[str, Any], rounds: int):
+    """An epoch of the same calls and messages; returns a function that runs it and returns its seconds."""
+    devices = Devices(pyus, 60.0)
+    alice, bob = (devices.actor(Bare, ("turn", "end"), party, party) for party in PARTIES)
+
+    def run() -> float:
+        began, down = time.perf_counter(), None
+        for _ in range(rounds):
+            up = devices.send("bob", bob.turn(down), "alice")
+            down = devices.send("alice", alice.turn(up), "bob")
+        devices.ask({"alice": alice.end(devices.send("bob", bob.turn(down), "alice"))})
+        return time.perf_counter() - began
+
+    return run
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What a party's device says besides messages: facts, or why it refuses, as JSON bytes.
+
+Nothing is pickled, so an error of one party is no object of another: it crosses as kind, party, field, seen and wanted,
+and is made anew from a closed list of kinds. What a `DataError` saw are cells of the party's own columns; they do not
+cross, the party's own log has them.
+"""
+
+import json
+from typing import Any
+
+from parties.errors import DataError, MessageError, ModelError, PartyError, SaveError
+
+FACTS, REFUSAL = b"MFct", b"MErr"
+MAX_BYTES = 1 << 24
+_KINDS = {kind.__name__: kind for kind in (PartyError, DataError, MessageError, ModelError, SaveError)}
+_WITHHELD = "what only that party's log tells"
+
+
+def say(**facts: Any) -> bytes:
+    """Facts that JSON can say, as bytes."""
+    return FACTS + json.dumps(facts).encode()
+
+
+def refuse(error: PartyError) -> bytes:
+    """An error as bytes, without the cells that it saw."""
+    kind = type(error).__name__
+    said = {name: getattr(error, name) for name in ("party", "field", "seen", "wanted")}
+    if isinstance(error, DataError):
+        said["seen"] = _WITHHELD
+    return REFUSAL + json.dumps({"kind": kind if kind in _KINDS else "PartyError"} | said).encode()
+
+
+def is_refusal(data: Any) -> bool:
+    return isinstance(data, bytes) and data[: len(REFUSAL)] == REFUSAL
+
+
+def hear(data: Any, sender: str) -> dict[str, Any]:
+    """The facts that `sender` said.
+
+    Raises:
+        PartyError: the refusal that it said instead, of its kind; a `MessageError` for anything that `say` and `refuse`
+            do not make.
+    """
+
+    def damaged(seen: str) -> MessageError:
+        wanted = f"facts or a refusal of {sender!r}, of at most {MAX_BYTES} bytes"
+        return MessageError(party=sender, field="answer", seen=seen, wanted=wanted)
+
+    if not isinstance(data, bytes) or len(data) > MAX_BYTES:
+        raise damaged(f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__)
+    mark, text = data[: len(FACTS)], data[len(FACTS) :]
+    if mark not in (FACTS, REFUSAL):
+        raise damaged(repr(mark))
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged(str(error)) from error
+    if not isinstance(facts, dict):
+        raise damaged(type(facts).__name__)
+    if mark == FACTS:
+        return facts
+    field, seen, wanted, party = (facts.get(name) for name in ("field", "seen", "wanted", "party"))
+    if not (isinstance(field, str) and isinstance(seen, str) and isinstance(wanted, str)):
+        raise damaged(f"a refusal {facts}")
+    if not isinstance(party, str | None):
+        raise damaged(f"a refusal of {party!r}")
+    raise _KINDS.get(str(facts.get("kind")), PartyError)(party=party, field=field, seen=seen, wanted=wanted)

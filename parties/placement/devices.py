@@ -1,0 +1,198 @@
+"""SecretFlow devices: how the driver in this process calls the parties on theirs, and hears what they answer.
+
+SecretFlow is imported by the functions of this module and its siblings only when they run. In production every
+party's process runs the same driver, so that each must make the same calls in the same order; all that a driver
+decides by comes from arguments or from answers that every driver hears.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from parties.answers import hear, refuse, say
+from parties.data import check_label_columns, id_facts, index_frame, read_file
+from parties.errors import ModelError, PartyError
+from parties.pulse import Pulse
+
+CONNECTION = "connection"  # field of the error that a party is gone
+INSTALL = "Python 3.10 and `pip install -c tests/constraints-3.10.txt -e '.[secretflow]'`"
+
+
+def secretflow() -> Any:
+    """The package.
+
+    Raises:
+        ModelError: it cannot be imported; how to install it.
+    """
+    try:
+        import secretflow as sf
+    except ImportError as error:
+        raise ModelError(field="placement", seen=f"no SecretFlow here ({error})", wanted=INSTALL) from error
+    return sf
+
+
+class Clerk:
+    """On a party's device, beside its site: takes in its frames, and hears what all parties answered."""
+
+    def __init__(self, party: str, pulse: Pulse | None):
+        self.party, self.pulse = party, pulse or Pulse()
+
+    def read(self, path: str, on: str, sep: str, labels: Sequence[str], row_weight: str | None):
+        """The party's own file: its frame, indexed by id, and an answer with the facts of its ids."""
+        return self._taken(lambda: read_file(path, on, self.party, sep), on, labels, row_weight)
+
+    def take(self, frame: pd.DataFrame, on: str | None, labels: Sequence[str], row_weight: str | None):
+        """As `read`, of a frame that is there."""
+        return self._taken(lambda: frame, on, labels, row_weight)
+
+    def hear(self, question: int, *answers: bytes) -> None:
+        """All parties' answers to a question."""
+        self.pulse.hear(question, answers)
+
+    def _taken(self, frame: Callable[[], pd.DataFrame], on, labels, row_weight) -> tuple[pd.DataFrame | None, bytes]:
+        with self.pulse.call():
+            try:
+                indexed = index_frame(frame(), on, self.party)
+                check_label_columns(indexed, self.party, labels, row_weight)
+                return indexed, say(**id_facts(indexed.index))
+            except PartyError as error:
+                return None, refuse(error)
+
+
+class Devices:
+    """The parties' devices, seen from one driver.
+
+    Attributes:
+        pyus: party -> its device.
+        own: the party of this process, None where one driver drives all.
+        deadline: seconds of silence of a party, while this one waits, after which it is given up.
+        pulse: of this process's party.
+    """
+
+    def __init__(self, pyus: Mapping[str, Any], deadline: float):
+        secretflow()
+        from secretflow.device import global_state
+        from secretflow.distributed.const import DISTRIBUTION_MODE
+        from secretflow.distributed.primitive import get_distribution_mode
+
+        mode = get_distribution_mode()
+        if mode == DISTRIBUTION_MODE.RAY_PRODUCTION:
+            seen, wanted = "production on Ray", "ray_mode=False, or sf.init(parties) to simulate"
+            raise ModelError(field="placement", seen=seen, wanted=wanted)
+        self.pyus, self.deadline = dict(pyus), deadline
+        self.own = global_state.self_party() if mode == DISTRIBUTION_MODE.PRODUCTION else None
+        if mode == DISTRIBUTION_MODE.PRODUCTION and self.own is None:  # what it says before it is started, too
+            wanted = "sf.init(parties, debug_mode=True), or `with production(cluster, party)`"
+            raise ModelError(field="placement", seen="SecretFlow that is not started", wanted=wanted)
+        if self.own is not None and self.own not in self.pyus:
+            seen = f"a process of party {self.own!r}"
+            raise ModelError(field="placement", seen=seen, wanted=f"one of {list(self.pyus)}")
+        self.simulated = mode == DISTRIBUTION_MODE.SIMULATION
+        self.pulse = Pulse()
+        self._questions = 0
+        self._incoming: deque[tuple[str, Any]] = deque(maxlen=512)  # latest (sender, message) to this party
+        self._clerks = {p: self.actor(Clerk, ("read", "take", "hear"), p, p) for p in self.pyus}
+
+    def actor(self, kind: type, calls: Sequence[str], party: str, *arguments: Any) -> Any:
+        """An object of `kind` on the party's device; its last argument is the pulse, where it is in this process."""
+        sf = secretflow()
+        from secretflow.device import proxy
+
+        pulse = None if self.simulated else self.pulse
+        return proxy(sf.PYUObject)(_thin(kind, calls))(*arguments, pulse, device=self.pyus[party])
+
+    def clerk(self, party: str) -> Any:
+        return self._clerks[party]
+
+    def send(self, sender: str, value: Any, receiver: str) -> Any:
+        """Move a value to the receiver's device."""
+        moved = value.to(self.pyus[receiver])
+        if receiver == self.own:
+            self._incoming.append((sender, moved))
+        return moved
+
+    def ask(self, answers: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """What each party answers; every driver hears the same.
+
+        Raises:
+            PartyError: the first refusal, or a party that is gone.
+        """
+        said = self._revealed(answers) if self.own is None else self._heard(answers)
+        return {party: hear(data, party) for party, data in zip(answers, said, strict=True)}
+
+    def wait(self, until: Callable[[], bool]) -> None:
+        """Wait for this process's party, if there is one.
+
+        Raises:
+            PartyError: it waits for another in vain.
+        """
+        if self.own is not None and not self.pulse.wait(until, self.deadline, self._check_transport):
+            raise self.gone(f"no message for {self.deadline:g} s")
+
+    def gone(self, seen: str) -> PartyError:
+        """The error that names the party that this one waits for."""
+        others = [party for party in self.pyus if party != self.own]
+        missing = [sender for sender, value in self._incoming if not _arrived(value)]
+        party = (missing or others)[0] if missing or len(others) == 1 else None
+        return PartyError(party=party, field=CONNECTION, seen=seen, wanted="a party that answers in time")
+
+    def _revealed(self, answers: Mapping[str, Any]) -> list[bytes]:
+        sf = secretflow()
+        if not self.simulated:
+            return sf.reveal(list(answers.values()))
+        import ray
+
+        said = []
+        for party, answer in answers.items():
+            try:
+                said.append(ray.get(answer.data))
+            except ray.exceptions.RayError as error:
+                seen, wanted = type(error).__name__, "a party that answers"
+                raise PartyError(party=party, field=CONNECTION, seen=seen, wanted=wanted) from error
+        return said
+
+    def _heard(self, answers: Mapping[str, Any]) -> tuple[bytes, ...]:
+        question, self._questions = self._questions, self._questions + 1
+        for party, clerk in self._clerks.items():
+            clerk.hear(question, *[self.send(sender, answer, party) for sender, answer in answers.items()])
+        self.wait(lambda: question in self.pulse.heard)
+        return self.pulse.heard.pop(question)
+
+    def _check_transport(self) -> None:
+        if (error := transport_error()) is not None:
+            raise self.gone(error)
+
+
+def transport_error() -> str | None:
+    """What SecretFlow's transport says went wrong in production, in words."""
+    from secretflow.distributed.fed.global_context import get_global_context
+
+    context = get_global_context(assert_none=False)
+    error = None if context is None else context.get_last_exception()
+    return None if error is None else " ".join(f"{type(error).__name__} {error}".split())[:300]
+
+
+def _arrived(value: Any) -> bool:
+    """Whether a message of another party has been received; SecretFlow has no call that tells without waiting."""
+    future = getattr(getattr(value.data, "_object", None), "future", None)
+    return value.data.has_object() and (future is None or future.done())
+
+
+def _thin(kind: type, calls: Sequence[str]) -> type:
+    """A class of just these calls: SecretFlow wraps every function of an actor, and looks for Ray in each call."""
+
+    def init(self, *arguments):
+        self.inner = kind(*arguments)
+
+    def delegate(name):
+        def call(self, *arguments):
+            result = getattr(self.inner, name)(*arguments)
+            return result[0] if isinstance(result, tuple) and len(result) == 1 else result
+
+        return call
+
+    return type(
+        kind.__name__, (), {"__init__": init, "__module__": __name__} | {name: delegate(name) for name in calls}
+    )

@@ -1,0 +1,163 @@
+"""This process as one party of a production cluster: SecretFlow started with deadlines, and ended whatever happens.
+
+SecretFlow by itself waits for a lost party for ever, or ends the process from a thread of its own. Within
+`production` both become an error of this package in the main thread, and the process ends with it.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from parties.answers import say
+from parties.errors import ModelError, PartyError
+from parties.placement.devices import CONNECTION, Devices, secretflow, transport_error
+
+log = logging.getLogger(__name__)
+
+TRANSPORTS = ("brpc_link", "grpc")
+NEVER = 7 * 24 * 3600 * 1000  # milliseconds: our deadlines are the ones that end a wait
+
+
+@contextlib.contextmanager
+def production(
+    cluster: Mapping[str, Mapping[str, str]],
+    party: str,
+    *,
+    transport: str = "brpc_link",
+    deadline: float = 60.0,
+    log_level: str = "warning",
+) -> Iterator[dict[str, Any]]:
+    """`with production({"alice": {"address": "10.0.0.1:9000"}, "bob": ...}, "alice") as devices: ...`.
+
+    Leaving the block waits until every party has left it. An exception that leaves the block, or a party that does not
+    come, is logged and ends the process with exit code 1: threads of SecretFlow that wait for a lost party cannot be
+    ended in another way. What one party refuses is an error at all; each ends once its part of that has been sent.
+
+    Args:
+        cluster: party -> `address` as the others reach it, and `listen_addr` where that differs.
+        party: of this process.
+        transport: "brpc_link" or "grpc", the same for all.
+        deadline: seconds in which every party must be there.
+        log_level: of SecretFlow's log.
+
+    Yields:
+        party -> its device (`sf.PYU`), for `pyu` and `VerticalData.from_files`.
+
+    Raises:
+        ModelError: SecretFlow is not installed, or an argument that cannot be used.
+        PartyError: within the block, a party that goes or refuses.
+    """
+    _check(cluster, party, transport, deadline)
+    sf = secretflow()
+    try:
+        _start(sf, cluster, party, transport, deadline, log_level)
+        devices = Devices({name: sf.PYU(name) for name in cluster}, deadline)
+        signal.signal(signal.SIGINT, partial(_interrupted, devices))
+        _meet(devices)
+        yield devices.pyus
+        _meet(devices)  # the last message of each has arrived, and nobody waits for more
+        sf.shutdown(barrier_on_shutdown=False)
+    except BaseException as error:
+        log.critical("%s: %s", party, error, exc_info=not isinstance(error, PartyError))
+        if isinstance(error, PartyError) and error.field != CONNECTION:
+            _flush(sf, deadline)
+        _exit()
+
+
+def _check(cluster: Mapping, party: str, transport: str, deadline: float) -> None:
+    if not isinstance(cluster, Mapping) or party not in cluster:
+        parties = list(cluster) if isinstance(cluster, Mapping) else type(cluster).__name__
+        raise ModelError(field="party", seen=repr(party), wanted=f"one of the cluster's {parties}")
+    for name, place in cluster.items():
+        for field, address in place.items() if isinstance(place, Mapping) else [("address", None)]:
+            host, _, port = str(address).rpartition(":")
+            if field not in ("address", "listen_addr") or not host or not port.isdigit() or not 0 < int(port) < 65536:
+                wanted = "address (and listen_addr) as 'host:port'"
+                raise ModelError(party=name, field=f"cluster {field}", seen=repr(address), wanted=wanted)
+        if "address" not in place:
+            raise ModelError(party=name, field="cluster", seen=str(place), wanted="an address")
+    if transport not in TRANSPORTS:
+        raise ModelError(field="transport", seen=repr(transport), wanted=f"one of {TRANSPORTS}")
+    if not isinstance(deadline, int | float) or isinstance(deadline, bool) or deadline <= 0:
+        raise ModelError(field="deadline", seen=repr(deadline), wanted="a positive number of seconds")
+
+
+def _start(sf: Any, cluster: Mapping, party: str, transport: str, deadline: float, log_level: str) -> None:
+    """Start SecretFlow; the process ends if a party does not come, as starting can wait where no exception reaches."""
+
+    def give_up():
+        log.critical("%s: %s", party, absent())
+        _exit()
+
+    def absent() -> PartyError:
+        others = [name for name in cluster if name != party]
+        missing = _unreachable(cluster, party) or (others[0] if len(others) == 1 else None)
+        wanted = f"a cluster whose parties all start within {deadline:g} s"
+        return PartyError(party=missing, field=CONNECTION, seen="no party that answers at its address", wanted=wanted)
+
+    tries = int(deadline) + 1  # each takes seconds
+    options = {"connect_retry_times": tries, "connect_retry_interval_ms": 200, "recv_timeout_ms": NEVER}
+    watch = threading.Timer(deadline, give_up)
+    watch.daemon = True
+    watch.start()
+    try:
+        sf.init(
+            cluster_config={"parties": {name: dict(place) for name, place in cluster.items()}, "self_party": party},
+            ray_mode=False,
+            cross_silo_comm_backend=transport,
+            cross_silo_comm_options=options if transport == "brpc_link" else {},
+            logging_level=log_level,
+        )
+        while _unreachable(cluster, party) is not None:  # gRPC starts without looking for the others
+            time.sleep(0.2)
+    except Exception as error:  # SecretFlow's own, of several unrelated kinds
+        raise absent() from error
+    finally:
+        watch.cancel()
+
+
+def _flush(sf: Any, deadline: float) -> None:
+    """Send what others still wait for, such as the refusal that ended this party's run."""
+    watch = threading.Timer(deadline, os._exit, (1,))
+    watch.daemon = True
+    watch.start()
+    sf.shutdown(barrier_on_shutdown=False)
+
+
+def _unreachable(cluster: Mapping, party: str) -> str | None:
+    """The first other party at whose address nothing listens."""
+    for name, place in cluster.items():
+        host, _, port = place["address"].rpartition(":")
+        if name != party:
+            try:
+                socket.create_connection((host, int(port)), timeout=1).close()
+            except OSError:
+                return name
+    return None
+
+
+def _meet(devices: Devices) -> None:
+    """Every party has come this far."""
+    devices.ask({name: pyu(say)() for name, pyu in devices.pyus.items()})
+
+
+def _interrupted(devices: Devices, signal_number: int, frame: Any) -> None:
+    """Ctrl-C; or SecretFlow's own signal to its process that a message could not be sent."""
+    if (error := transport_error()) is not None:
+        raise devices.gone(error)
+    raise KeyboardInterrupt
+
+
+def _exit() -> None:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(1)

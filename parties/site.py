@@ -1,0 +1,255 @@
+"""A party on its own device: its rows, its part of the model and its folder, behind calls that take and return bytes.
+
+Every public call ends in bytes of `answers` or an encoded message, never in an exception: a refusal travels with the
+messages, each party that gets it refuses in turn, and so the run ends for all in the same epoch, with the name of the
+party where it began. A refusing party's state is untouched. The party's own log has the whole error.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from parties import members
+from parties.answers import hear, is_refusal, refuse, say
+from parties.arrays import empty_columns, fit_parties, party_data, prediction_table
+from parties.assembly import Blueprint, activation_struct, check_fuse, describe, public_description, read_columns
+from parties.channel import Counted
+from parties.data import Selection, VerticalData, select
+from parties.errors import ModelError, PartyError
+from parties.messages import Message, decode, dtype_name, encode
+from parties.party import FeatureParty, LabelParty, PartyData, Pass
+from parties.pulse import Pulse
+from parties.saving import Saved, read_party, restore, write_party
+
+log = logging.getLogger(__name__)
+
+
+class Held(NamedTuple):
+    """The public facts of a data set that the parties are to hold: what for, and which of its rows."""
+
+    name: str  # as in `parties.placement.Placement`
+    labels: tuple[str, ...]
+    row_weight: str | None
+    selection: tuple[Selection, ...]
+
+
+class _Proposal(NamedTuple):
+    """What a party would hold, until every party has agreed."""
+
+    columns: tuple  # fitted specifications
+    like: Any  # typed columns of that structure
+    parts: dict[str, PartyData] = {}
+    ids: dict[str, np.ndarray] = {}
+    member: FeatureParty | LabelParty | None = None
+    saved: Saved | None = None  # to restore the member from
+    optimizer: bool = True
+
+
+class Site:
+    """One party's side of a model.
+
+    Attributes:
+        member: its party object, once settled.
+        channel: counts what passes it; at the label party that is every message.
+    """
+
+    def __init__(self, party: str, model: Blueprint, pulse: Pulse | None = None):
+        self.name, self.model = party, model
+        self.member: FeatureParty | LabelParty | None = None
+        self.channel = Counted()
+        self._pulse = pulse or Pulse()
+        self._plan = model.plan()
+        self._columns: tuple = ()
+        self._ids: dict[str, np.ndarray] = {}
+        self._proposal: _Proposal | None = None
+        self._failure: PartyError | None = None
+        self._others = [p for p in model.parties if p != model.label_party]
+
+    # A model's data and parameters: proposed by `hold` or `adopt`, and `draw`; taken by `settle` once all have agreed.
+
+    def hold(self, sets: Sequence[Held], *frames: pd.DataFrame) -> bytes:
+        """Make arrays of the party's own frames, by columns fitted on the first of them the first time.
+
+        The answer: `struct`, shape and dtype of one row's activation; None for a party without columns.
+        """
+        self._failure = None
+        return self._guarded(self._hold, sets, *frames)
+
+    def adopt(self, path: str, optimizer: bool) -> bytes:
+        """Read the party's own folder back. The answer is that of `hold`."""
+        self._failure = None
+        return self._guarded(self._adopt, path, optimizer)
+
+    def draw(self, structs: Mapping[str, Sequence]) -> bytes:
+        """The first time: parameters, at the label party for activations of these shapes and dtypes."""
+        return self._guarded(self._draw, structs)
+
+    def settle(self) -> None:
+        """Take what was proposed."""
+        self._guarded(self._settle)
+
+    def _settle(self) -> None:
+        proposal, self._proposal = self._proposal, None
+        if proposal is not None and proposal.member is not None:
+            self._columns, self.member = proposal.columns, proposal.member
+            self._ids |= proposal.ids
+            for name, part in proposal.parts.items():
+                members.hold(proposal.member, name, part)
+
+    def save(self, path: str, epoch: int) -> bytes:
+        """Write the party's own folder: what it holds, also after a pass that was refused."""
+        self._failure = None
+        return self._guarded(self._save, path, epoch)
+
+    # A pass: as a party object, but for bytes.
+
+    def begin(self, facts: Pass) -> None:
+        """As `FeatureParty.begin` and `LabelParty.begin`."""
+        self._failure = None
+        self._guarded(lambda: self._settled().begin(facts))
+
+    def turn(self, cotangent: bytes | None) -> bytes:
+        """As `FeatureParty.turn`; b"" for no activation."""
+        return self._guarded(self._turn, cotangent)
+
+    def step(self, *activations: bytes) -> tuple[bytes, ...]:
+        """As `LabelParty.step`, of the other parties in their order; b"" for no cotangent."""
+        replies = self._guarded(self._step, *activations)
+        return (replies,) * len(self._others) if isinstance(replies, bytes) else replies
+
+    def statistics(self, *last: bytes) -> bytes:
+        """After a pass its scores, and the bytes of a round; `last`: what each party's last turn returned."""
+        return self._guarded(self._statistics, *last)
+
+    def predictions(self, name: str) -> tuple[pd.DataFrame | None, Any, bytes]:
+        """After a pass over the data set `name`: the table, what the fuse network's `inspect` sees, and the answer."""
+        made = self._guarded(self._predictions, name)
+        return (None, None, made) if isinstance(made, bytes) else (*made, say())
+
+    def _guarded(self, method: Callable, *arguments: Any) -> Any:
+        """What `method` returns, or the refusal that it, an argument or an earlier call of the pass was."""
+        with self._pulse.call():
+            if self._failure is None:
+                try:
+                    for argument in arguments:
+                        if is_refusal(argument):
+                            hear(argument, self.name)
+                    return method(*arguments)
+                except PartyError as error:
+                    self._failure = error
+                    log.error("%s: %s", self.name, error)
+                except Exception as error:  # whatever it is: others wait for this party, and would for ever
+                    log.exception("%s: a call failed", self.name)
+                    wanted = "none; the party's own log has it"
+                    seen = f"an unexpected {type(error).__name__}"
+                    self._failure = PartyError(party=self.name, field="call", seen=seen, wanted=wanted)
+            return refuse(self._failure)
+
+    def _hold(self, sets: Sequence[Held], *frames: pd.DataFrame) -> bytes:
+        columns, own = self._columns, {p: spec for p, spec in self.model.parties.items() if p == self.name}
+        parts, ids = {}, {}
+        for held, frame in zip(sets, frames, strict=True):
+            view = VerticalData({self.name: frame}, self.model.label_party, held.labels, held.row_weight)
+            view = select(view, held.selection)
+            if own and not columns:
+                columns = fit_parties(view, own)[self.name]
+            training, labels = held.name == "train", held.name != "predict"
+            specs = dict.fromkeys(own, columns)
+            parts[held.name] = party_data(view, specs, self.model.tasks, training=training, labels=labels)[self.name]
+            ids[held.name] = view.ids
+        like = next(iter(parts.values())).columns
+        self._proposal = _Proposal(columns, like, parts, ids, self.member)
+        return self._proposed()
+
+    def _adopt(self, path: str, optimizer: bool) -> bytes:
+        saved = read_party(Path(path) / self.name, self.name)
+        columns = read_columns(saved)
+        self._proposal = _Proposal(columns, empty_columns(columns), saved=saved, optimizer=optimizer)
+        return self._proposed()
+
+    def _proposed(self) -> bytes:
+        assert self._proposal is not None
+        if self.name not in self.model.parties:
+            return say(struct=None)
+        struct = activation_struct(self._plan, self.name, self._proposal.like)
+        return say(struct=[list(struct.shape), dtype_name(struct.dtype)])
+
+    def _draw(self, structs: Mapping[str, Sequence]) -> bytes:
+        proposal, model, plan = self._proposal, self.model, self._plan
+        if proposal is None:
+            raise ModelError(party=self.name, field="draw", seen="nothing proposed", wanted="hold or adopt first")
+        if self.name == model.label_party:
+            shapes = {p: jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype)) for p, (shape, dtype) in structs.items()}
+            check_fuse(plan, shapes, model.tasks)
+            member: Any = members.make_label(plan, proposal.like, shapes, model.seed)
+        else:
+            member = members.make_feature(plan, self.name, proposal.like, model.seed)
+        if proposal.saved is not None:
+            drawn = members.states_of(member).items()
+            read = {
+                kind: restore(state, proposal.saved.states[kind], self.name, optimizer=proposal.optimizer)
+                for kind, state in drawn
+            }
+            members.restore_states(member, read)
+        self._proposal = proposal._replace(member=member)
+        return say()
+
+    def _save(self, path: str, epoch: int) -> bytes:
+        described = describe(self.model, self.name, self._columns, epoch)
+        states = members.states_of(self._settled())
+        write_party(Path(path) / self.name, self.name, self.model.role(self.name), described, states)
+        return say()
+
+    def _turn(self, cotangent: bytes | None) -> bytes:
+        member = self._settled()
+        assert isinstance(member, FeatureParty)
+        activation = member.turn(None if cotangent is None else self._received(cotangent))
+        return b"" if activation is None else self._sent(activation)
+
+    def _step(self, *activations: bytes) -> tuple[bytes, ...]:
+        member = self._settled()
+        assert isinstance(member, LabelParty)
+        received = {party: self._received(data) for party, data in zip(self._others, activations, strict=True)}
+        cotangents = member.step(received)
+        return tuple(self._sent(cotangents[party]) if party in cotangents else b"" for party in self._others)
+
+    def _statistics(self, *_: bytes) -> bytes:
+        member = self._settled()
+        assert isinstance(member, LabelParty)
+        return say(scores=member.statistics(), bytes=self.channel.bytes_per_round())
+
+    def _predictions(self, name: str) -> tuple[pd.DataFrame, Any]:
+        member = self._settled()
+        assert isinstance(member, LabelParty)
+        logits, seen = member.predictions()
+        return prediction_table(self.model.tasks, logits, self._ids[name]), seen
+
+    def _received(self, data: bytes) -> Message:
+        return self.channel.deliver(decode(data, self.name))
+
+    def _sent(self, message: Message) -> bytes:
+        return encode(self.channel.deliver(message))
+
+    def _settled(self) -> FeatureParty | LabelParty:
+        if self.member is None:
+            raise ModelError(party=self.name, field="model", seen="one that was never fitted", wanted="fit first")
+        return self.member
+
+
+def read_card(path: str, party: str) -> bytes:
+    """What may be known of a party's saved folder: role and description, of its columns what was not learned.
+
+    Never an exception, as `Site`.
+    """
+    try:
+        saved = read_party(Path(path) / party, party)
+        return say(role=saved.role, description=public_description(saved.description))
+    except PartyError as error:
+        log.error("%s: %s", party, error)
+        return refuse(error)

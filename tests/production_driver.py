@@ -1,0 +1,34 @@
+"""One party of a production run, for tests: trains epoch by epoch, says so, saves. Its argument is a JSON object."""
+
+import json
+import sys
+
+import jax
+
+from experiments import census
+from parties import SplitModel, VerticalData, production, pyu
+
+
+def main(settings: dict) -> None:
+    jax.config.update("jax_threefry_partitionable", True)  # as tests/conftest.py
+    party, deadline = settings["party"], settings["deadline"]
+    with production(settings["cluster"], party, transport=settings["transport"], deadline=deadline) as devices:
+        paths = {devices[p]: settings["files"][p] for p in devices}
+        labels = settings.get("labels", list(census.LABELS))
+        names = {"on": "id", "sep": "|", "label_party": "alice", "labels": labels}
+        data = VerticalData.from_files(paths, deadline=deadline, **names)
+        model = SplitModel(**census.arguments(), placement=pyu(devices, deadline), seed=0)
+        for epoch in range(settings["epochs"]):
+            history = model.fit(data, batch_size=128, progress=False)
+            print(f"epoch {epoch}", json.dumps({n: v for n, v in history.items() if n != "seconds"}), flush=True)
+        scores = model.evaluate(data)
+        table = model.predict(data)
+        model.save(settings["save"])
+        import secretflow as sf
+
+        rows = len(sf.reveal(table)) if settings.get("reveal") else None
+        print("done", json.dumps({"scores": scores, "rows": rows, "bytes": model.bytes_per_round()}), flush=True)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

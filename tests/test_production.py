@@ -1,0 +1,167 @@
+"""Production: a process a party on loopback, over both of SecretFlow's transports. Collected where it is installed."""
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import census, sampler
+from experiments.party_files import FILES, write_parties
+from parties import SplitModel, VerticalData
+from parties.placement.production import TRANSPORTS
+from parties.saving import read_model
+
+ROWS = 1500
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    rows = sampler.sample(ROWS, seed=0)
+    write_parties(folder, rows, rows.head(50))
+    return {party: str(folder / name) for party, name in FILES["train"].items()}
+
+
+def ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as taken:
+        sockets = [taken.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [s.getsockname()[1] for s in sockets]
+
+
+class Run:
+    """Both parties' processes, or one of them; all are killed at the end."""
+
+    def __init__(self, tmp_path, files, transport="brpc_link", only=("alice", "bob"), clusters=None, **changed):
+        places = {p: {"address": f"127.0.0.1:{port}"} for p, port in zip(("alice", "bob"), ports(2), strict=True)}
+        self.processes, self.save = {}, tmp_path / "saved"
+        for party in only:
+            settings = {"party": party, "cluster": places, "files": files, "transport": transport, "deadline": 60}
+            settings |= {"epochs": 1, "save": str(self.save)} | changed
+            settings["cluster"] = clusters(party, places) if clusters else places
+            command = [sys.executable, "-m", "tests.production_driver", json.dumps(settings)]
+            log = (tmp_path / f"{party}.log").open("w+")
+            self.processes[party] = subprocess.Popen(command, stdout=log, stderr=log)
+            self.processes[party].log = log
+
+    def said(self, party) -> str:
+        log = self.processes[party].log
+        log.flush()
+        log.seek(0)
+        return log.read()
+
+    def wait(self, party, seconds=120.0) -> int:
+        return self.processes[party].wait(seconds)
+
+    def until(self, party, words, seconds=120.0):
+        end = time.monotonic() + seconds
+        while words not in self.said(party):
+            assert self.processes[party].poll() is None and time.monotonic() < end, self.said(party)
+            time.sleep(0.02)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+            process.log.close()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_two_processes_train_what_local_trains(tmp_path, files, transport):
+    with Run(tmp_path, files, transport, reveal=True) as run:
+        assert [run.wait(party) for party in ("alice", "bob")] == [0, 0], run.said("alice") + run.said("bob")
+        done = {p: json.loads(run.said(p).split("done ")[1].splitlines()[0]) for p in run.processes}
+    assert done["alice"] == done["bob"], "scores and bytes are public; the table was revealed"
+    assert done["alice"]["rows"] == ROWS
+    assert done["alice"]["bytes"] == {"bob->alice": 10_404, "alice->bob": 10_404}
+    data = VerticalData.from_files(files, on="id", sep="|", label_party="alice", labels=list(census.LABELS))
+    local = SplitModel(**census.arguments(), placement="local", seed=0)
+    local.fit(data, batch_size=128, progress=False)
+    wanted = local.evaluate(data)
+    assert done["alice"]["scores"] == pytest.approx(wanted, abs=1e-6)
+    local.save(tmp_path / "local")
+    ours, theirs = read_model(run.save), read_model(tmp_path / "local")
+    for party in ours:
+        assert ours[party].description == theirs[party].description
+        close(ours[party].states, theirs[party].states)
+
+
+def close(ours, theirs):
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            close(ours[name], theirs[name])
+    else:
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_bob_is_killed_in_mid_epoch(tmp_path, files, transport):
+    with Run(tmp_path, files, transport, epochs=10_000, deadline=8) as run:
+        run.until("alice", "epoch 2")
+        run.processes["bob"].send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        assert run.wait("alice", 60) == 1
+        assert time.monotonic() - began < 8 + 10
+        assert "party 'bob': connection: saw" in run.said("alice"), run.said("alice")
+    assert not run.save.exists()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_bob_never_comes(tmp_path, files, transport):
+    with Run(tmp_path, files, transport, only=("alice",), deadline=5) as run:
+        began = time.monotonic()
+        assert run.wait("alice", 60) == 1
+        assert time.monotonic() - began < 5 + 25  # of which most is importing
+        assert "party 'bob': connection: saw" in run.said("alice"), run.said("alice")
+
+
+def test_a_wrong_address(tmp_path, files):
+    """alice looks for bob where nobody listens."""
+    (nowhere,) = ports(1)
+
+    def clusters(party, places):
+        return places | {"bob": {"address": f"127.0.0.1:{nowhere}"}} if party == "alice" else places
+
+    with Run(tmp_path, files, clusters=clusters, deadline=6) as run:
+        assert run.wait("alice", 60) == 1 and run.wait("bob", 60) == 1
+        assert "party 'bob': connection: saw" in run.said("alice"), run.said("alice")
+        assert "party 'alice': connection: saw" in run.said("bob"), run.said("bob")
+
+
+def broken(files, tmp_path, party, change):
+    lines = Path(files[party]).read_text().splitlines()
+    (tmp_path / f"{party}.csv").write_text("\n".join(change(lines)) + "\n")
+    return files | {party: str(tmp_path / f"{party}.csv")}
+
+
+WRONG = {
+    "rows": (lambda f, t: broken(f, t, "bob", lambda lines: lines[:-1]), {}, "party 'bob': rows: saw 1499 rows"),
+    "no file": (lambda f, t: f | {"bob": str(t / "none.csv")}, {}, "party 'bob': file"),
+    "no labels": (lambda f, t: f, {"labels": ["absent"]}, "party 'alice': column 'absent'"),
+    "no number": (
+        lambda f, t: broken(f, t, "bob", lambda lines: [lines[0], lines[1].replace("|", "|x", 1), *lines[2:]]),
+        {},
+        "party 'bob': column 'age'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_one_party_refuses_ends_both(tmp_path, files, name):
+    make, changed, said = WRONG[name]
+    with Run(tmp_path, make(files, tmp_path), **changed) as run:
+        assert [run.wait(party, 60) for party in ("alice", "bob")] == [1, 1]
+        for party in ("alice", "bob"):
+            assert said in run.said(party), run.said(party)
+    assert not run.save.exists()

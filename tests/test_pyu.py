@@ -1,0 +1,346 @@
+"""Placement `pyu`, in one process: SecretFlow's debug mode where it is installed, else stand-ins for its devices."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+
+from mmoe_jax import Bucketed, Categorical, MMoEBase, MMoEFuse, Task
+from parties import DataError, MessageError, ModelError, Party, PartyError, SaveError, SplitModel, VerticalData
+from parties import site as site_module
+from parties.answers import MAX_BYTES, hear, refuse, say
+from parties.placement.pyu import CALLS, pyu
+from tests import devices
+
+pytestmark = [pytest.mark.xdist_group("test_pyu")]
+if devices.INSTALLED:
+    pytestmark.append(pytest.mark.filterwarnings("default"))  # SecretFlow's own
+N, NAMES = 50, ("carol", "alice", "bob")  # an order that is not the alphabet's
+RNG = np.random.default_rng(0)
+FRAMES = {
+    "alice": pd.DataFrame({"job": RNG.choice(list("abc"), N), "y": RNG.integers(0, 2, N), "z": RNG.normal(size=N)}),
+    "bob": pd.DataFrame({"age": RNG.integers(18, 60, N), "sex": RNG.choice(["f", "m"], N)}),
+    "carol": pd.DataFrame({"town": RNG.choice(["x", "y"], N)}),
+}
+DATA = {"on": "id", "label_party": "alice", "labels": ["y", "z"]}
+
+
+def model(placement, names=NAMES, **arguments) -> SplitModel:
+    columns = {"alice": [Categorical("job")], "bob": [Bucketed("age", width=10), Categorical("sex")]}
+    columns["carol"] = [Categorical("town")]
+    parties = {p: Party(columns[p], MMoEBase((3,), embedding_dim=2), optax.adam(0.01)) for p in names}
+    defaults = {
+        "label_party": "alice",
+        "fuse": MMoEFuse(num_experts=2, expert_units_size=(4,), tower_units_size=(3,)),
+        "fuse_optimizer": optax.adam(0.01),
+        "tasks": [Task.binary("y"), Task.regression("z")],
+        "seed": 3,
+    }
+    return SplitModel(parties, placement=placement, **(defaults | arguments))
+
+
+@pytest.fixture
+def pyus(monkeypatch):
+    return devices.start(NAMES, monkeypatch)
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name, frame in FRAMES.items():
+        frame.assign(id=range(N)).to_csv(tmp_path / f"{name}.csv", index=False)
+    return tmp_path
+
+
+def read(pyus, files, **changed):
+    return VerticalData.from_files({pyus[p]: files / f"{p}.csv" for p in pyus}, **(DATA | changed))
+
+
+def local_data(files, names=NAMES):
+    return VerticalData.from_files({p: files / f"{p}.csv" for p in names}, **DATA)
+
+
+def without_seconds(history):
+    return {name: values for name, values in history.items() if name != "seconds"}
+
+
+def test_it_is_placement_local_to_the_bit(pyus, files, tmp_path):
+    """Histories, scores, predictions and saved parameters, with a validation part and a second fit."""
+    ours, theirs = model(pyu(pyus)), model("local")
+    data, same = read(pyus, files), local_data(files)
+    (train, valid), (same_train, same_valid) = data.split(0.8, seed=1), same.split(0.8, seed=1)
+    assert (len(train), len(valid)) == (len(same_train), len(same_valid))
+    for epochs in (2, 1):
+        history = ours.fit(train, validation=valid, epochs=epochs, batch_size=16, progress=False)
+        wanted = theirs.fit(same_train, validation=same_valid, epochs=epochs, batch_size=16, progress=False)
+        assert without_seconds(history) == without_seconds(wanted)
+    assert ours.evaluate(data) == theirs.evaluate(same)
+    assert ours.bytes_per_round() == theirs.bytes_per_round()
+    assert set(ours.bytes_per_round()) == {"carol->alice", "bob->alice", "alice->carol", "alice->bob"}
+    pd.testing.assert_frame_equal(devices.reveal(ours.predict(valid)), theirs.predict(same_valid))
+    np.testing.assert_array_equal(devices.reveal(ours.gates(valid)), theirs.gates(same_valid))
+    ours.save(tmp_path / "ours")
+    theirs.save(tmp_path / "theirs")
+    for party in NAMES:
+        for file in ("party.json", "state.msgpack"):
+            assert (tmp_path / "ours" / party / file).read_bytes() == (tmp_path / "theirs" / party / file).read_bytes()
+
+
+def test_a_saved_model_is_read_back_by_each_party(pyus, files, tmp_path):
+    first, data = model(pyu(pyus)), read(pyus, files)
+    first.fit(data, batch_size=16, progress=False)
+    first.save(tmp_path / "saved")
+    optimizers = {"optimizers": dict.fromkeys(NAMES, optax.adam(0.01)), "fuse_optimizer": optax.adam(0.01)}
+    loaded = SplitModel.load(tmp_path / "saved", placement=pyu(pyus), **optimizers)
+    assert loaded.evaluate(data, batch_size=16) == first.evaluate(data)
+    assert [spec.fitted for spec in loaded.parties["bob"].columns] == [False, False], "what bob learned stays with him"
+    more = [m.fit(data, batch_size=16, progress=False) for m in (loaded, first)]
+    assert without_seconds(more[0]) == without_seconds(more[1])
+    tampered = tmp_path / "saved" / "bob" / "state.msgpack"
+    tampered.write_bytes(tampered.read_bytes()[:-1])
+    with pytest.raises(SaveError) as caught:
+        SplitModel.load(tmp_path / "saved", placement=pyu(pyus))
+    assert (caught.value.party, caught.value.field) == ("bob", "checksum")
+
+
+def test_one_call_and_two_messages_a_round(pyus, files, monkeypatch):
+    """Of each party that is not the label party: its turns are its rounds, and one more for the last backward."""
+    placement = pyu(pyus)
+    counted, sent, data = model(placement), [], read(pyus, files)
+    calls, call, deliver = [], placement._call, placement.deliver
+    monkeypatch.setattr(placement, "_call", lambda p, n, *a, **k: calls.append((p, n)) or call(p, n, *a, **k))
+    monkeypatch.setattr(placement, "deliver", lambda s: sent.append((s.sender, s.receiver)) or deliver(s))
+    counted.fit(data, epochs=1, batch_size=16, progress=False)
+    rounds = 4
+    for party in ("bob", "carol"):
+        in_pass = calls[calls.index((party, "begin")) :]
+        assert [n for p, n in in_pass if p == party] == ["begin"] + ["turn"] * (rounds + 1)
+        assert sent.count((party, "alice")) == sent.count(("alice", party)) == rounds
+    assert len(sent) == 4 * rounds
+    assert [n for p, n in calls if p == "alice"].count("step") == rounds
+
+
+@pytest.mark.parametrize("column, party", [("job", "alice"), ("age", "bob")])
+def test_a_column_that_cannot_be_fitted_names_its_party_and_changes_nothing(pyus, files, column, party):
+    good, bad = read(pyus, files), FRAMES[party].assign(id=range(N))
+    bad[column] = None  # no value in any row
+    bad.to_csv(files / f"{party}.csv", index=False)
+    made = model(pyu(pyus))
+    with pytest.raises(DataError) as caught:
+        made.fit(read(pyus, files), progress=False, batch_size=16)
+    assert caught.value.party == party and column in caught.value.field
+    assert "log" in caught.value.seen, "what was seen is the party's own"
+    with pytest.raises(ModelError):
+        made.evaluate(good)
+    made.fit(good, progress=False, batch_size=16)
+
+
+def test_labels_that_cannot_be_read_are_refused_before_anything_changes(pyus, files):
+    made, good = model(pyu(pyus)), read(pyus, files)
+    made.fit(good, progress=False, batch_size=16)
+    before = made.evaluate(good)
+    FRAMES["alice"].assign(id=range(N), y=7).to_csv(files / "alice.csv", index=False)
+    for call in (made.fit, made.evaluate):
+        with pytest.raises(DataError) as caught:
+            call(read(pyus, files), batch_size=16)
+        assert (caught.value.party, caught.value.field) == ("alice", "column 'y'")
+    assert made.evaluate(good) == before
+
+
+FILES = {
+    "rows": (lambda f: f.iloc[1:], "bob", "rows", "49 rows", "50 rows, as at 'alice'"),
+    "other ids": (lambda f: f.assign(id=range(1, N + 1)), "bob", "ids", "other ids", "the same ids"),
+    "other order": (lambda f: f.iloc[::-1], "bob", "ids", "another order", "sort every party's rows by id"),
+    "an id twice": (lambda f: f.assign(id=1), "bob", "column 'id'", "log", "distinct ids"),
+    "no ids": (lambda f: f.drop(columns="id"), "bob", "column 'id'", "log", "the id column"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_do_not_go_together(pyus, files, name):
+    change, party, field, seen, wanted = FILES[name]
+    change(FRAMES["bob"].assign(id=range(N))).to_csv(files / "bob.csv", index=False)
+    with pytest.raises(DataError) as caught:
+        read(pyus, files)
+    assert (caught.value.party, caught.value.field) == (party, field)
+    assert seen in caught.value.seen and wanted in caught.value.wanted
+
+
+def test_a_file_that_is_missing_and_a_label_file_without_labels(pyus, files):
+    with pytest.raises(DataError) as caught:
+        read(pyus, files, labels=["y", "absent"])
+    assert (caught.value.party, caught.value.field) == ("alice", "column 'absent'")
+    (files / "carol.csv").unlink()
+    with pytest.raises(DataError) as caught:
+        read(pyus, files)
+    assert caught.value.party == "carol" and "carol.csv" in caught.value.field
+
+
+def test_columns_in_another_order_than_at_the_fit_are_the_same_columns(pyus, files):
+    made, data = model(pyu(pyus)), read(pyus, files)
+    made.fit(data, progress=False, batch_size=16)
+    before = made.evaluate(data)
+    FRAMES["bob"].assign(id=range(N))[["sex", "id", "age"]].to_csv(files / "bob.csv", index=False)
+    assert made.evaluate(read(pyus, files)) == before
+    FRAMES["bob"].assign(id=range(N))[["sex", "id"]].to_csv(files / "bob.csv", index=False)
+    with pytest.raises(DataError) as caught:
+        made.evaluate(read(pyus, files))
+    assert (caught.value.party, caught.value.field) == ("bob", "column 'age'")
+
+
+@pytest.mark.parametrize("party, call, at", [("bob", "turn", 2), ("carol", "turn", 5), ("alice", "step", 3)])
+def test_an_exception_in_a_call_is_the_drivers_in_the_same_epoch(pyus, files, tmp_path, monkeypatch, party, call, at):
+    """Its party's state is that before the call; all parties are at most a round apart; it can be saved and goes on."""
+    sites, init = [], site_module.Site.__init__
+    monkeypatch.setattr(site_module.Site, "__init__", lambda self, *a: sites.append(self) or init(self, *a))
+    made, data = model(pyu(pyus)), read(pyus, files)
+    made.fit(data, progress=False, batch_size=16)
+    start = [members_rounds(site) for site in sites]
+    whole, seen = getattr(site_module.Site, f"_{call}"), []
+
+    def fails(self, *arguments):
+        if self.name == party:
+            seen.append(members_rounds(self))
+            if len(seen) == at:
+                raise ZeroDivisionError("secret")
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(site_module.Site, f"_{call}", fails)
+    with pytest.raises(PartyError) as caught:
+        made.fit(data, progress=False, batch_size=16)
+    assert caught.value.party == party and "ZeroDivisionError" in caught.value.seen
+    assert "secret" not in str(caught.value)
+    assert len(seen) == at, "nothing was tried after it"
+    trained = {site.name: members_rounds(site) - begun for site, begun in zip(sites, start, strict=True)}
+    assert seen[-1] - start[0] == trained[party], "the refusing party's state is that before the call"
+    assert max(trained.values()) - min(trained.values()) <= 1 and max(trained.values()) >= 1
+    made.save(tmp_path / "after")
+    monkeypatch.setattr(site_module.Site, f"_{call}", whole)
+    made.fit(data, progress=False, batch_size=16)
+
+
+def members_rounds(site):
+    return int(np.asarray(site.member.state.unpack().round))
+
+
+def test_a_message_that_was_changed_is_refused_by_its_receiver(pyus, files, monkeypatch):
+    placement = pyu(pyus)
+    made, data = model(placement), read(pyus, files)
+    made.fit(data, progress=False, batch_size=16)
+    sent = site_module.Site._sent
+
+    def flipped(self, message):
+        encoded = sent(self, message)
+        wrong = self.name == "bob" and message.header.round == 1
+        return encoded[:-1] + bytes([encoded[-1] ^ 1]) if wrong else encoded
+
+    monkeypatch.setattr(site_module.Site, "_sent", flipped)
+    with pytest.raises(MessageError) as caught:
+        made.fit(data, progress=False, batch_size=16)
+    assert (caught.value.party, caught.value.field) == ("alice", "checksum")
+
+
+def test_the_driver_holds_no_rows(pyus, files):
+    """What hangs off the model and the data, references not followed, has no frame and no array of rows."""
+    made, data = model(pyu(pyus)), read(pyus, files)
+    made.fit(data, progress=False, batch_size=16)
+    seen, queue = set(), [made, data]
+    while queue:
+        value = queue.pop()
+        if id(value) in seen or is_reference(value):
+            continue
+        seen.add(id(value))
+        assert not isinstance(value, pd.DataFrame | pd.Series)
+        assert not (isinstance(value, np.ndarray) and value.size >= N)
+        if isinstance(value, dict):
+            queue += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple | set):
+            queue += value
+        elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable(value):
+            queue += vars(value).values()
+    assert len(seen) > 50
+
+
+def is_reference(value) -> bool:
+    if devices.INSTALLED:
+        from secretflow.device import DeviceObject
+
+        return isinstance(value, DeviceObject)
+    return isinstance(value, devices.Ref | devices.Actor)
+
+
+def test_a_vdataframe_is_data_on_devices(pyus, tmp_path):
+    """SecretFlow's own where it is installed, whose columns have distinct names, so that rows are joined by index."""
+    made, shared = model(pyu(pyus)), DATA | {"on": None}
+    if devices.INSTALLED:
+        from secretflow.data.vertical import read_csv
+
+        for party in NAMES:
+            FRAMES[party].to_csv(tmp_path / f"{party}.csv", index=False)
+        frame = read_csv({pyus[p]: str(tmp_path / f"{p}.csv") for p in NAMES})
+    else:
+        parts = {pyus[p]: SimpleNamespace(data=pyus[p](lambda p=p: FRAMES[p])()) for p in NAMES}
+        frame = SimpleNamespace(partitions=parts)
+    history = made.fit(VerticalData.from_frames(frame, **shared), progress=False, batch_size=16)
+    wanted = model("local").fit(VerticalData.from_frames(FRAMES, **shared), progress=False, batch_size=16)
+    assert without_seconds(history) == without_seconds(wanted)
+
+
+def test_placements_and_data_that_do_not_go_together(pyus, files):
+    data = read(pyus, files)
+    with pytest.raises(DataError, match="VerticalData"):
+        model("local").fit(data)
+    with pytest.raises(DataError, match="data on devices"):
+        model(pyu(pyus)).fit(local_data(files))
+    with pytest.raises(ModelError, match="devices of"):
+        model(pyu({p: pyus[p] for p in ("alice", "bob")}))
+    fewer = {p: pyus[p] for p in ("alice", "bob")}
+    with pytest.raises(DataError, match="the placement's"):
+        model(pyu(fewer), ("alice", "bob")).fit(data)
+    with pytest.raises(ModelError, match="the PYU of 'bob'"):
+        pyu({"bob": pyus["alice"]})
+    for deadline in (0, -1, float("inf"), "60"):
+        with pytest.raises(ModelError, match="positive number of seconds"):
+            pyu(pyus, deadline)
+    placement = pyu(pyus)
+    model(placement)
+    with pytest.raises(ModelError, match="one that holds a model"):
+        model(placement)
+
+
+def test_sites_and_calls_agree():
+    public = {name for name in vars(site_module.Site) if not name.startswith("_")}
+    assert set(CALLS) == public
+
+
+# what crosses besides messages
+
+
+def test_answers_are_said_and_heard():
+    facts = {"rows": 3, "scores": {"auc": float("nan"), "loss": 0.1}, "struct": [[2], "float32"]}
+    heard = hear(say(**facts), "bob")
+    assert json.dumps(heard) == json.dumps(facts)
+    for error in (
+        MessageError(party="bob", field="rows", seen="1", wanted="2"),
+        ModelError(field="fuse", seen="x", wanted="y"),
+        PartyError(party="bob", field="f", seen="s", wanted="w"),
+    ):
+        with pytest.raises(type(error)) as caught:
+            hear(refuse(error), "carol")
+        assert str(caught.value) == str(error)
+    with pytest.raises(DataError) as caught:
+        hear(refuse(DataError(party="bob", field="column 'age'", seen="'secret' in row 7", wanted="numbers")), "bob")
+    assert "secret" not in str(caught.value) and caught.value.wanted == "numbers"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [None, "text", b"", b"MFct", b"MFct[]", b"MErr{}", b"MErr" + b"[" * 100_000, b"XXXX{}", bytes(MAX_BYTES + 1)]
+    + [b'MErr{"kind": "Exception", "field": 1, "seen": "", "wanted": ""}', b"MFct\xff", b'MErr{"kind": [], "seen": 1}'],
+)  # fmt: skip
+def test_an_answer_that_nobody_says_is_refused(data):
+    with pytest.raises(MessageError) as caught:
+        hear(data, "bob")
+    assert (caught.value.party, caught.value.field) == ("bob", "answer")
