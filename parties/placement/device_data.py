@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from typing import Any
 
-from parties.data import Selection, check_labels, first_rows
+from parties.data import Selection, first_rows
 from parties.errors import DataError
+from parties.frames import check_labels
 from parties.placement.devices import Devices
 
 

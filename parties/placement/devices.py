@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from parties.answers import hear, refuse, say
-from parties.data import check_label_columns, id_facts, index_frame, read_file
 from parties.errors import ModelError, PartyError
+from parties.frames import check_label_columns, id_facts, index_frame, read_file
 from parties.pulse import Pulse
 
 CONNECTION = "connection"  # field of the error that a party is gone
