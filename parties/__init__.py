@@ -1,22 +1,27 @@
 """Split training between parties: programs, messages, party objects, placements, and `SplitModel`."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from parties.arrays import as_batch, fit_parties
 from parties.assembly import Party, split_program
 from parties.channel import Counted, Encoded, Plain, Recorded
 from parties.data import VerticalData
 from parties.errors import DataError, MessageError, ModelError, PartyError, SaveError
 from parties.network import Batch, ModelState, Stats
-from parties.placement.device_data import DeviceData
 from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
-from parties.placement.production import production
-from parties.placement.pyu import Pyu, pyu
 from parties.round import SplitProgram
 from parties.row_sparse import sparse
 from parties.rows import row_stream
 from parties.split_model import SplitModel
 from parties.sweeps import sweep
+
+if TYPE_CHECKING:
+    from parties.placement.device_data import DeviceData
+    from parties.placement.production import production
+    from parties.placement.pyu import Pyu, pyu
 
 __all__ = [
     "Batch",
@@ -49,3 +54,12 @@ __all__ = [
     "split_program",
     "sweep",
 ]
+
+# Imported when first asked for, as most programs have no devices.
+_ON_DEVICES = {"DeviceData": "device_data", "Pyu": "pyu", "production": "production", "pyu": "pyu"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_DEVICES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"parties.placement.{_ON_DEVICES[name]}"), name)

@@ -2,7 +2,11 @@
 
 import importlib.util
 import warnings
+from collections import deque
 from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from parties.placement import devices
 from parties.placement.devices import Clerk, Devices
@@ -88,3 +92,31 @@ def reveal(value: Any) -> Any:
 
         return sf.reveal(value)
     return value.data
+
+
+def rows_reachable(roots: list, rows: int) -> tuple[int, list[str]]:
+    """How many objects hang off `roots`, references to devices not followed; and which are frames or hold `rows`."""
+    seen: set[int] = set()
+    found, queue = [], list(roots)
+    while queue:
+        value = queue.pop()
+        if id(value) in seen or _is_reference(value):
+            continue
+        seen.add(id(value))
+        if isinstance(value, pd.DataFrame | pd.Series) or (hasattr(value, "nbytes") and np.size(value) >= rows):
+            found.append(type(value).__name__)
+        elif isinstance(value, dict):
+            queue += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple | set | deque):
+            queue += value
+        elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable(value):
+            queue += vars(value).values()
+    return len(seen), found
+
+
+def _is_reference(value: Any) -> bool:
+    if INSTALLED:
+        from secretflow.device import DeviceObject
+
+        return isinstance(value, DeviceObject)
+    return isinstance(value, Ref | Actor)

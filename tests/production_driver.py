@@ -1,12 +1,15 @@
 """One party of a production run, for tests: trains epoch by epoch, says so, saves. Its argument is a JSON object."""
 
+import gc
 import json
 import sys
 
 import jax
+import pandas as pd
 
 from experiments import census
 from parties import SplitModel, VerticalData, production, pyu
+from tests import devices as devices_module
 
 
 def main(settings: dict) -> None:
@@ -26,8 +29,13 @@ def main(settings: dict) -> None:
         model.save(settings["save"])
         import secretflow as sf
 
-        rows = len(sf.reveal(table)) if settings.get("reveal") else None
-        print("done", json.dumps({"scores": scores, "rows": rows, "bytes": model.bytes_per_round()}), flush=True)
+        others = {spec.name for spec in (census.BOB if party == "alice" else census.ALICE)}
+        frames = [value for value in gc.get_objects() if isinstance(value, pd.DataFrame)]
+        done = {"reachable": devices_module.rows_reachable([model, data], len(data))[1]}
+        done["of others"] = [column for frame in frames for column in frame.columns if column in others]
+        done["rows"] = len(sf.reveal(table)) if settings.get("reveal") else None
+        done |= {"scores": scores, "bytes": model.bytes_per_round()}
+        print("done", json.dumps(done), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import census, sampler
+from experiments import benchmark_secretflow, census, census_secretflow, sampler
 from experiments.party_files import FILES, write_parties
 from parties import SplitModel, VerticalData
 from parties.placement.production import TRANSPORTS
@@ -83,6 +83,7 @@ def test_two_processes_train_what_local_trains(tmp_path, files, transport):
         done = {p: json.loads(run.said(p).split("done ")[1].splitlines()[0]) for p in run.processes}
     assert done["alice"] == done["bob"], "scores and bytes are public; the table was revealed"
     assert done["alice"]["rows"] == ROWS
+    assert done["alice"]["reachable"] == [] == done["alice"]["of others"]  # and the same at bob
     assert done["alice"]["bytes"] == {"bob->alice": 10_404, "alice->bob": 10_404}
     data = VerticalData.from_files(files, on="id", sep="|", label_party="alice", labels=list(census.LABELS))
     local = SplitModel(**census.arguments(), placement="local", seed=0)
@@ -165,3 +166,23 @@ def test_what_one_party_refuses_ends_both(tmp_path, files, name):
         for party in ("alice", "bob"):
             assert said in run.said(party), run.said(party)
     assert not run.save.exists()
+
+
+def test_the_launcher_trains_and_reports(tmp_path, files, capfd):
+    """`experiments.census_secretflow` as the README has it, on few rows."""
+    folder, out = Path(files["alice"]).parent, tmp_path / "out"
+    arguments = ["--mode", "production", "--files", str(folder), "--epochs", "1", "--out", str(out)]
+    with pytest.raises(SystemExit) as ended:
+        census_secretflow.main(arguments)
+    printed = capfd.readouterr().out
+    assert ended.value.code == 0, printed
+    assert "alice | bytes a round: bob->alice 10,404, alice->bob 10,404" in printed
+    assert "bob   | Test AUC" not in printed, "what came of it is the label party's to say"
+    assert json.loads((out / "result.json").read_text())["test"].keys() >= {"loss", "income_50k/auc"}
+
+
+def test_the_benchmark_compares_with_bare_loops(tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        benchmark_secretflow.main(["--repeats", "1", "--rows", "300", "--out", str(tmp_path)])
+    assert ended.value.code == 0
+    assert set(json.loads((tmp_path / "benchmark.json").read_text())["ratios"]) == {"ours/bare", "ours/bare_3"}

@@ -246,29 +246,9 @@ def test_the_driver_holds_no_rows(pyus, files):
     """What hangs off the model and the data, references not followed, has no frame and no array of rows."""
     made, data = model(pyu(pyus)), read(pyus, files)
     made.fit(data, progress=False, batch_size=16)
-    seen, queue = set(), [made, data]
-    while queue:
-        value = queue.pop()
-        if id(value) in seen or is_reference(value):
-            continue
-        seen.add(id(value))
-        assert not isinstance(value, pd.DataFrame | pd.Series)
-        assert not (isinstance(value, np.ndarray) and value.size >= N)
-        if isinstance(value, dict):
-            queue += [*value.keys(), *value.values()]
-        elif isinstance(value, list | tuple | set):
-            queue += value
-        elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable(value):
-            queue += vars(value).values()
-    assert len(seen) > 50
-
-
-def is_reference(value) -> bool:
-    if devices.INSTALLED:
-        from secretflow.device import DeviceObject
-
-        return isinstance(value, DeviceObject)
-    return isinstance(value, devices.Ref | devices.Actor)
+    seen, found = devices.rows_reachable([made, data], N)
+    assert found == [] and seen > 50
+    assert devices.rows_reachable([local_data(files)], N)[1], "the walk finds what there is to find"
 
 
 def test_a_vdataframe_is_data_on_devices(pyus, tmp_path):
