@@ -16,7 +16,7 @@ from parties.saving import Saved, check_parts
 from parties.site import Held, Site, read_card
 
 CALLS = ("hold", "adopt", "draw", "settle", "save", "begin", "turn", "step", "statistics", "predictions")
-WINDOW = 64  # rounds that the driver may be ahead of this process's party
+WINDOW = 1024  # rounds that the driver may be ahead of the party of its process
 
 
 def pyu(devices: Mapping[str, Any], deadline: float = 60.0) -> "Pyu":
