@@ -168,6 +168,15 @@ def test_what_one_party_refuses_ends_both(tmp_path, files, name):
     assert not run.save.exists()
 
 
+@pytest.mark.parametrize("party", ["alice", "bob"])
+def test_an_unforeseen_exception_names_its_own_party(tmp_path, files, party):
+    with Run(tmp_path, files, fault=party) as run:
+        assert [run.wait(p, 60) for p in run.processes] == [1, 1]
+        for p in run.processes:
+            assert f"party {party!r}: connection: saw Fed" in run.said(p), run.said(p)
+            assert "division by zero" in run.said(p)
+
+
 def test_the_launcher_trains_and_reports(tmp_path, files, capfd):
     """`experiments.census_secretflow` as the README has it, on few rows."""
     folder, out = Path(files["alice"]).parent, tmp_path / "out"

@@ -138,6 +138,19 @@ class Devices:
         party = (missing or others)[0] if missing or len(others) == 1 else None
         return PartyError(party=party, field=CONNECTION, seen=seen, wanted="a party that answers in time")
 
+    def broken(self) -> PartyError | None:
+        """The error that SecretFlow's own threads met, if any: it names the party where that was."""
+        from secretflow.distributed.fed.exception import FedLocalError, FedRemoteError
+
+        error = _transport_error()
+        if error is None:
+            return None
+        seen = " ".join(f"{type(error).__name__} {error}".split())[:300]
+        if not isinstance(error, FedLocalError | FedRemoteError):  # a message that could not be sent
+            return self.gone(seen)
+        party = error.party() if isinstance(error, FedRemoteError) else self.own
+        return PartyError(party=party, field=CONNECTION, seen=seen, wanted="none; the party's own log has it")
+
     def _revealed(self, answers: Mapping[str, Any]) -> list[bytes]:
         sf = secretflow()
         if not self.simulated:
@@ -161,17 +174,16 @@ class Devices:
         return self.pulse.heard.pop(question)
 
     def _check_transport(self) -> None:
-        if (error := transport_error()) is not None:
-            raise self.gone(error)
+        if (error := self.broken()) is not None:
+            raise error
 
 
-def transport_error() -> str | None:
-    """What SecretFlow's transport says went wrong in production, in words."""
+def _transport_error() -> Exception | None:
+    """What went wrong in SecretFlow's threads in production."""
     from secretflow.distributed.fed.global_context import get_global_context
 
     context = get_global_context(assert_none=False)
-    error = None if context is None else context.get_last_exception()
-    return None if error is None else " ".join(f"{type(error).__name__} {error}".split())[:300]
+    return None if context is None else context.get_last_exception()
 
 
 def _arrived(value: Any) -> bool:

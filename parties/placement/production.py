@@ -5,6 +5,7 @@ SecretFlow by itself waits for a lost party for ever, or ends the process from a
 """
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ from typing import Any
 
 from parties.answers import say
 from parties.errors import ModelError, PartyError
-from parties.placement.devices import CONNECTION, Devices, secretflow, transport_error
+from parties.placement.devices import CONNECTION, Devices, secretflow
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +63,18 @@ def production(
         devices = Devices({name: sf.PYU(name) for name in cluster}, deadline)
         signal.signal(signal.SIGINT, partial(_interrupted, devices))
         _meet(devices)
+        gc.collect()
+        gc.freeze()  # what was imported is not walked again: a full collection took as long as 80 rounds
         yield devices.pyus
         _meet(devices)  # the last message of each has arrived, and nobody waits for more
         sf.shutdown(barrier_on_shutdown=False)
     except BaseException as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # SecretFlow's own comes when it will
         log.critical("%s: %s", party, error, exc_info=not isinstance(error, PartyError))
         if isinstance(error, PartyError) and error.field != CONNECTION:
             _flush(sf, deadline)
+        elif isinstance(error, PartyError) and error.party == party:
+            time.sleep(1)  # SecretFlow tells the others, by a thread of its own; to stop it could wait or crash
         _exit()
 
 
@@ -151,8 +157,8 @@ def _meet(devices: Devices) -> None:
 
 def _interrupted(devices: Devices, signal_number: int, frame: Any) -> None:
     """Ctrl-C; or SecretFlow's own signal to its process that a message could not be sent."""
-    if (error := transport_error()) is not None:
-        raise devices.gone(error)
+    if (error := devices.broken()) is not None:
+        raise error
     raise KeyboardInterrupt
 
 
