@@ -20,8 +20,10 @@ from parties.sweeps import sweep
 
 if TYPE_CHECKING:
     from parties.placement.device_data import DeviceData
+    from parties.placement.intersection import Intersection
     from parties.placement.production import production
     from parties.placement.pyu import Pyu, pyu
+    from parties.placement.tls import Tls
 
 __all__ = [
     "Batch",
@@ -30,6 +32,7 @@ __all__ = [
     "DeviceData",
     "Encoded",
     "Fused",
+    "Intersection",
     "Joint",
     "Local",
     "MessageError",
@@ -44,6 +47,7 @@ __all__ = [
     "SplitModel",
     "SplitProgram",
     "Stats",
+    "Tls",
     "VerticalData",
     "as_batch",
     "fit_parties",
@@ -56,7 +60,14 @@ __all__ = [
 ]
 
 # Imported when first asked for, as most programs have no devices.
-_ON_DEVICES = {"DeviceData": "device_data", "Pyu": "pyu", "production": "production", "pyu": "pyu"}
+_ON_DEVICES = {
+    "DeviceData": "device_data",
+    "Intersection": "intersection",
+    "Pyu": "pyu",
+    "Tls": "tls",
+    "production": "production",
+    "pyu": "pyu",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from os import PathLike
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,9 @@ import pandas as pd
 from parties.errors import DataError
 from parties.frames import check_label_columns, check_labels, id_digests, id_kind, index_frame, read_file
 from parties.rows import row_order
+
+if TYPE_CHECKING:
+    from parties.placement.intersection import Intersection
 
 
 class VerticalData:
@@ -93,12 +96,14 @@ class VerticalData:
         labels: Sequence[str] = (),
         row_weight: str | None = None,
         sep: str = ",",
+        intersection: Intersection | None = None,
         deadline: float = 60.0,
     ) -> VerticalData:
         """`from_frames` on one delimited text file a party, with a header line. Ids are read as text ("007" is not 7).
 
         Paths are by party name; or by SecretFlow device (`sf.PYU`), which then reads its own file, and a `DeviceData`
-        is returned. `deadline`: seconds in which a device must answer.
+        is returned. `deadline`: seconds in which a device must answer. `intersection`: of devices in production, how
+        they align their rows; without it all must hold the same ids in the same order.
 
         Raises:
             DataError: no id column named, a file that cannot be read or whose lines have more cells than its header,
@@ -108,7 +113,11 @@ class VerticalData:
             from parties.placement.device_data import DeviceData
 
             own: dict[str, Any] = {"label_party": label_party, "labels": labels, "row_weight": row_weight}
-            return cast(Any, DeviceData.read(paths, on=on, sep=sep, deadline=deadline, **own))
+            own |= {"intersection": intersection, "deadline": deadline}
+            return cast(Any, DeviceData.read(paths, on=on, sep=sep, **own))
+        if intersection is not None:
+            wanted = "none: frames in one process are joined by id"
+            raise DataError(field="intersection", seen="one for parties that are no devices", wanted=wanted)
         if on is None:
             raise DataError(field="on", seen="None", wanted="the id column: a file has no index")
         frames = {party: read_file(path, on, party, sep) for party, path in paths.items()}

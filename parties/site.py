@@ -132,6 +132,10 @@ class Site:
         made = self._guarded(self._predictions, name)
         return (None, None, made) if isinstance(made, bytes) else (*made, say())
 
+    def reveal(self, table: pd.DataFrame) -> bytes:
+        """The cells of a table that `predictions` made."""
+        return self._guarded(self._reveal, table)
+
     def _guarded(self, method: Callable, *arguments: Any) -> Any:
         """What `method` returns, or the refusal that it, an argument or an earlier call of the pass was."""
         with self._pulse.call():
@@ -229,6 +233,13 @@ class Site:
         assert isinstance(member, LabelParty)
         logits, seen = member.predictions()
         return prediction_table(self.model.tasks, logits, self._ids[name]), seen
+
+    def _reveal(self, table: Any) -> bytes:
+        if not isinstance(table, pd.DataFrame):
+            seen, wanted = type(table).__name__, "a table of predictions"
+            raise ModelError(party=self.name, field="reveal", seen=seen, wanted=wanted)
+        cells, columns = table.to_numpy(), list(table.columns)
+        return say(cells=cells.tolist(), ids=table.index.tolist(), columns=columns, dtype=dtype_name(cells.dtype))
 
     def _received(self, data: bytes) -> Message:
         return self.channel.deliver(decode(data, self.name))

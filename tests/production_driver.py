@@ -3,12 +3,14 @@
 import gc
 import json
 import sys
+import time
+from pathlib import Path
 
 import jax
 import pandas as pd
 
 from experiments import census
-from parties import SplitModel, VerticalData, production, pyu
+from parties import Intersection, SplitModel, Tls, VerticalData, production, pyu
 from parties.placement import devices as monkey
 from tests import devices as devices_module
 
@@ -16,29 +18,43 @@ from tests import devices as devices_module
 def main(settings: dict) -> None:
     jax.config.update("jax_threefry_partitionable", True)  # as tests/conftest.py
     party, deadline = settings["party"], settings["deadline"]
-    with production(settings["cluster"], party, transport=settings["transport"], deadline=deadline) as devices:
+    tls = Tls(*settings["tls"][party]) if party in settings.get("tls", {}) else None
+    if settings.get("careless") == party:  # one that does not look at its own certificate
+        Tls.check = lambda *_: None
+    how = {"transport": settings["transport"], "tls": tls, "deadline": deadline}
+    with production(settings["cluster"], party, **how) as devices:
         if settings.get("fault") == party:  # an exception where none is foreseen
             monkey.Clerk.read = lambda *_: 1 / 0
         paths = {devices[p]: settings["files"][p] for p in devices}
         labels = settings.get("labels", list(census.LABELS))
         names = {"on": "id", "sep": "|", "label_party": "alice", "labels": labels}
+        if "intersection" in settings:
+            names["intersection"] = Intersection(settings["intersection"], tls)
+        began, sent = time.monotonic(), loopback_bytes()
         data = VerticalData.from_files(paths, deadline=deadline, **names)
-        model = SplitModel(**census.arguments(), placement=pyu(devices, deadline), seed=0)
+        read = {"rows": len(data), "seconds": time.monotonic() - began, "bytes": loopback_bytes() - sent}
+        print("read", json.dumps(read), flush=True)
+        place = pyu(devices, deadline)
+        model = SplitModel(**census.arguments(), placement=place, seed=0)
         for epoch in range(settings["epochs"]):
             history = model.fit(data, batch_size=128, progress=False)
             print(f"epoch {epoch}", json.dumps({n: v for n, v in history.items() if n != "seconds"}), flush=True)
         scores = model.evaluate(data)
         table = model.predict(data)
         model.save(settings["save"])
-        import secretflow as sf
-
         others = {spec.name for spec in (census.BOB if party == "alice" else census.ALICE)}
         frames = [value for value in gc.get_objects() if isinstance(value, pd.DataFrame)]
         done = {"reachable": devices_module.rows_reachable([model, data], len(data))[1]}
         done["of others"] = [column for frame in frames for column in frame.columns if column in others]
-        done["rows"] = len(sf.reveal(table)) if settings.get("reveal") else None
+        done["rows"] = len(place.reveal(table)) if settings.get("reveal") else None
         done |= {"scores": scores, "bytes": model.bytes_per_round()}
         print("done", json.dumps(done), flush=True)
+
+
+def loopback_bytes() -> int:
+    """Bytes that this machine has sent to itself."""
+    lines = Path("/proc/net/dev").read_text().splitlines()
+    return int(next(line for line in lines if line.strip().startswith("lo:")).split()[9])
 
 
 if __name__ == "__main__":

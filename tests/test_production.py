@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -10,11 +11,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from experiments import benchmark_secretflow, census, census_secretflow, sampler
+from experiments import benchmark_secretflow, census, census_secretflow, certificates, sampler
 from experiments.party_files import FILES, write_parties
 from parties import SplitModel, VerticalData
+from parties.frames import id_digests
 from parties.placement.production import TRANSPORTS
 from parties.saving import read_model
 
@@ -76,9 +79,23 @@ class Run:
             process.log.close()
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_two_processes_train_what_local_trains(tmp_path, files, transport):
-    with Run(tmp_path, files, transport, reveal=True) as run:
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    """By case, party -> paths of its certificate, key and authority."""
+    folder = tmp_path_factory.mktemp("certificates")
+    made = certificates.make(folder / "good", ["alice", "bob"], expired=True)
+    other = certificates.make(folder / "other", ["bob"])
+    cases = {
+        "good": {"alice": made["alice"], "bob": made["bob"]},
+        "of another authority": {"bob": other["bob"]},
+        "expired": {"bob": made["bob-expired"]},
+    }
+    return {case: {p: [str(file) for file in files] for p, files in own.items()} for case, own in cases.items()}
+
+
+@pytest.mark.parametrize(("transport", "secure"), [("brpc_link", False), ("brpc_link", True), ("grpc", True)])
+def test_two_processes_train_what_local_trains(tmp_path, files, tls, transport, secure):
+    with Run(tmp_path, files, transport, reveal=True, **({"tls": tls["good"]} if secure else {})) as run:
         assert [run.wait(party) for party in ("alice", "bob")] == [0, 0], run.said("alice") + run.said("bob")
         done = {p: json.loads(run.said(p).split("done ")[1].splitlines()[0]) for p in run.processes}
     assert done["alice"] == done["bob"], "scores and bytes are public; the table was revealed"
@@ -86,12 +103,15 @@ def test_two_processes_train_what_local_trains(tmp_path, files, transport):
     assert done["alice"]["reachable"] == [] == done["alice"]["of others"]  # and the same at bob
     assert done["alice"]["bytes"] == {"bob->alice": 10_404, "alice->bob": 10_404}
     data = VerticalData.from_files(files, on="id", sep="|", label_party="alice", labels=list(census.LABELS))
+    same_as_local(run.save, data, tmp_path, done["alice"]["scores"])
+
+
+def same_as_local(saved, data, tmp_path, scores):
     local = SplitModel(**census.arguments(), placement="local", seed=0)
     local.fit(data, batch_size=128, progress=False)
-    wanted = local.evaluate(data)
-    assert done["alice"]["scores"] == pytest.approx(wanted, abs=1e-6)
+    assert scores == pytest.approx(local.evaluate(data), abs=1e-6)
     local.save(tmp_path / "local")
-    ours, theirs = read_model(run.save), read_model(tmp_path / "local")
+    ours, theirs = read_model(saved), read_model(tmp_path / "local")
     for party in ours:
         assert ours[party].description == theirs[party].description
         close(ours[party].states, theirs[party].states)
@@ -104,6 +124,52 @@ def close(ours, theirs):
             close(ours[name], theirs[name])
     else:
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+BAD = {
+    "none": "TLS (WRONG_VERSION_NUMBER|UNEXPECTED_EOF_WHILE_READING)",
+    "of another authority": "a certificate refused: (unable to get local issuer|self-signed) certificate.*",
+    "expired": "a certificate refused: certificate has expired",
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_certificate_is_refused(tmp_path, files, tls, transport, case):
+    """bob's, who has none or one that he should not use; alice says why."""
+    own = {"tls": {"alice": tls["good"]["alice"]} | ({} if case == "none" else {"bob": tls[case]["bob"]})}
+    with Run(tmp_path, files, transport, deadline=10, careless="bob", **own) as run:
+        assert run.wait("alice", 60) == 1 == run.wait("bob", 60)
+        said = f"party 'bob': connection: saw {BAD[case]} at its address"
+        assert re.search(said, run.said("alice")), run.said("alice")
+        assert "epoch" not in run.said("alice") + run.said("bob")
+    assert not run.save.exists()
+
+
+def test_private_set_intersection(tmp_path, tls):
+    """Ids in different orders, a tenth missing on each side: training is that on the rows in common."""
+    rows, missing = sampler.sample(36_179, seed=1), 3_618
+    write_parties(tmp_path, rows, rows.head(50))
+    order = np.random.default_rng(0)
+    files = {party: str(tmp_path / name) for party, name in FILES["train"].items()}
+    for party, lost in (("alice", slice(0, missing)), ("bob", slice(missing, 2 * missing))):
+        head, *lines = Path(files[party]).read_text().splitlines()
+        del lines[lost]
+        order.shuffle(lines)
+        assert len(lines) == 32_561
+        Path(files[party]).write_text("\n".join([head, *lines]) + "\n")
+    places = {p: f"127.0.0.1:{port}" for p, port in zip(("alice", "bob"), ports(2), strict=True)}
+    with Run(tmp_path, files, intersection=places, tls=tls["good"]) as run:
+        assert [run.wait(party) for party in run.processes] == [0, 0], run.said("alice") + run.said("bob")
+        said = {p: run.said(p) for p in run.processes}
+    read, done = (json.loads(said["alice"].split(f"\n{what} ")[1].splitlines()[0]) for what in ("read", "done"))
+    assert read["rows"] == len(rows) - 2 * missing
+    assert 0 < read["bytes"] < 20e6
+    print("intersection", read)
+    joined = VerticalData.from_files(files, on="id", sep="|", label_party="alice", labels=list(census.LABELS))
+    assert len(joined) == read["rows"]
+    digests = [row.tobytes() for row in id_digests(pd.Index(joined.ids))]
+    same_as_local(run.save, joined.take(np.argsort(digests)), tmp_path, done["scores"])
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -155,12 +221,25 @@ WRONG = {
         {},
         "party 'bob': column 'age'",
     ),
+    "an id twice": (
+        lambda f, t: broken(f, t, "bob", lambda lines: [*lines, lines[-1]]),
+        {},
+        "party 'bob': column 'id'",
+    ),
+    "no id in common": (
+        lambda f, t: broken(f, t, "bob", lambda lines: [lines[0], *["x" + line for line in lines[1:]]]),
+        {},
+        "ids",
+    ),
 }
+PRIVATE = {"an id twice", "no id in common"}
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_one_party_refuses_ends_both(tmp_path, files, name):
     make, changed, said = WRONG[name]
+    if name in PRIVATE:
+        changed = {"intersection": {p: f"127.0.0.1:{port}" for p, port in zip(("alice", "bob"), ports(2), strict=True)}}
     with Run(tmp_path, make(files, tmp_path), **changed) as run:
         assert [run.wait(party, 60) for party in ("alice", "bob")] == [1, 1]
         for party in ("alice", "bob"):
@@ -174,7 +253,8 @@ def test_an_unforeseen_exception_names_its_own_party(tmp_path, files, party):
         assert [run.wait(p, 60) for p in run.processes] == [1, 1]
         for p in run.processes:
             assert f"party {party!r}: connection: saw Fed" in run.said(p), run.said(p)
-            assert "division by zero" in run.said(p)
+            assert "ZeroDivisionError" in run.said(p) or p == party, "the kind crosses"
+            assert ("division by zero" in run.said(p)) == (p == party), "its words do not"
 
 
 def test_the_launcher_trains_and_reports(tmp_path, files, capfd):

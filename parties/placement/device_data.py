@@ -8,17 +8,18 @@ from os import PathLike, fspath
 from typing import Any
 
 from parties.data import Selection, first_rows
-from parties.errors import DataError
+from parties.errors import DataError, ModelError
 from parties.frames import check_labels
 from parties.placement.devices import Devices
+from parties.placement.intersection import Intersection
 
 
 @dataclass(frozen=True)
 class DeviceData:
     """As `VerticalData`, of frames on SecretFlow devices; made by its `from_files` and `from_frames`.
 
-    All parties must hold the same ids in the same order: nothing of a row crosses to align them. Each party tells the
-    number of its rows and digests of its ids.
+    All parties must hold the same ids in the same order, of which each party tells the number and a digest; or two
+    parties align theirs by private set intersection.
 
     Attributes:
         devices: the parties' devices.
@@ -46,6 +47,7 @@ class DeviceData:
         labels: Sequence[str] = (),
         row_weight: str | None = None,
         sep: str = ",",
+        intersection: Intersection | None = None,
         deadline: float = 60.0,
     ) -> DeviceData:
         """Each device reads its own file, a delimited text file with a header line; ids are read as text.
@@ -59,7 +61,8 @@ class DeviceData:
             raise DataError(field="on", seen="None", wanted="the id column: a file has no index")
         devices = Devices({pyu.party: pyu for pyu in paths}, deadline)
         named = {pyu.party: fspath(path) for pyu, path in paths.items()}
-        return cls._taken(devices, "read", lambda p: (named[p], on, sep), label_party, labels, row_weight)
+        own = label_party, labels, row_weight, intersection
+        return cls._taken(devices, "read", lambda p: (named[p], on, sep), *own)
 
     @classmethod
     def take(
@@ -79,17 +82,29 @@ class DeviceData:
         """
         devices = Devices({pyu.party: pyu for pyu in frame.partitions}, deadline)
         parts = {pyu.party: part.data for pyu, part in frame.partitions.items()}
-        return cls._taken(devices, "take", lambda p: (parts[p], on), label_party, labels, row_weight)
+        return cls._taken(devices, "take", lambda p: (parts[p], on), label_party, labels, row_weight, None)
 
     @classmethod
-    def _taken(cls, devices: Devices, call: str, arguments, label_party, labels, row_weight) -> DeviceData:
+    def _taken(
+        cls, devices: Devices, call: str, arguments, label_party, labels, row_weight, intersection
+    ) -> DeviceData:
+        if intersection is not None:
+            intersection.check(list(devices.pyus))
+            if devices.own is None:
+                wanted = "production: with one driver for all parties there is nothing private"
+                raise ModelError(field="intersection", seen="one process for all parties", wanted=wanted)
         names = tuple(check_labels(label_party, labels, list(devices.pyus)))
         frames, answers = {}, {}
         for party in devices.pyus:
             own = (names, row_weight) if party == label_party else ((), None)
-            taken = getattr(devices.clerk(party), call)(*arguments(party), *own, _num_returns=2)
-            frames[party], answers[party] = taken
+            read = getattr(devices.clerk(party), call)
+            frames[party], answers[party] = read(*arguments(party), *own, intersection is not None, _num_returns=2)
         facts = devices.ask(answers)
+        if intersection is not None:
+            for party, frame in frames.items():
+                common = devices.clerk(party).intersect(frame, intersection, devices.deadline, _num_returns=2)
+                frames[party], answers[party] = common
+            facts = devices.ask(answers)
         for party, said in facts.items():
             _check_ids(party, said, label_party, facts[label_party])
         return cls(devices, frames, label_party, names, row_weight, facts[label_party]["rows"])

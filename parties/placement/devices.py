@@ -14,6 +14,7 @@ import pandas as pd
 from parties.answers import hear, refuse, say
 from parties.errors import ModelError, PartyError
 from parties.frames import check_label_columns, id_facts, index_frame, read_file
+from parties.placement.intersection import Intersection, intersect
 from parties.pulse import Pulse
 
 CONNECTION = "connection"  # field of the error that a party is gone
@@ -39,24 +40,39 @@ class Clerk:
     def __init__(self, party: str, pulse: Pulse | None):
         self.party, self.pulse = party, pulse or Pulse()
 
-    def read(self, path: str, on: str, sep: str, labels: Sequence[str], row_weight: str | None):
-        """The party's own file: its frame, indexed by id, and an answer with the facts of its ids."""
-        return self._taken(lambda: read_file(path, on, self.party, sep), on, labels, row_weight)
+    def read(self, path: str, on: str, sep: str, labels: Sequence[str], row_weight: str | None, private: bool):
+        """The party's own file: its frame, indexed by id, and an answer with the facts of its ids.
 
-    def take(self, frame: pd.DataFrame, on: str | None, labels: Sequence[str], row_weight: str | None):
+        Args:
+            private: the answer has no facts.
+        """
+        return self._taken(lambda: read_file(path, on, self.party, sep), on, labels, row_weight, private)
+
+    def take(self, frame: pd.DataFrame, on: str | None, labels: Sequence[str], row_weight: str | None, private: bool):
         """As `read`, of a frame that is there."""
-        return self._taken(lambda: frame, on, labels, row_weight)
+        return self._taken(lambda: frame, on, labels, row_weight, private)
+
+    def intersect(self, frame: pd.DataFrame, how: Intersection, seconds: float):
+        """A frame that was read, less the rows that the other party does not have; as `read`."""
+        return self._answered(lambda: intersect(frame, self.party, how, seconds))
 
     def hear(self, question: int, *answers: bytes) -> None:
         """All parties' answers to a question."""
         self.pulse.hear(question, answers)
 
-    def _taken(self, frame: Callable[[], pd.DataFrame], on, labels, row_weight) -> tuple[pd.DataFrame | None, bytes]:
+    def _taken(self, frame: Callable[[], pd.DataFrame], on, labels, row_weight, private: bool):
+        def taken():
+            indexed = index_frame(frame(), on, self.party)
+            check_label_columns(indexed, self.party, labels, row_weight)
+            return indexed
+
+        return self._answered(taken, private)
+
+    def _answered(self, make: Callable[[], pd.DataFrame], private: bool = False) -> tuple[pd.DataFrame | None, bytes]:
         with self.pulse.call():
             try:
-                indexed = index_frame(frame(), on, self.party)
-                check_label_columns(indexed, self.party, labels, row_weight)
-                return indexed, say(**id_facts(indexed.index))
+                frame = make()
+                return frame, say() if private else say(**id_facts(frame.index))
             except PartyError as error:
                 return None, refuse(error)
 
@@ -93,7 +109,7 @@ class Devices:
         self.pulse = Pulse()
         self._questions = 0
         self._incoming: deque[tuple[str, Any]] = deque(maxlen=512)  # latest (sender, message) to this party
-        self._clerks = {p: self.actor(Clerk, ("read", "take", "hear"), p, p) for p in self.pyus}
+        self._clerks = {p: self.actor(Clerk, ("read", "take", "intersect", "hear"), p, p) for p in self.pyus}
 
     def actor(self, kind: type, calls: Sequence[str], party: str, *arguments: Any) -> Any:
         """An object of `kind` on the party's device; its last argument is the pulse, where it is in this process."""
@@ -143,8 +159,10 @@ class Devices:
         from secretflow.distributed.fed.exception import FedLocalError, FedRemoteError
 
         error = _transport_error()
-        if error is None:
-            return None
+        while isinstance(error, FedLocalError) and isinstance(error.cause(), FedLocalError | PartyError):
+            error = error.cause()
+        if error is None or isinstance(error, PartyError):  # as a frame that was refused
+            return error
         seen = " ".join(f"{type(error).__name__} {error}".split())[:300]
         if not isinstance(error, FedLocalError | FedRemoteError):  # a message that could not be sent
             return self.gone(seen)

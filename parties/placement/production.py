@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -20,6 +21,8 @@ from typing import Any
 from parties.answers import say
 from parties.errors import ModelError, PartyError
 from parties.placement.devices import CONNECTION, Devices, secretflow
+from parties.placement.tls import Tls, reason
+from parties.placement.wire import MAX_BODY_BYTES, transports
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,7 @@ def production(
     party: str,
     *,
     transport: str = "brpc_link",
+    tls: Tls | None = None,
     deadline: float = 60.0,
     log_level: str = "warning",
 ) -> Iterator[dict[str, Any]]:
@@ -46,6 +50,7 @@ def production(
         cluster: party -> `address` as the others reach it, and `listen_addr` where that differs.
         party: of this process.
         transport: "brpc_link" or "grpc", the same for all.
+        tls: this party's certificate, for mutual TLS; all parties have one, or none has.
         deadline: seconds in which every party must be there.
         log_level: of SecretFlow's log.
 
@@ -56,10 +61,11 @@ def production(
         ModelError: SecretFlow is not installed, or an argument that cannot be used.
         PartyError: within the block, a party that goes or refuses.
     """
-    _check(cluster, party, transport, deadline)
+    _check(cluster, party, transport, tls, deadline)
     sf = secretflow()
+    proxies = transports()
     try:
-        _start(sf, cluster, party, transport, deadline, log_level)
+        _start(sf, proxies, cluster, party, transport, tls, deadline, log_level)
         devices = Devices({name: sf.PYU(name) for name in cluster}, deadline)
         signal.signal(signal.SIGINT, partial(_interrupted, devices))
         _meet(devices)
@@ -78,7 +84,7 @@ def production(
         _exit()
 
 
-def _check(cluster: Mapping, party: str, transport: str, deadline: float) -> None:
+def _check(cluster: Mapping, party: str, transport: str, tls: Tls | None, deadline: float) -> None:
     if not isinstance(cluster, Mapping) or party not in cluster:
         parties = list(cluster) if isinstance(cluster, Mapping) else type(cluster).__name__
         raise ModelError(field="party", seen=repr(party), wanted=f"one of the cluster's {parties}")
@@ -94,40 +100,84 @@ def _check(cluster: Mapping, party: str, transport: str, deadline: float) -> Non
         raise ModelError(field="transport", seen=repr(transport), wanted=f"one of {TRANSPORTS}")
     if not isinstance(deadline, int | float) or isinstance(deadline, bool) or deadline <= 0:
         raise ModelError(field="deadline", seen=repr(deadline), wanted="a positive number of seconds")
+    if tls is not None and not isinstance(tls, Tls):
+        raise ModelError(field="tls", seen=type(tls).__name__, wanted="Tls, or None")
+    if tls is not None:
+        tls.check(party)
 
 
-def _start(sf: Any, cluster: Mapping, party: str, transport: str, deadline: float, log_level: str) -> None:
+def _start(
+    sf: Any,
+    proxies: tuple[type, type],
+    cluster: Mapping,
+    party: str,
+    transport: str,
+    tls: Tls | None,
+    deadline: float,
+    log_level: str,
+) -> None:
     """Start SecretFlow; the process ends if a party does not come, as starting can wait where no exception reaches."""
 
-    def give_up():
-        log.critical("%s: %s", party, absent())
-        _exit()
+    refused: list[tuple[str, OSError]] = []  # by TLS, of whom and why
 
     def absent() -> PartyError:
         others = [name for name in cluster if name != party]
-        missing = _unreachable(cluster, party) or (others[0] if len(others) == 1 else None)
+        found = refused[-1] if refused else _unreachable(cluster, party, tls)
+        missing = found[0] if found else others[0] if len(others) == 1 else None
+        seen = f"{reason(found[1])} at its address" if found else "no greeting"
         wanted = f"a cluster whose parties all start within {deadline:g} s"
-        return PartyError(party=missing, field=CONNECTION, seen="no party that answers at its address", wanted=wanted)
+        return PartyError(party=missing, field=CONNECTION, seen=seen, wanted=wanted)
+
+    def watch() -> None:
+        end = time.monotonic() + deadline
+        while not started.wait(0.5):
+            found = _unreachable(cluster, party, tls) if tls else None
+            if found and isinstance(found[1], ssl.SSLError):
+                refused.append(found)
+            if time.monotonic() > end or len(refused) > 1:  # twice, so not by chance
+                log.critical("%s: %s", party, absent())
+                _exit()
 
     tries = int(deadline) + 1  # each takes seconds
-    options = {"connect_retry_times": tries, "connect_retry_interval_ms": 200, "recv_timeout_ms": NEVER}
-    watch = threading.Timer(deadline, give_up)
-    watch.daemon = True
-    watch.start()
+    options: dict[str, int] = {"messages_max_size_in_bytes": 2 * MAX_BODY_BYTES}
+    if transport == "brpc_link":
+        options = {"connect_retry_times": tries, "connect_retry_interval_ms": 200, "recv_timeout_ms": NEVER}
+    started = threading.Event()
+    threading.Thread(target=watch, daemon=True).start()
     try:
-        sf.init(
-            cluster_config={"parties": {name: dict(place) for name, place in cluster.items()}, "self_party": party},
-            ray_mode=False,
-            cross_silo_comm_backend=transport,
-            cross_silo_comm_options=options if transport == "brpc_link" else {},
-            logging_level=log_level,
-        )
-        while _unreachable(cluster, party) is not None:  # gRPC starts without looking for the others
-            time.sleep(0.2)
+        with _in_place_of_pickles(proxies):
+            sf.init(
+                cluster_config={"parties": {name: dict(place) for name, place in cluster.items()}, "self_party": party},
+                ray_mode=False,
+                cross_silo_comm_backend=transport,
+                cross_silo_comm_options=options,
+                tls_config=tls and tls.config(),
+                logging_level=log_level,
+            )
+    except PartyError:
+        raise
     except Exception as error:  # SecretFlow's own, of several unrelated kinds
         raise absent() from error
     finally:
-        watch.cancel()
+        started.set()
+
+
+@contextlib.contextmanager
+def _in_place_of_pickles(proxies: tuple[type, type]) -> Iterator[None]:
+    """While SecretFlow starts, it takes these for its own transports."""
+    from secretflow.distributed.fed import api
+    from secretflow.distributed.fed.global_context import get_global_context
+
+    own = api.GrpcProxy, api.BrpcLinkProxy
+    api.GrpcProxy, api.BrpcLinkProxy = proxies
+    try:
+        yield
+    finally:
+        api.GrpcProxy, api.BrpcLinkProxy = own
+    if not isinstance(get_global_context()._proxy, proxies):
+        raise ModelError(
+            field="transport", seen=type(get_global_context()._proxy).__name__, wanted="one without pickles"
+        )
 
 
 def _flush(sf: Any, deadline: float) -> None:
@@ -138,15 +188,18 @@ def _flush(sf: Any, deadline: float) -> None:
     sf.shutdown(barrier_on_shutdown=False)
 
 
-def _unreachable(cluster: Mapping, party: str) -> str | None:
-    """The first other party at whose address nothing listens."""
+def _unreachable(cluster: Mapping, party: str, tls: Tls | None) -> tuple[str, OSError] | None:
+    """The first other party that this one cannot connect to, and why."""
     for name, place in cluster.items():
         host, _, port = place["address"].rpartition(":")
         if name != party:
             try:
-                socket.create_connection((host, int(port)), timeout=1).close()
-            except OSError:
-                return name
+                if tls is None:
+                    socket.create_connection((host, int(port)), timeout=1).close()
+                else:
+                    tls.greet((host, int(port)), name, timeout=1)
+            except OSError as error:
+                return name, error
     return None
 
 

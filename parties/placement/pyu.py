@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from parties import protocol
 from parties.assembly import Blueprint
-from parties.errors import DataError, ModelError
+from parties.errors import DataError, MessageError, ModelError
 from parties.party import Pass
 from parties.placement import Rounds
 from parties.placement.device_data import DeviceData
@@ -15,7 +17,7 @@ from parties.placement.devices import Devices
 from parties.saving import Saved, check_parts
 from parties.site import Held, Site, read_card
 
-CALLS = ("hold", "adopt", "draw", "settle", "save", "begin", "turn", "step", "statistics", "predictions")
+CALLS = ("hold", "adopt", "draw", "settle", "save", "begin", "turn", "step", "statistics", "predictions", "reveal")
 WINDOW = 1024  # rounds that the driver may be ahead of the party of its process
 
 
@@ -36,7 +38,7 @@ def pyu(devices: Mapping[str, Any], deadline: float = 60.0) -> "Pyu":
 class Pyu:
     """A driver of sites on devices: it holds references, and hears scores once an epoch.
 
-    Predictions stay on the label party's device: `predict` returns a reference, and `sf.reveal` would reveal it.
+    Predictions stay on the label party's device: `predict` returns references, and `reveal` shows a table to all.
     Column specifications are fitted and kept where the columns are.
     """
 
@@ -98,6 +100,20 @@ class Pyu:
         table, seen, answer = self._call(self._label, "predictions", facts.data, returns=3)
         self._ask_label(answer)
         return table, seen
+
+    def reveal(self, table: Any) -> pd.DataFrame:
+        """The table of predictions that a reference stands for, for every party's driver, as JSON crosses; every
+        driver must call this.
+
+        Raises:
+            PartyError: it is no table of the label party's.
+        """
+        said = self._ask_label(self._call(self._label, "reveal", table))
+        try:
+            return pd.DataFrame(said["cells"], pd.Index(said["ids"], name="id"), said["columns"], dtype=said["dtype"])
+        except (KeyError, TypeError, ValueError) as error:
+            wanted = "cells, ids, columns and a dtype"
+            raise MessageError(party=self._label, field="reveal", seen=str(error), wanted=wanted) from error
 
     def save(self, path: Path, epoch: int) -> None:
         self._devices.ask({p: self._call(p, "save", str(path), epoch) for p in self._sites})

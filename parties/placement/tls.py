@@ -1,0 +1,91 @@
+"""Mutual TLS: the files by which a party shows who it is and knows the others, and what is wrong with them."""
+
+import socket
+import ssl
+from os import PathLike, fspath
+from typing import Any, NamedTuple
+
+from parties.errors import ModelError
+
+
+class Tls(NamedTuple):
+    """PEM files of one party, for `production` and `Intersection`.
+
+    The certificate serves as client's and as server's, and has the party's name among its DNS names. The authority is
+    the one that signed every party's certificate: one for this cluster alone, as over brpc_link whom it signed for may
+    take part. `experiments.certificates` makes such files for tests.
+    """
+
+    certificate: str | PathLike
+    key: str | PathLike
+    authority: str | PathLike
+
+    def check(self, party: str) -> None:
+        """Shake hands with oneself, before anything is started.
+
+        Raises:
+            ModelError: naming the party and what is wrong: a file that cannot be read, a key that is not the
+                certificate's, a certificate that is expired, of another authority, of another name or of one use only.
+        """
+        wanted = "PEM files of a valid certificate, its key and its authority"
+        try:
+            server, client = self._context(ssl.PROTOCOL_TLS_SERVER), self._context(ssl.PROTOCOL_TLS_CLIENT)
+            _shake_hands(server, client, party)
+        except (OSError, TypeError) as error:  # ssl.SSLError is an OSError
+            seen = f"{reason(error)} ({', '.join(map(str, self))})"
+            raise ModelError(party=party, field="tls", seen=seen, wanted=wanted) from error
+
+    def greet(self, address: tuple[str, int], party: str, timeout: float) -> None:
+        """Shake hands with that party's server.
+
+        Raises:
+            OSError: it cannot be reached; an `ssl.SSLError` where one of the two refuses the other.
+        """
+        context = self._context(ssl.PROTOCOL_TLS_CLIENT)
+        with socket.create_connection(address, timeout=timeout) as raw:
+            context.wrap_socket(raw, server_hostname=party).close()
+
+    def config(self) -> dict[str, str]:
+        """As SecretFlow names the files."""
+        return {"cert": fspath(self.certificate), "key": fspath(self.key), "ca_cert": fspath(self.authority)}
+
+    def fill(self, desc: Any) -> None:
+        """Turn TLS on in the description of an SPU link, for what it sends and what it receives."""
+        desc.enable_ssl = True
+        for options in (desc.client_ssl_opts, desc.server_ssl_opts):
+            options.cert.certificate_path, options.cert.private_key_path = fspath(self.certificate), fspath(self.key)
+            options.verify.ca_file_path, options.verify.verify_depth = fspath(self.authority), 1
+
+    def _context(self, protocol: int) -> ssl.SSLContext:
+        context = ssl.SSLContext(protocol)
+        context.load_verify_locations(self.authority)
+        context.load_cert_chain(self.certificate, self.key)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.maximum_version = ssl.TLSVersion.TLSv1_2  # where a server judges the client within the handshake
+        if protocol == ssl.PROTOCOL_TLS_CLIENT:
+            context.set_alpn_protocols(["h2"])
+        return context
+
+
+def reason(error: Exception) -> str:
+    """Why a connection failed."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"a certificate refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS {error.reason}"
+    return f"{type(error).__name__} {error}"
+
+
+def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, party: str) -> None:
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(down, up, server_hostname=party),
+        server.wrap_bio(up, down, server_side=True),
+    ]
+    while ends:
+        for end in list(ends):
+            try:
+                end.do_handshake()
+                ends.remove(end)
+            except ssl.SSLWantReadError:
+                continue
