@@ -1,6 +1,6 @@
 """Rounds a second of production on this machine, beside a bare loop of as many calls and messages.
 
-    python -m experiments.benchmark_secretflow [--transport brpc_link|grpc] [--repeats N] [--rows N]
+    python -m experiments.benchmark_secretflow [--transport brpc_link|grpc] [--tls] [--repeats N] [--rows N]
 
 Two processes on loopback; in each repeat an epoch of the main job and one of each bare loop take turns, on the same
 engine and transport. `bare` makes the main job's calls, one a party and round; `bare_3` has two for bob, forward and
@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments import census, launch, sampler
+from experiments import census, certificates, launch, sampler
 from experiments.census_secretflow import PARTIES, ports
 from experiments.party_files import FILES, write_parties
-from parties import SplitModel, VerticalData, production, pyu
+from parties import SplitModel, Tls, VerticalData, production, pyu
 from parties.answers import say
 from parties.messages import encoded_bytes
 from parties.placement.devices import Devices
@@ -51,6 +51,7 @@ class Bare:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--transport", choices=TRANSPORTS, default="brpc_link")
+    parser.add_argument("--tls", action="store_true", help="with certificates made for the run")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--rows", type=int, default=32_561)
     parser.add_argument("--out", default="runs/benchmark_secretflow")
@@ -59,13 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = parser.parse_args(arguments)
     if settings.party is not None:
         launch.end_with_parent()
-        with production(json.loads(settings.cluster), settings.party, transport=settings.transport) as devices:
+        folder = Path(settings.out) / "certificates"
+        names = f"{settings.party}.pem", f"{settings.party}.key", "authority.pem"
+        tls = Tls(*(folder / name for name in names)) if settings.tls else None
+        with production(json.loads(settings.cluster), settings.party, transport=settings.transport, tls=tls) as devices:
             measure(settings, devices)
         return
     rows = sampler.sample(settings.rows, seed=0)
     write_parties(Path(settings.out) / "parties", rows, rows.head(100))
+    if settings.tls:
+        certificates.make(Path(settings.out) / "certificates", PARTIES)
     places = {party: {"address": f"127.0.0.1:{port}"} for party, port in zip(PARTIES, ports(), strict=True)}
     options = [f"--{name}={getattr(settings, name)}" for name in ("transport", "repeats", "rows", "out")]
+    options += ["--tls"] if settings.tls else []
     command = [sys.executable, "-m", "experiments.benchmark_secretflow", f"--cluster={json.dumps(places)}", *options]
     sys.exit(launch.launch({party: [*command, f"--party={party}"] for party in PARTIES}, patience=75))
 
@@ -86,7 +93,10 @@ def measure(settings: argparse.Namespace, devices: Mapping[str, Any]) -> None:
     if settings.party != "alice":
         return
     medians = {name: float(np.median(values)) for name, values in speeds.items()}
-    print(f"{settings.transport}, rounds a second: " + ", ".join(f"{name} {v:.0f}" for name, v in medians.items()))
+    secure = " with TLS" if settings.tls else ""
+    print(
+        f"{settings.transport}{secure}, rounds a second: " + ", ".join(f"{name} {v:.0f}" for name, v in medians.items())
+    )
     result: dict[str, Any] = {"transport": settings.transport, "rounds_per_second": speeds, "ratios": {}}
     for name in ("bare", "bare_3"):
         low, median, high = np.quantile(np.array(speeds["ours"]) / np.array(speeds[name]), [0.25, 0.5, 0.75])

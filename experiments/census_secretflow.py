@@ -6,8 +6,10 @@
 
 The second starts the third for each party. `cluster.json` has `{"alice": {"address": "host:port"}, "bob": ...}`, the
 same at every party; `DIR` has the party's own files as `experiments.census_income --write-parties DIR` writes them, and
-needs no other party's. `--mode simulation` (Ray) needs SecretFlow 1.13. The label party writes `result.json`. Expected
-on real rows, as without SecretFlow: test AUC 0.915 (income above 50K) and 0.962 (never married), 10,404 bytes each way.
+needs no other party's. `--tls DIR` encrypts. `--align psi` aligns rows that differ, and needs a second address of each
+party, `"intersection": "host:port"`. `--mode simulation` (Ray) needs SecretFlow 1.13. The label party writes
+`result.json`. Expected on real rows, as without SecretFlow: test AUC 0.915 (income above 50K) and 0.962 (never
+married), 10,404 bytes each way.
 """
 
 import argparse
@@ -27,7 +29,7 @@ import pandas as pd
 
 from experiments import census, launch, sources
 from experiments.party_files import FILES, write_parties
-from parties import PartyError, SplitModel, VerticalData, production, pyu
+from parties import Intersection, PartyError, SplitModel, Tls, VerticalData, production, pyu
 from parties.placement.production import TRANSPORTS
 
 MODES = ("debug", "simulation", "production")
@@ -45,6 +47,8 @@ class Settings:
     batch_size: int = 128  # rows a round
     seed: int = 0  # of parameters and row order
     transport: str = "brpc_link"  # production: or grpc
+    tls: str | None = None  # production: folder of PARTY.pem, PARTY.key and authority.pem, as experiments.certificates
+    align: str = "same"  # rows: every file has the same ids; or "psi", by private set intersection (production)
     deadline: float = 60.0  # seconds of silence after which a party is given up
     save: str | None = None  # folder in which each party saves its part of the model
     out: str = "runs/census_secretflow"
@@ -71,9 +75,9 @@ def start_all(settings: Settings) -> int:
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
     cluster = out / "cluster.json"
-    addresses = [f"127.0.0.1:{port}" for port in ports()]
-    places = {party: {"address": address} for party, address in zip(PARTIES, addresses, strict=True)}
-    cluster.write_text(json.dumps(places))
+    addresses = [f"127.0.0.1:{port}" for port in ports(2 * len(PARTIES))]
+    pairs = zip(PARTIES, addresses[::2], addresses[1::2], strict=True)
+    cluster.write_text(json.dumps({party: {"address": own, "intersection": psi} for party, own, psi in pairs}))
     options = dataclasses.asdict(settings) | {"cluster": str(cluster)}
     commands = {}
     for party in PARTIES:
@@ -83,10 +87,10 @@ def start_all(settings: Settings) -> int:
     return launch.launch(commands, patience=settings.deadline + launch.GRACE)
 
 
-def ports() -> list[int]:
+def ports(count: int = len(PARTIES)) -> list[int]:
     """Free ports of this machine."""
     with contextlib.ExitStack() as taken:
-        sockets = [taken.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PARTIES]
+        sockets = [taken.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [s.getsockname()[1] for s in sockets]
 
 
@@ -95,12 +99,9 @@ def devices_of(settings: Settings) -> Iterator[dict[str, Any]]:
     """Party -> device, in the mode that was asked for."""
     if settings.mode == "production":
         launch.end_with_parent()
-        with production(
-            json.loads(Path(settings.cluster).read_text()),
-            settings.party,
-            transport=settings.transport,
-            deadline=settings.deadline,
-        ) as devices:
+        places = {party: {"address": place["address"]} for party, place in read_cluster(settings).items()}
+        how: dict[str, Any] = {"transport": settings.transport, "tls": tls_of(settings), "deadline": settings.deadline}
+        with production(places, settings.party, **how) as devices:
             yield devices
         return
     import secretflow as sf
@@ -113,15 +114,31 @@ def devices_of(settings: Settings) -> Iterator[dict[str, Any]]:
     sf.shutdown()
 
 
+def read_cluster(settings: Settings) -> dict[str, dict[str, str]]:
+    return json.loads(Path(settings.cluster).read_text())
+
+
+def tls_of(settings: Settings) -> Tls | None:
+    folder = None if settings.tls is None else Path(settings.tls)
+    names = f"{settings.party}.pem", f"{settings.party}.key", "authority.pem"
+    return None if folder is None else Tls(*(folder / name for name in names))
+
+
+def intersection_of(settings: Settings) -> Intersection | None:
+    if settings.align == "same":
+        return None
+    addresses = {party: place["intersection"] for party, place in read_cluster(settings).items()}
+    return Intersection(addresses, tls_of(settings))
+
+
 def train(settings: Settings, devices: Mapping[str, Any]) -> None:
     """What every driver does; only the label party's says and writes what came of it."""
     data = {}
     for part, names in FILES.items():
         paths = {devices[party]: Path(settings.files) / name for party, name in names.items()}
+        how: dict[str, Any] = {"intersection": intersection_of(settings), "deadline": settings.deadline}
         labels = list(census.LABELS)
-        data[part] = VerticalData.from_files(
-            paths, on="id", sep="|", label_party="alice", labels=labels, deadline=settings.deadline
-        )
+        data[part] = VerticalData.from_files(paths, on="id", sep="|", label_party="alice", labels=labels, **how)
     model = SplitModel(**census.arguments(), placement=pyu(devices, settings.deadline), seed=settings.seed)
     began = time.perf_counter()
     history = model.fit(data["train"], validation=data["test"], epochs=settings.epochs, batch_size=settings.batch_size)
@@ -159,7 +176,7 @@ def report(settings: Settings, model: SplitModel, history, scores, seconds: floa
 
 def parse(arguments: Sequence[str] | None) -> Settings:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    choices = {"mode": MODES, "party": PARTIES, "transport": TRANSPORTS}
+    choices = {"mode": MODES, "party": PARTIES, "transport": TRANSPORTS, "align": ("same", "psi")}
     for field in dataclasses.fields(Settings):
         kind = field.type if field.type in (int, float) else str
         parser.add_argument(_flag(field.name), default=field.default, type=kind, choices=choices.get(field.name))
@@ -167,6 +184,8 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     for name in ("epochs", "batch_size", "deadline"):
         if getattr(settings, name) <= 0:
             parser.error(f"{_flag(name)}: saw {getattr(settings, name)}, wanted a number above 0")
+    if settings.align == "psi" and settings.mode != "production":
+        parser.error("--align psi: wanted --mode production: in one process there is nothing private")
     if settings.party is not None and (settings.cluster is None or settings.files is None):
         parser.error("--party: wanted --cluster and --files with it")
     return settings

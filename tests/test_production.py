@@ -19,7 +19,9 @@ from experiments.party_files import FILES, write_parties
 from parties import SplitModel, VerticalData
 from parties.frames import id_digests
 from parties.placement.production import TRANSPORTS
+from parties.placement.wire import Lane
 from parties.saving import read_model
+from tests import hostile
 
 ROWS = 1500
 pytestmark = pytest.mark.long
@@ -245,6 +247,19 @@ def test_what_one_party_refuses_ends_both(tmp_path, files, name):
         for party in ("alice", "bob"):
             assert said in run.said(party), run.said(party)
     assert not run.save.exists()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_peer_turns_hostile(tmp_path, files, transport):
+    """In the middle of a run bob sends a pickle that would be executed by SecretFlow's own transports."""
+    mark = tmp_path / "executed"
+    payload = hostile.payloads(Lane("bob", "alice", hostile.KEY), mark)["pickle, exec"]
+    with Run(tmp_path, files, transport, epochs=10_000, hostile="bob", payload=payload.hex(), deadline=20) as run:
+        assert run.wait("alice", 60) == 1, run.said("alice")
+        assert "alice: party 'alice': frame " in run.said("alice"), run.said("alice")
+        assert "as from 'bob'" in run.said("alice") or transport == "grpc"  # there a stranger to that sender's name
+        assert run.wait("bob", 60) == 1
+    assert not mark.exists() and not run.save.exists()
 
 
 @pytest.mark.parametrize("party", ["alice", "bob"])

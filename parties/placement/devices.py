@@ -158,7 +158,7 @@ class Devices:
         """The error that SecretFlow's own threads met, if any: it names the party where that was."""
         from secretflow.distributed.fed.exception import FedLocalError, FedRemoteError
 
-        error = _transport_error()
+        error = transport_error()
         while isinstance(error, FedLocalError) and isinstance(error.cause(), FedLocalError | PartyError):
             error = error.cause()
         if error is None or isinstance(error, PartyError):  # as a frame that was refused
@@ -196,7 +196,7 @@ class Devices:
             raise error
 
 
-def _transport_error() -> Exception | None:
+def transport_error() -> Exception | None:
     """What went wrong in SecretFlow's threads in production."""
     from secretflow.distributed.fed.global_context import get_global_context
 

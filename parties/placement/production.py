@@ -20,7 +20,7 @@ from typing import Any
 
 from parties.answers import say
 from parties.errors import ModelError, PartyError
-from parties.placement.devices import CONNECTION, Devices, secretflow
+from parties.placement.devices import CONNECTION, Devices, secretflow, transport_error
 from parties.placement.tls import Tls, reason
 from parties.placement.wire import MAX_BODY_BYTES, transports
 
@@ -77,10 +77,10 @@ def production(
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # SecretFlow's own comes when it will
         log.critical("%s: %s", party, error, exc_info=not isinstance(error, PartyError))
-        if isinstance(error, PartyError) and error.field != CONNECTION:
-            _flush(sf, deadline)
-        elif isinstance(error, PartyError) and error.party == party:
+        if transport_error() is not None:
             time.sleep(1)  # SecretFlow tells the others, by a thread of its own; to stop it could wait or crash
+        elif isinstance(error, PartyError) and error.field != CONNECTION:
+            _flush(sf, deadline)
         _exit()
 
 
