@@ -29,7 +29,8 @@ def main(settings: dict) -> None:
         labels = settings.get("labels", list(census.LABELS))
         names = {"on": "id", "sep": "|", "label_party": "alice", "labels": labels}
         if "intersection" in settings:
-            names["intersection"] = Intersection(settings["intersection"], tls)
+            places = settings["intersection"]
+            names["intersection"] = Intersection(places[party] if isinstance(places[party], dict) else places, tls)
         began, sent = time.monotonic(), loopback_bytes()
         data = VerticalData.from_files(paths, deadline=deadline, **names)
         read = {"rows": len(data), "seconds": time.monotonic() - began, "bytes": loopback_bytes() - sent}

@@ -174,6 +174,17 @@ def test_private_set_intersection(tmp_path, tls):
     same_as_local(run.save, joined.take(np.argsort(digests)), tmp_path, done["scores"])
 
 
+def test_an_intersection_to_which_bob_does_not_come(tmp_path, files):
+    """He looks for it at another address, and so does not answer at the one that alice has."""
+    one, two, three = (f"127.0.0.1:{port}" for port in ports(3))
+    own = {"alice": {"alice": one, "bob": two}, "bob": {"alice": one, "bob": three}}
+    with Run(tmp_path, files, intersection=own, deadline=9) as run:
+        assert [run.wait(party, 90) for party in run.processes] == [1, 1]
+        assert "party 'bob': intersection: saw" in run.said("alice"), run.said("alice")
+        assert "a party that answers at" in run.said("alice")
+    assert not run.save.exists()
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_bob_is_killed_in_mid_epoch(tmp_path, files, transport):
     with Run(tmp_path, files, transport, epochs=10_000, deadline=8) as run:

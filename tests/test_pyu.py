@@ -9,7 +9,17 @@ import pandas as pd
 import pytest
 
 from mmoe_jax import Bucketed, Categorical, MMoEBase, MMoEFuse, Task
-from parties import DataError, MessageError, ModelError, Party, PartyError, SaveError, SplitModel, VerticalData
+from parties import (
+    DataError,
+    Intersection,
+    MessageError,
+    ModelError,
+    Party,
+    PartyError,
+    SaveError,
+    SplitModel,
+    VerticalData,
+)
 from parties import site as site_module
 from parties.answers import MAX_BYTES, hear, refuse, say
 from parties.placement.pyu import CALLS, pyu
@@ -288,6 +298,48 @@ def test_placements_and_data_that_do_not_go_together(pyus, files):
     model(placement)
     with pytest.raises(ModelError, match="one that holds a model"):
         model(placement)
+
+
+def test_a_table_is_revealed_by_the_label_party(pyus, files):
+    place = pyu(pyus)
+    ours, data = model(place), read(pyus, files)
+    ours.fit(data, batch_size=4, progress=False)
+    table = ours.predict(data)
+    pd.testing.assert_frame_equal(place.reveal(table), devices.reveal(table))
+    with pytest.raises(ModelError, match="reveal: saw .*, wanted a table of predictions"):
+        place.reveal(ours.gates(data))
+
+
+ADDRESSES = {"alice": "127.0.0.1:9001", "bob": "127.0.0.1:9002"}
+
+
+@pytest.mark.parametrize(
+    ("addresses", "parties", "said"),
+    [
+        (
+            {"alice": "127.0.0.1:9001"},
+            ["alice", "bob"],
+            "intersection: saw addresses of .'alice'., wanted those of two",
+        ),
+        (ADDRESSES | {"carol": "h:1"}, ["alice", "bob", "carol"], "intersection: .* two parties"),
+        (ADDRESSES | {"bob": "9002"}, ["alice", "bob"], "party 'bob': intersection address: saw '9002'"),
+        (ADDRESSES | {"bob": "h:70000"}, ["alice", "bob"], "party 'bob': intersection address: saw 'h:70000'"),
+    ],
+)
+def test_an_intersection_that_cannot_be(addresses, parties, said):
+    with pytest.raises(ModelError, match=said):
+        Intersection(addresses).check(parties)
+    with pytest.raises(ModelError, match="intersection tls: saw str"):
+        Intersection(ADDRESSES, "tls").check(["alice", "bob"])
+
+
+def test_an_intersection_is_for_parties_that_are_apart(pyus, files):
+    two = {p: pyus[p] for p in ("alice", "bob")}
+    with pytest.raises(ModelError, match="intersection: saw one process for all parties, wanted production"):
+        read(two, files, intersection=Intersection(ADDRESSES))
+    paths = {p: files / f"{p}.csv" for p in two}
+    with pytest.raises(DataError, match="intersection: saw one for parties that are no devices"):
+        VerticalData.from_files(paths, **DATA, intersection=Intersection(ADDRESSES))
 
 
 def test_sites_and_calls_agree():

@@ -27,9 +27,10 @@ class Intersection(NamedTuple):
     oracle, and both follow the protocol (semi-honest). A party that invents ids learns which of them the other has:
     nothing can prevent that.
 
-    SPU is given BLAKE2b-128 of each id, in a file in a temporary folder that is removed. Its own connection does not
-    ask a client for its certificate: what a stranger sends there can spoil the result, which both parties then compare
-    over their own connection, and learns nothing, since answers go to the party whose certificate was checked.
+    SPU is given BLAKE2b-128 of each id, in a file in a temporary folder that is removed; it leaves a trace of its times
+    in /tmp. Its own connection takes clients without a certificate, too. What a stranger sends there can spoil the
+    result, which both parties then compare over theirs; a stranger learns nothing, since answers go to the party whose
+    certificate was checked.
 
     Attributes:
         addresses: party -> "host:port", another port than the party's in the cluster.
