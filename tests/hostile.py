@@ -48,6 +48,8 @@ def payloads(lane: Lane, mark: Path) -> dict[str, bytes]:
     made["another magic"] = b"MPkl" + good[4:]
     made["pickle as JSON"] = _signed(lane, 2, cut)
     made["JSON too deep"] = _signed(lane, 2, b"[" * 200_000)
+    made["a failure that is none"] = _signed(lane, 3, b"\n\x1b[2J forged line of a log")
+    made["a long failure"] = _signed(lane, 3, b"x" * 1_000)
     made["a kind there is not"] = _signed(lane, 9, cut)
     made["a second greeting"] = lane.greeting()[:16] + good[16:]
     made["another sender"] = Lane("mallory", lane.receiver, lane.key).pack(7, b"payload")

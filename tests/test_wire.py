@@ -19,7 +19,10 @@ PLAIN = st.recursive(
 )
 
 
-@given(st.integers(0, 2**64 - 1), st.binary(max_size=300) | PLAIN | st.text(min_size=1, max_size=9).map(Failure))
+@given(
+    st.integers(0, 2**64 - 1),
+    st.binary(max_size=300) | PLAIN | st.from_regex(r"[A-Za-z_]\w{0,30}", fullmatch=True).map(Failure),
+)
 def test_what_is_packed_is_unpacked(number, value):
     number_, value_ = LANE.unpack(LANE.pack(number, value))
     assert (number_, value_, type(value_)) == (number, value, type(value))

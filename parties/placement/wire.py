@@ -39,7 +39,7 @@ HEAD_BYTES = _HEAD.size
 class Failure(NamedTuple):
     """In place of a value: the call that should have made it failed. No word of the exception's crosses."""
 
-    kind: str  # of exception
+    kind: str  # of exception: an identifier
 
 
 class Lane(NamedTuple):
@@ -62,7 +62,7 @@ class Lane(NamedTuple):
         if type(value) is bytes:
             kind, body = BYTES, value
         elif type(value) is Failure:
-            kind, body = FAILURE, value.kind.encode()[:200]
+            kind, body = FAILURE, value.kind.encode()
         elif _plain(value):
             kind, body = JSON, json.dumps(value).encode()
         else:
@@ -88,7 +88,10 @@ class Lane(NamedTuple):
         if kind == BYTES:
             return number, body
         if kind == FAILURE:
-            return number, Failure(body.decode(errors="replace"))
+            name = body[:200].decode(errors="replace")
+            if not name.isidentifier() or len(body) > 200:
+                raise self.refusal("body", f"{len(body)} bytes", "the name of a kind of exception")
+            return number, Failure(name)
         try:
             return number, json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -224,20 +227,15 @@ def transports() -> tuple[type, type]:
         def __init__(self, *arguments):
             super().__init__(*arguments)
             self._draw_keys()
-            self._came = threading.Condition()
-            self._frames: dict[tuple[str, int], Any] = {}
-            self._greetings: dict[str, bytes] = {}
+            self._came: dict[tuple[str, int], Any] = {}  # by sender and number; 0 is a greeting
+            self._events: dict[tuple[str, int], threading.Event] = {}
 
         def start(self):
             super().start()
             for party in self._others:
                 self._push(party, self._from[party].greeting(), 0, wait_for_ready=True)
-            with self._came:
-                self._came.wait_for(lambda: self._refused or len(self._greetings) == len(self._others))
-            if self._refused:
-                raise self._refused
-            for party, frame in self._greetings.items():
-                self._to[party] = Lane.greeted(self._party, party, frame)
+            for party in self._others:
+                self._to[party] = Lane.greeted(self._party, party, self.recv(party, 0))
 
         def _start_server(self):
             self._server = grpc.server(ThreadPoolExecutor(8), options=self._grpc_options)
@@ -269,8 +267,9 @@ def transports() -> tuple[type, type]:
                 sender = self._sender(request.data, context)
                 self._arrived(sender, request)
             except MessageError as error:
-                with self._came:
-                    self._came.notify_all()
+                with self._lock:
+                    for event in self._events.values():
+                        event.set()
                 context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
             return fed_pb2.SfFedProxySendDataResponse(code=200, result="OK")
 
@@ -287,15 +286,13 @@ def transports() -> tuple[type, type]:
 
         def _arrived(self, sender: str, request) -> None:
             if request.seq_id == 0:
-                with self._came:
-                    self._greetings.setdefault(sender, request.data)
-                    self._came.notify_all()
-                return
-            came = self._unpacked(sender, request.data)
+                came = (0, request.data) if self._once[sender].passes(0) else None
+            else:
+                came = self._unpacked(sender, request.data)
             if came is not None:
-                with self._came:
-                    self._frames[sender, came[0]] = came[1]
-                    self._came.notify_all()
+                with self._lock:
+                    self._came[sender, came[0]] = came[1]
+                    self._events.setdefault((sender, came[0]), threading.Event()).set()
 
         def send(self, dest_party, data, seq_id):
             self._push(dest_party, self._packed(dest_party, seq_id, data), seq_id)
@@ -307,11 +304,16 @@ def transports() -> tuple[type, type]:
             self._stubs[party].SendData(request, metadata=self._grpc_metadata, timeout=timeout, **options)
 
         def recv(self, src_party, seq_id):
-            with self._came:
-                self._came.wait_for(lambda: self._refused or (src_party, seq_id) in self._frames)
-                if self._refused:
-                    raise self._refused
-                return self._frames.pop((src_party, seq_id))
+            key = src_party, seq_id
+            with self._lock:
+                event = self._events.setdefault(key, threading.Event())
+            if not self._refused:
+                event.wait()
+            if self._refused:
+                raise self._refused
+            with self._lock:
+                del self._events[key]
+                return self._came.pop(key)
 
     class Brpc(Framed, BrpcLinkProxy):
         def __init__(self, *arguments):
