@@ -5,6 +5,7 @@ party's process runs the same driver, so that each must make the same calls in t
 decides by comes from arguments or from answers that every driver hears.
 """
 
+import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -148,9 +149,10 @@ class Devices:
             raise self.gone(f"no message for {self.deadline:g} s")
 
     def gone(self, seen: str) -> PartyError:
-        """The error that names the party that this one waits for."""
+        """The error that names a party that is there no more, or else one that this one waits for."""
         others = [party for party in self.pyus if party != self.own]
-        missing = [sender for sender, value in self._incoming if not _arrived(value)]
+        dead = [party for party in others if not _listens(party)]
+        missing = dead or [sender for sender, value in self._incoming if not _arrived(value)]
         party = (missing or others)[0] if missing or len(others) == 1 else None
         return PartyError(party=party, field=CONNECTION, seen=seen, wanted="a party that answers in time")
 
@@ -202,6 +204,18 @@ def transport_error() -> Exception | None:
 
     context = get_global_context(assert_none=False)
     return None if context is None else context.get_last_exception()
+
+
+def _listens(party: str) -> bool:
+    """Whether anything is at that party's address."""
+    from secretflow.distributed.fed.global_context import get_global_context
+
+    host, _, port = get_global_context().get_addresses()[party].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _arrived(value: Any) -> bool:

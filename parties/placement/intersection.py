@@ -30,7 +30,8 @@ class Intersection(NamedTuple):
     SPU is given BLAKE2b-128 of each id, in a file in a temporary folder that is removed; it leaves a trace of its times
     in /tmp. Its own connection takes clients without a certificate, too. What a stranger sends there can spoil the
     result, which both parties then compare over theirs; a stranger learns nothing, since answers go to the party whose
-    certificate was checked.
+    certificate was checked. If the other party dies while it runs, a second or two, SPU may end this process by itself
+    after 9 s, with exit code 255 and without a word of ours.
 
     Attributes:
         addresses: party -> "host:port", another port than the party's in the cluster.

@@ -319,6 +319,8 @@ def transports() -> tuple[type, type]:
         def __init__(self, *arguments):
             super().__init__(*arguments)
             self._desc.enable_ssl = bool(self._tls_config)
+            # After its last try to send, three by default and 9 s, the link ends the process; ours is the deadline.
+            self._desc.retry_opts.max_retry = 1 << 30
             self._draw_keys()
 
         def start(self):
