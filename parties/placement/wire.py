@@ -341,6 +341,12 @@ def transports() -> tuple[type, type]:
                     self._all_data[src_party, came[0]] = came[1]
             return self._all_data.pop((src_party, seq_id))
 
+        def stop(self):
+            """Every party has all it waits for; what a peer that is gone did not acknowledge is not waited for."""
+            stopping = threading.Thread(target=super().stop, daemon=True)
+            stopping.start()
+            stopping.join(3.0)
+
     return Grpc, Brpc
 
 
