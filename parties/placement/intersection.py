@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import os
+import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,16 +24,16 @@ class Intersection(NamedTuple):
 
     The protocol is ECDH-PSI (Meadows, 1986; De Cristofaro and Tsudik, 2010) on Curve25519, as SPU has it. Each party
     maps its ids to points of the curve and multiplies them by a secret of its own, the other multiplies them by its
-    own, and what both have done to both sets is compared. Both parties learn which of their ids the other has too, and
-    how many the other has; of the rest nothing, if the decisional Diffie-Hellman assumption holds, the hash is a random
-    oracle, and both follow the protocol (semi-honest). A party that invents ids learns which of them the other has:
-    nothing can prevent that.
+    own, and what both have done to both sets is compared. Both parties learn which of their ids the other has too, how
+    many the other has, and of each of the others one bit: whether its hash is on the curve or on its twist. No more, if
+    the decisional Diffie-Hellman assumption holds, the hash is a random oracle, and both follow the protocol
+    (semi-honest). A party that invents ids learns which of them the other has: nothing can prevent that.
 
     SPU is given BLAKE2b-128 of each id, in a file in a temporary folder that is removed; it leaves a trace of its times
     in /tmp. Its own connection takes clients without a certificate, too. What a stranger sends there can spoil the
     result, which both parties then compare over theirs; a stranger learns nothing, since answers go to the party whose
     certificate was checked. If the other party dies while it runs, a second or two, SPU may end this process by itself
-    after 9 s, with exit code 255 and without a word of ours.
+    with exit code 134 or 255 and without a word of ours.
 
     Attributes:
         addresses: party -> "host:port", another port than the party's in the cluster.
@@ -96,7 +98,11 @@ def _common(digests: np.ndarray, names: list[str], party: str, how: Intersection
     connection = link.create_brpc(desc, names.index(party))
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder) / "given.csv", Path(folder) / "found.csv"
-        pd.DataFrame({"id": digests, "row": np.arange(len(digests))}).to_csv(given, index=False)
+        # SPU shows the other which lines are in common, and a digest of all: so shuffled, and one that is nobody's.
+        lines = pd.DataFrame({"id": [*digests, os.urandom(16).hex()], "row": [*range(len(digests)), -1]})
+        order = np.random.default_rng(secrets.randbits(128)).permutation(len(lines))
+        lines.iloc[order].to_csv(given, index=False)
+        connection.barrier()  # SPU greets anew, which is lost where the first greeting is not taken yet
         config: Any = psi.PsiExecuteConfig(
             protocol_conf=psi.PsiProtocolConfig(
                 protocol=psi.PsiProtocol.PROTOCOL_ECDH,
