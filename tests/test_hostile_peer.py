@@ -2,6 +2,9 @@
 
 import base64
 import json
+import signal
+import subprocess
+import sys
 import threading
 import urllib.request
 import warnings
@@ -11,9 +14,8 @@ import pytest
 
 from experiments import certificates
 from parties.errors import MessageError, ModelError
-from parties.placement import wire
 from parties.placement.production import TRANSPORTS
-from parties.placement.wire import Lane, transports
+from parties.placement.wire import Lane
 from tests import hostile
 from tests.test_production import ports
 
@@ -22,12 +24,14 @@ with warnings.catch_warnings():
     import grpc
     from secretflow.distributed.fed.proxy.grpc import fed_pb2, fed_pb2_grpc
 
+    from parties.placement import transports
+
 
 class Pair:
     """alice and bob over a real connection in one process."""
 
     def __init__(self, transport: str, tls=None):
-        kind = dict(zip(("grpc", "brpc_link"), transports(), strict=True))[transport]
+        kind = {"grpc": transports.FramedGrpc, "brpc_link": transports.FramedBrpc}[transport]
         self.addresses = {p: f"127.0.0.1:{port}" for p, port in zip(("alice", "bob"), ports(2), strict=True)}
         settings = {"connect_retry_times": 3, "connect_retry_interval_ms": 100, "recv_timeout_ms": 20_000}
         configs = {p: None if tls is None else tls[p].config() for p in self.addresses}
@@ -167,7 +171,19 @@ def test_a_stranger_over_brpc(secure, tls):
             pair.alice.recv("bob", 7)
 
 
+def test_a_peer_that_left_first_does_not_hold_up_the_end():
+    """What it did not acknowledge would be sent again for ever; by default the link ends the process with 255."""
+    addresses = [f"127.0.0.1:{port}" for port in ports(2)]
+    command = [sys.executable, "-m", "tests.leaving_peer"]
+    with subprocess.Popen([*command, "alice", *addresses], stderr=subprocess.DEVNULL) as alice:
+        bob = subprocess.run([*command, "bob", *addresses], capture_output=True, text=True, timeout=60)
+        assert alice.wait(30) == -signal.SIGKILL
+    assert bob.returncode == 0, bob.stderr
+    assert "retry_count" in bob.stdout + bob.stderr, "alice had not left"
+    assert "stopped in 3." in bob.stdout
+
+
 def test_another_version_of_secretflow_is_refused(monkeypatch):
-    monkeypatch.setattr(wire, "SECRETFLOW", "1.13.0b0")
+    monkeypatch.setattr(transports, "SECRETFLOW", "1.13.0b0")
     with pytest.raises(ModelError, match="secretflow version: saw 1.14.0b0, wanted 1.13.0b0"):
-        transports()
+        transports.check_version()

@@ -15,6 +15,7 @@ import pandas as pd
 from parties.answers import hear, refuse, say
 from parties.errors import ModelError, PartyError
 from parties.frames import check_label_columns, id_facts, index_frame, read_file
+from parties.placement.addresses import split_address
 from parties.placement.intersection import Intersection, intersect
 from parties.pulse import Pulse
 
@@ -210,9 +211,10 @@ def _listens(party: str) -> bool:
     """Whether anything is at that party's address."""
     from secretflow.distributed.fed.global_context import get_global_context
 
-    host, _, port = get_global_context().get_addresses()[party].rpartition(":")
+    address = split_address(get_global_context().get_addresses()[party])
+    assert address is not None, "checked before"
     try:
-        socket.create_connection((host, int(port)), timeout=1).close()
+        socket.create_connection(address, timeout=1).close()
     except OSError:
         return False
     return True

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import secrets
 import tempfile
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import pandas as pd
 
 from parties.errors import DataError, ModelError, PartyError
 from parties.frames import id_digests
+from parties.placement.addresses import split_address
 from parties.placement.tls import Tls
 
 CONNECT_SECONDS = 9.0  # that one try of SPU to connect takes
@@ -49,8 +49,7 @@ class Intersection(NamedTuple):
             seen, wanted = f"addresses of {sorted(self.addresses)}", f"those of two parties, {sorted(parties)}"
             raise ModelError(field="intersection", seen=seen, wanted=wanted)
         for party, address in self.addresses.items():
-            host, _, port = str(address).rpartition(":")
-            if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            if split_address(address) is None:
                 raise ModelError(party=party, field="intersection address", seen=repr(address), wanted="'host:port'")
         if self.tls is not None and not isinstance(self.tls, Tls):
             raise ModelError(field="intersection tls", seen=type(self.tls).__name__, wanted="Tls, or None")
@@ -98,9 +97,9 @@ def _common(digests: np.ndarray, names: list[str], party: str, how: Intersection
     connection = link.create_brpc(desc, names.index(party))
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder) / "given.csv", Path(folder) / "found.csv"
-        # SPU shows the other which lines are in common, and a digest of all: so shuffled, and one that is nobody's.
-        lines = pd.DataFrame({"id": [*digests, os.urandom(16).hex()], "row": [*range(len(digests)), -1]})
-        order = np.random.default_rng(secrets.randbits(128)).permutation(len(lines))
+        # SPU shows the other which lines are in common, and a digest of all: so in secret order, and one that is nobody's.
+        lines = pd.DataFrame({"id": [*digests, secrets.token_hex(16)], "row": [*range(len(digests)), -1]})
+        order = sorted(range(len(lines)), key=lambda _: secrets.randbits(64))
         lines.iloc[order].to_csv(given, index=False)
         connection.barrier()  # SPU greets anew, which is lost where the first greeting is not taken yet
         config: Any = psi.PsiExecuteConfig(

@@ -20,9 +20,10 @@ from typing import Any
 
 from parties.answers import say
 from parties.errors import ModelError, PartyError
+from parties.placement.addresses import split_address
 from parties.placement.devices import CONNECTION, Devices, secretflow, transport_error
 from parties.placement.tls import Tls, reason
-from parties.placement.wire import MAX_BODY_BYTES, transports
+from parties.placement.wire import MAX_BODY_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +64,11 @@ def production(
     """
     _check(cluster, party, transport, tls, deadline)
     sf = secretflow()
-    proxies = transports()
+    from parties.placement.transports import check_version
+
+    check_version()
     try:
-        _start(sf, proxies, cluster, party, transport, tls, deadline, log_level)
+        _start(sf, cluster, party, transport, tls, deadline, log_level)
         devices = Devices({name: sf.PYU(name) for name in cluster}, deadline)
         signal.signal(signal.SIGINT, partial(_interrupted, devices))
         _meet(devices)
@@ -90,8 +93,7 @@ def _check(cluster: Mapping, party: str, transport: str, tls: Tls | None, deadli
         raise ModelError(field="party", seen=repr(party), wanted=f"one of the cluster's {parties}")
     for name, place in cluster.items():
         for field, address in place.items() if isinstance(place, Mapping) else [("address", None)]:
-            host, _, port = str(address).rpartition(":")
-            if field not in ("address", "listen_addr") or not host or not port.isdigit() or not 0 < int(port) < 65536:
+            if field not in ("address", "listen_addr") or split_address(address) is None:
                 wanted = "address (and listen_addr) as 'host:port'"
                 raise ModelError(party=name, field=f"cluster {field}", seen=repr(address), wanted=wanted)
         if "address" not in place:
@@ -108,7 +110,6 @@ def _check(cluster: Mapping, party: str, transport: str, tls: Tls | None, deadli
 
 def _start(
     sf: Any,
-    proxies: tuple[type, type],
     cluster: Mapping,
     party: str,
     transport: str,
@@ -145,7 +146,7 @@ def _start(
     started = threading.Event()
     threading.Thread(target=watch, daemon=True).start()
     try:
-        with _in_place_of_pickles(proxies):
+        with _in_place_of_pickles():
             sf.init(
                 cluster_config={"parties": {name: dict(place) for name, place in cluster.items()}, "self_party": party},
                 ray_mode=False,
@@ -163,21 +164,22 @@ def _start(
 
 
 @contextlib.contextmanager
-def _in_place_of_pickles(proxies: tuple[type, type]) -> Iterator[None]:
-    """While SecretFlow starts, it takes these for its own transports."""
+def _in_place_of_pickles() -> Iterator[None]:
+    """While SecretFlow starts, it takes ours for its own transports."""
     from secretflow.distributed.fed import api
     from secretflow.distributed.fed.global_context import get_global_context
 
+    from parties.placement.transports import Framed, FramedBrpc, FramedGrpc
+
     own = api.GrpcProxy, api.BrpcLinkProxy
-    api.GrpcProxy, api.BrpcLinkProxy = proxies
+    api.GrpcProxy, api.BrpcLinkProxy = FramedGrpc, FramedBrpc
     try:
         yield
     finally:
         api.GrpcProxy, api.BrpcLinkProxy = own
-    if not isinstance(get_global_context()._proxy, proxies):
-        raise ModelError(
-            field="transport", seen=type(get_global_context()._proxy).__name__, wanted="one without pickles"
-        )
+    started = get_global_context()._proxy
+    if not isinstance(started, Framed):
+        raise ModelError(field="transport", seen=type(started).__name__, wanted="one of ours, without pickles")
 
 
 def _flush(sf: Any, deadline: float) -> None:
@@ -191,13 +193,14 @@ def _flush(sf: Any, deadline: float) -> None:
 def _unreachable(cluster: Mapping, party: str, tls: Tls | None) -> tuple[str, OSError] | None:
     """The first other party that this one cannot connect to, and why."""
     for name, place in cluster.items():
-        host, _, port = place["address"].rpartition(":")
         if name != party:
+            address = split_address(place["address"])
+            assert address is not None, "checked before"
             try:
                 if tls is None:
-                    socket.create_connection((host, int(port)), timeout=1).close()
+                    socket.create_connection(address, timeout=1).close()
                 else:
-                    tls.greet((host, int(port)), name, timeout=1)
+                    tls.greet(address, name, timeout=1)
             except OSError as error:
                 return name, error
     return None
