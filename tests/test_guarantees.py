@@ -457,4 +457,6 @@ def test_imports_follow_the_arrows():
         for node in ast.parse(file.read_text()).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names.append(getattr(node, "module", None) or "")
-            assert not any(name.startswith("secretflow") for name in names), f"{file}: only where it is used"
+            needs = ("secretflow", "grpc", "spu", "parties.placement.transports")
+            if file.name != "transports.py":  # which is itself imported late
+                assert not any(name.startswith(needs) for name in names), f"{file}: only where it is used"

@@ -97,7 +97,7 @@ def _common(digests: np.ndarray, names: list[str], party: str, how: Intersection
     connection = link.create_brpc(desc, names.index(party))
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder) / "given.csv", Path(folder) / "found.csv"
-        # SPU shows the other which lines are in common, and a digest of all: so in secret order, and one that is nobody's.
+        # SPU shows the other which lines are common, and a digest of all: so in secret order, and one that is nobody's.
         lines = pd.DataFrame({"id": [*digests, secrets.token_hex(16)], "row": [*range(len(digests)), -1]})
         order = sorted(range(len(lines)), key=lambda _: secrets.randbits(64))
         lines.iloc[order].to_csv(given, index=False)
