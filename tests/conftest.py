@@ -15,7 +15,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_threefry_partitionable", True)
 
 # Has a leg of CI of its own, as SecretFlow shares no environment with new JAX.
-collect_ignore = [] if importlib.util.find_spec("secretflow") else ["test_production.py", "test_hostile_peer.py"]
+NEED_SECRETFLOW = ["test_production.py", "test_hostile_peer.py", "test_intersection.py"]
+collect_ignore = [] if importlib.util.find_spec("secretflow") else NEED_SECRETFLOW
 
 common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("ci", derandomize=True, database=None, max_examples=13, **common)

@@ -185,6 +185,29 @@ def test_an_intersection_to_which_bob_does_not_come(tmp_path, files):
     assert not run.save.exists()
 
 
+def test_bob_is_killed_while_rows_are_aligned(tmp_path, files):
+    """His SPU ends with him, hers may end by itself: her process says who was lost."""
+    own = {p: f"127.0.0.1:{port}" for p, port in zip(("alice", "bob"), ports(2), strict=True)}
+    with Run(tmp_path, files, intersection=own, deadline=9) as run:
+        children = Path(f"/proc/{run.processes['bob'].pid}/task")
+        end = time.monotonic() + 60
+        while not any("spu_process" in line for line in command_lines(children)) and time.monotonic() < end:
+            time.sleep(0.001)
+        run.processes["bob"].send_signal(signal.SIGKILL)
+        assert run.wait("alice", 60) == 1
+        assert "alice: party 'bob': " in run.said("alice"), run.said("alice")
+    assert not run.save.exists()
+
+
+def command_lines(tasks: Path) -> list[str]:
+    """Of the processes that these threads have started."""
+    lines = []
+    with contextlib.suppress(OSError):  # one that has ended
+        for file in tasks.glob("*/children"):
+            lines += [Path(f"/proc/{child}/cmdline").read_text() for child in file.read_text().split()]
+    return lines
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_bob_is_killed_in_mid_epoch(tmp_path, files, transport):
     deadline = 14  # longer than a link would try by itself before it ends the process

@@ -1,12 +1,21 @@
 """Private set intersection: two parties find the rows that they have in common, by SecretFlow's SPU."""
 
+import contextlib
 import hashlib
+import json
+import logging
 import math
+import os
+import re
 import secrets
+import signal
+import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +25,10 @@ from parties.frames import id_digests
 from parties.placement.addresses import split_address
 from parties.placement.tls import Tls
 
-CONNECT_SECONDS = 9.0  # that one try of SPU to connect takes
+log = logging.getLogger(__name__)
+
+PROGRAM = Path(__file__).with_name("spu_process.py")
+FAREWELL = 5.0  # seconds in which the two SPUs part
 
 
 class Intersection(NamedTuple):
@@ -29,11 +41,10 @@ class Intersection(NamedTuple):
     the decisional Diffie-Hellman assumption holds, the hash is a random oracle, and both follow the protocol
     (semi-honest). A party that invents ids learns which of them the other has: nothing can prevent that.
 
-    SPU is given BLAKE2b-128 of each id, in a file in a temporary folder that is removed; it leaves a trace of its times
-    in /tmp. Its own connection takes clients without a certificate, too. What a stranger sends there can spoil the
-    result, which both parties then compare over theirs; a stranger learns nothing, since answers go to the party whose
-    certificate was checked. If the other party dies while it runs, a second or two, SPU may end this process by itself
-    with exit code 134 or 255 and without a word of ours.
+    SPU runs in a process of its own, as it ends its process where the other party dies. It is given BLAKE2b-128 of each
+    id, in a file in a temporary folder that is removed. Its own connection takes clients without a certificate, too.
+    What a stranger sends there can spoil the result, which both parties then compare over theirs; a stranger learns
+    nothing, since answers go to the party whose certificate was checked.
 
     Attributes:
         addresses: party -> "host:port", another port than the party's in the cluster.
@@ -60,7 +71,7 @@ def intersect(frame: pd.DataFrame, party: str, how: Intersection, seconds: float
 
     Args:
         frame: indexed by distinct ids.
-        seconds: that the other party may be silent; or absent, to the next multiple of `CONNECT_SECONDS`.
+        seconds: that the other party may be absent, or silent.
 
     Raises:
         PartyError: the other party does not come, or goes.
@@ -71,10 +82,9 @@ def intersect(frame: pd.DataFrame, party: str, how: Intersection, seconds: float
     digests = np.array([row.tobytes().hex() for row in id_digests(frame.index)])
     try:
         rows = _common(digests, names, party, how, seconds)
-    except RuntimeError as error:  # of SPU
-        first = str(error).strip().splitlines()
-        seen, wanted = " ".join(first[:2])[:200], f"a party that answers at {how.addresses[other]} within {seconds:g} s"
-        raise PartyError(party=other, field="intersection", seen=seen, wanted=wanted) from error
+    except _Failed as failed:
+        wanted = f"a party that answers at {how.addresses[other]} within {seconds:g} s"
+        raise PartyError(party=other, field="intersection", seen=str(failed), wanted=wanted) from failed
     if not len(rows):
         raise DataError(
             party=party, field="ids", seen=f"none that {other!r} has too", wanted="at least one id in common"
@@ -82,38 +92,73 @@ def intersect(frame: pd.DataFrame, party: str, how: Intersection, seconds: float
     return frame.iloc[rows]
 
 
-def _common(digests: np.ndarray, names: list[str], party: str, how: Intersection, seconds: float) -> np.ndarray:
-    from spu import psi
-    from spu.libspu import link
+class _Failed(Exception):
+    """What was seen of SPU in place of a result."""
 
-    desc = link.Desc()
-    desc.id = hashlib.blake2b("\0".join(names).encode(), digest_size=8).hexdigest()
-    for name in names:
-        desc.add_party(name, how.addresses[name])
-    desc.recv_timeout_ms = math.ceil(seconds * 1000)
-    desc.connect_retry_times, desc.connect_retry_interval_ms = math.ceil(seconds / CONNECT_SECONDS), 200
-    if how.tls is not None:
-        how.tls.fill(desc)
-    connection = link.create_brpc(desc, names.index(party))
+
+def _common(digests: np.ndarray, names: list[str], party: str, how: Intersection, seconds: float) -> np.ndarray:
+    task = {
+        "id": hashlib.blake2b("\0".join(names).encode(), digest_size=8).hexdigest(),
+        "addresses": [[name, how.addresses[name]] for name in names],
+        "rank": names.index(party),
+        "silence_ms": math.ceil(seconds * 1000),
+        "tls": None if how.tls is None else [os.path.abspath(file) for file in how.tls],
+        "path": [os.path.abspath(place) for place in sys.path],
+    }
     with tempfile.TemporaryDirectory() as folder:
-        given, found = Path(folder) / "given.csv", Path(folder) / "found.csv"
         # SPU shows the other which lines are common, and a digest of all: so in secret order, and one that is nobody's.
         lines = pd.DataFrame({"id": [*digests, secrets.token_hex(16)], "row": [*range(len(digests)), -1]})
         order = sorted(range(len(lines)), key=lambda _: secrets.randbits(64))
-        lines.iloc[order].to_csv(given, index=False)
-        connection.barrier()  # SPU greets anew, which is lost where the first greeting is not taken yet
-        config: Any = psi.PsiExecuteConfig(
-            protocol_conf=psi.PsiProtocolConfig(
-                protocol=psi.PsiProtocol.PROTOCOL_ECDH,
-                receiver_rank=0,
-                broadcast_result=True,
-                ecdh_params=psi.EcdhParams(curve=psi.EllipticCurveType.CURVE_25519),
-            ),
-            input_params=psi.InputParams(path=str(given), selected_keys=["id"], keys_unique=True),
-            output_params=psi.OutputParams(path=str(found)),
-            join_conf=psi.ResultJoinConfig(type=psi.ResultJoinType.JOIN_TYPE_UNSPECIFIED),
-        )
-        psi.psi_execute(config, connection)
-        common = pd.read_csv(found, dtype={"id": str, "row": np.int64})
-    connection.stop_link()
+        lines.iloc[order].to_csv(f"{folder}/given.csv", index=False)
+        with _spu(task, folder) as process:
+            _await("connected", process, seconds)
+            _await("found", process, None)  # SPU itself ends a silence
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(FAREWELL)
+        common = pd.read_csv(f"{folder}/found.csv", dtype={"id": str, "row": np.int64})
     return common["row"].to_numpy()[np.argsort(common["id"].to_numpy())]
+
+
+@contextlib.contextmanager
+def _spu(task: dict, folder: str) -> Iterator[subprocess.Popen]:
+    """The process that does the task in the folder; what it leaves behind is removed, and logged if it failed."""
+    environment = os.environ | {"TMPDIR": folder, "LC_ALL": "C"}
+    with open(f"{folder}/log", "w+") as said:
+        process = subprocess.Popen(
+            [sys.executable, str(PROGRAM)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            cwd=folder,
+            env=environment,
+            bufsize=0,
+            start_new_session=True,
+        )
+        try:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(task).encode() + b"\n")
+            yield process
+        except _Failed:
+            said.seek(0)
+            log.error("SPU: %s", said.read()[-4000:])
+            raise
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and a `sort` that it has started
+            process.communicate()
+            said.seek(0)
+            for trace in re.findall(r"/tmp/psi_[\w-]+\.trace", said.read()):
+                Path(trace).unlink(missing_ok=True)
+
+
+def _await(step: str, process: subprocess.Popen, seconds: float | None) -> None:
+    """Raises: _Failed: anything but the step within the seconds."""
+    assert process.stdout is not None
+    if not wait([process.stdout.fileno()], seconds):
+        raise _Failed(f"nothing for {seconds:g} s")
+    line = process.stdout.readline()
+    if not line:
+        raise _Failed(f"SPU that ended with exit code {process.wait()}")
+    said = json.loads(line)
+    if said["at"] != step:
+        raise _Failed(" ".join(said["why"].split())[:200])

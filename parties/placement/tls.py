@@ -3,7 +3,7 @@
 import socket
 import ssl
 from os import PathLike, fspath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from parties.errors import ModelError
 
@@ -48,13 +48,6 @@ class Tls(NamedTuple):
     def config(self) -> dict[str, str]:
         """As SecretFlow names the files."""
         return {"cert": fspath(self.certificate), "key": fspath(self.key), "ca_cert": fspath(self.authority)}
-
-    def fill(self, desc: Any) -> None:
-        """Turn TLS on in the description of an SPU link, for what it sends and what it receives."""
-        desc.enable_ssl = True
-        for options in (desc.client_ssl_opts, desc.server_ssl_opts):
-            options.cert.certificate_path, options.cert.private_key_path = fspath(self.certificate), fspath(self.key)
-            options.verify.ca_file_path, options.verify.verify_depth = fspath(self.authority), 1
 
     def _context(self, protocol: int) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)
