@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from parties.arrays import as_batch, fit_parties
 from parties.assembly import Party, split_program
+from parties.callbacks import Callback
 from parties.channel import Counted, Encoded, Plain, Recorded
 from parties.data import VerticalData
-from parties.errors import DataError, MessageError, ModelError, PartyError, SaveError
+from parties.early_stopping import EarlyStopping
+from parties.errors import DataError, MessageError, ModelError, NumberError, PartyError, SaveError
 from parties.network import Batch, ModelState, Stats
 from parties.placement.fused import Fused
 from parties.placement.joint import Joint
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "Callback",
     "Counted",
     "DataError",
     "DeviceData",
+    "EarlyStopping",
     "Encoded",
     "Fused",
     "Intersection",
@@ -38,6 +42,7 @@ __all__ = [
     "MessageError",
     "ModelError",
     "ModelState",
+    "NumberError",
     "Party",
     "PartyError",
     "Plain",

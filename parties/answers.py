@@ -8,11 +8,11 @@ cross, the party's own log has them.
 import json
 from typing import Any
 
-from parties.errors import DataError, MessageError, ModelError, PartyError, SaveError
+from parties.errors import DataError, MessageError, ModelError, NumberError, PartyError, SaveError
 
 FACTS, REFUSAL = b"MFct", b"MErr"
 MAX_BYTES = 1 << 24
-_KINDS = {kind.__name__: kind for kind in (PartyError, DataError, MessageError, ModelError, SaveError)}
+_KINDS = {kind.__name__: kind for kind in (PartyError, DataError, MessageError, ModelError, NumberError, SaveError)}
 _WITHHELD = "what only that party's log tells"
 
 

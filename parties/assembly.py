@@ -192,9 +192,10 @@ def read_columns(saved: Saved) -> tuple[ColumnSpec, ...]:
 
 
 def public_description(described: Mapping[str, Any]) -> dict[str, Any]:
-    """A description without what the columns learned of the party's rows."""
+    """A description without what the columns learned of the party's rows, and without digests of its data."""
+    described = {name: value for name, value in described.items() if name != "data"}
     if "columns" not in described:
-        return dict(described)
+        return described
     columns = [column_from_dict(spec).unfitted().to_dict() for spec in described["columns"]]
     return {**described, "columns": columns}
 

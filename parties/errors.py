@@ -33,6 +33,10 @@ class MessageError(PartyError):
     """A message that is not the one expected; the refusing party's state is untouched."""
 
 
+class NumberError(PartyError):
+    """A number of a training round that is not finite; no party's state has taken that round."""
+
+
 class SaveError(PartyError):
     """A saved model that cannot be read back."""
 

@@ -5,13 +5,14 @@ protocol is right when it computes what this computes.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from parties.keys import base_key, fuse_key
-from parties.network import ModelState, Stats, apply_gradients, init_state, scan_rounds
+from parties.network import ModelState, Stats, all_finite, apply_gradients, init_state, scan_rounds
 from parties.plan import Plan
 
 
@@ -23,6 +24,7 @@ class JointProgram(NamedTuple):
     round: Callable  # state, batch -> state, stats
     epoch: Callable  # state, data, rows [S, B] -> state, stats [S, ...]
     predict: Callable  # state, columns -> logits, what the fuse network's inspect sees
+    check: Callable  # state, batch -> as `SplitProgram.check`; one entry, as nothing in between is seen
 
 
 def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
@@ -48,15 +50,20 @@ def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
             return plan.objective.loss(logits, batch.labels, batch.weights), logits
 
         (loss, logits), grads = jax.value_and_grad(total, has_aux=True)(params)
-        return Stats(loss, logits), grads
+        return Stats(loss, logits, all_finite(loss, grads)), grads
 
     def round(state, batch):
         stats, grads = gradients(state, batch)
-        trained = {p: apply_gradients(optimizers[p], s, grads["bases"][p]) for p, s in state.bases.items()}
-        return ModelState(trained, apply_gradients(plan.fuse_optimizer, state.fuse, grads["fuse"])), stats
+        step = partial(apply_gradients, accepted=stats.finite)
+        trained = {p: step(optimizers[p], s, grads["bases"][p]) for p, s in state.bases.items()}
+        return ModelState(trained, step(plan.fuse_optimizer, state.fuse, grads["fuse"])), stats
 
     def predict(state, columns):
         activations = activations_of({p: s.params for p, s in state.bases.items()}, columns, {})
         return fuse.apply(state.fuse.params, activations, None), fuse.inspect(state.fuse.params, activations)
 
-    return JointProgram(init, gradients, round, scan_rounds(round), predict)
+    def check(state, batch):
+        stats, _ = gradients(state, batch)
+        return {(None, "loss and gradients"): jnp.broadcast_to(stats.finite, batch.weights.shape)}
+
+    return JointProgram(init, gradients, round, scan_rounds(round), predict, check)

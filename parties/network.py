@@ -68,6 +68,7 @@ class Stats(NamedTuple):
 
     loss: jax.Array  # [] the objective that was differentiated
     logits: Any  # [B, K_t] a task, in the order of the batch's rows
+    finite: jax.Array  # [] bool; where it is false no party's state has taken the round
 
 
 def init_state(network: Network, optimizer: optax.GradientTransformation, key: jax.Array, inputs) -> TrainState:
@@ -82,10 +83,24 @@ def run_once(function: Callable, *args):
     return jax.jit(function).lower(*args).compile(compiler_options=options)(*args)
 
 
-def apply_gradients(optimizer: optax.GradientTransformation, state: TrainState, grads) -> TrainState:
-    """One step of `optimizer`; the round is counted here."""
+def apply_gradients(
+    optimizer: optax.GradientTransformation, state: TrainState, grads, accepted: jax.Array
+) -> TrainState:
+    """One step of `optimizer`, counted as a round, where `accepted`, bool `[]`; the same state to the bit elsewhere."""
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    return TrainState(optax.apply_updates(state.params, updates), opt_state, state.key, state.round + 1)
+    stepped = TrainState(optax.apply_updates(state.params, updates), opt_state, state.key, state.round + 1)
+    return jax.tree.map(lambda new, old: jnp.where(accepted, new, old), stepped, state)
+
+
+def all_finite(*trees) -> jax.Array:
+    """Whether no number of the trees is NaN or infinite, bool `[]`."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trees)]).all()
+
+
+def finite_rows(tree) -> jax.Array:
+    """Which rows have no NaN and no infinity in any leaf of a pytree with rows leading, bool `[B]`."""
+    rows = [jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(axis=1) for leaf in jax.tree.leaves(tree)]
+    return jnp.stack(rows).all(axis=0)
 
 
 def take_rows(tree, rows: jax.Array):

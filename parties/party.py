@@ -5,7 +5,6 @@ are the public facts of a pass over a data set, from which each draws the same r
 """
 
 import hashlib
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from parties.errors import MessageError, ModelError
+from parties.finite import round_refused
 from parties.messages import Header, Message, check, check_format, dtype_name
 from parties.network import take_rows, take_weights
 from parties.program import FeatureProgram, LabelProgram
+from parties.progress import Progress
 from parties.rows import PADDING, row_stream
 
 
@@ -30,6 +31,8 @@ class Pass(NamedTuple):
     batch_size: int
     seed: int
     shuffle: bool
+    start: int = 0  # round to begin at
+    nonfinite: str = "raise"  # or "skip_round": what is done about a training round that is not finite
 
 
 class PartyData(NamedTuple):
@@ -39,6 +42,7 @@ class PartyData(NamedTuple):
     columns: Any = ()  # pytree with rows leading
     labels: Any = None  # label party: float [N, T], NaN where missing
     weights: Any = None  # label party: float [N]
+    row_ids: Any = None  # label party: the ids themselves, to name rows in errors
 
 
 class _LabelData(NamedTuple):
@@ -58,7 +62,7 @@ class _Seat:
             len(data.ids), pass_.batch_size, seed=pass_.seed, epoch=pass_.epoch, shuffle=pass_.shuffle
         )
         self.rounds = len(self.rows)
-        self.round = 0
+        self.round = pass_.start
         padded = np.where(self.rows == PADDING, self.rows[:, :1], self.rows)
         self._digests = [hashlib.blake2b(ids.tobytes(), digest_size=16).digest() for ids in data.ids[padded]]
 
@@ -89,12 +93,15 @@ class _Party:
     def load(self, data: str, part: PartyData) -> None:
         """Hold `part` under the name `data`, on the device."""
         columns, labels, weights = jax.tree.map(jnp.asarray, (part.columns, part.labels, part.weights))
-        self._data[data] = PartyData(part.ids, columns, labels, weights)
+        self._data[data] = PartyData(part.ids, columns, labels, weights, part.row_ids)
 
     def begin(self, pass_: Pass) -> int:
-        """Take a seat in a pass; whatever an earlier pass left pending is dropped. Returns its number of rounds."""
-        self._seat = _Seat(pass_, self._data[pass_.data])
-        return self._seat.rounds
+        """Take a seat in a pass, or go on with it; what is pending is dropped. Returns the number of rounds left."""
+        data, seat = self._data[pass_.data], self._seat
+        if seat is None or seat.data is not data or seat.facts._replace(start=pass_.start) != pass_:
+            seat = _Seat(pass_, data)
+        seat.round, self._seat = pass_.start, seat
+        return seat.rounds - seat.round
 
     def _seated(self) -> _Seat:
         if self._seat is None:
@@ -129,25 +136,20 @@ class FeatureParty(_Party):
         self._pending = None
         return super().begin(pass_)
 
-    def turn(self, cotangent: Message | None) -> Message | None:
+    def turn(self, cotangent: Message | None) -> Message:
         """Backward of the pending round, then forward of the next.
 
-        The first turn of a pass takes no cotangent and the last returns no activation; a pass that does not train
-        takes none at all.
+        The first turn of a pass takes no cotangent; one of a pass that does not train takes none at all.
 
         Raises:
-            MessageError: the cotangent is not the one of the pending round. The state is then untouched.
+            MessageError: the cotangent is not the one of the pending round, or a round after the last. The state is
+                then untouched.
         """
         seat = self._seated()
-        if self._pending is not None:
-            pullback, expected = self._pending
-            check(cotangent, expected)
-            self.state = self._backward(self.state, pullback, cotangent.array)  # type: ignore[union-attr]
-            self._pending = None
-        elif cotangent is not None:
-            raise MessageError(party=self.name, field="message", seen="a cotangent", wanted="none: no round is pending")
         if seat.round == seat.rounds:
-            return None
+            seen = "a round after the last"
+            raise MessageError(party=self.name, field="round", seen=seen, wanted=f"{seat.rounds} rounds")
+        self.finish(cotangent)
         rows = seat.rows[seat.round]
         if seat.facts.phase == "fit":
             activation, pullback = self._forward(self.state, seat.data.columns, rows)
@@ -159,6 +161,20 @@ class FeatureParty(_Party):
         header = seat.header(self.name, self.label_party, "activation", activation)
         seat.round += 1
         return Message(header, activation)
+
+    def finish(self, cotangent: Message | None) -> None:
+        """Backward of the pending round alone, after the last one.
+
+        Raises:
+            MessageError: as `turn`.
+        """
+        if self._pending is not None:
+            pullback, expected = self._pending
+            check(cotangent, expected)
+            self.state = self._backward(self.state, pullback, cotangent.array)  # type: ignore[union-attr]
+            self._pending = None
+        elif cotangent is not None:
+            raise MessageError(party=self.name, field="message", seen="a cotangent", wanted="none: no round is pending")
 
 
 class LabelParty(_Party):
@@ -190,18 +206,31 @@ class LabelParty(_Party):
         self._structs = dict(structs)
         self._objective = objective
         self._update = jax.jit(_update_scores, static_argnums=0)
+        self._last: _Last | None = None
+        self._read: Mapping | None = None
+
+        def batch_of(data, rows):
+            columns, labels = take_rows((data.columns, data.labels), rows)
+            return columns, labels, take_weights(data.weights, rows)
 
         @jax.jit
         def step(state, base_state, activations, data, rows):
-            columns, labels = take_rows((data.columns, data.labels), rows)
-            weights = take_weights(data.weights, rows)
+            columns, labels, weights = batch_of(data, rows)
             activations = dict(activations)
             if base is not None:
                 activations[name], pullback = base.forward(base_state, columns)
             state, cotangents, stats = program.step(state, activations, labels, weights)
             if base is not None:
                 base_state = base.backward(base_state, pullback, cotangents.pop(name))
-            return state, base_state, cotangents, stats.logits
+            return state, base_state, cotangents, stats.logits, stats.finite
+
+        @jax.jit
+        def check_round(state, base_state, activations, data, rows):
+            columns, labels, weights = batch_of(data, rows)
+            activations = dict(activations)
+            if base is not None:
+                activations[name], _ = base.forward(base_state, columns)
+            return program.check(state, activations, labels, weights)
 
         @jax.jit
         def predict(state, base_state, activations, data, rows):
@@ -210,14 +239,20 @@ class LabelParty(_Party):
                 activations[name] = base.predict(base_state, take_rows(data.columns, rows))
             return program.predict(state, activations)
 
-        self._step, self._predict = step, predict
+        self._step, self._predict, self._check = step, predict, check_round
 
     def begin(self, pass_: Pass) -> int:
-        rounds = super().begin(pass_)
-        self._chunk = min(rounds, self.SCORED_ROUNDS)
-        self._logits: list[Any] = []
-        self._seen: list[Any] = []
-        self._scores = None
+        rounds, self._last = super().begin(pass_), None
+        if pass_.start == 0:
+            self._logits: list[Any] = []
+            self._finite: list[Any] = []  # of the same rounds
+            self._seen: list[Any] = []
+            self._scores, self._skipped = None, 0
+        elif self._read is not None:
+            read = Progress.from_dict(self._read, self._objective, self._rows(), self.name)
+            self._scores, self._skipped, self._finite, self._seen = read.scores, read.skipped, list(read.finite), []
+            self._logits = [tuple(task[r] for task in read.logits) for r in range(len(read.finite))]
+        self._read = None
         return rounds
 
     def step(self, activations: Mapping[str, Message]) -> dict[str, Message]:
@@ -225,7 +260,9 @@ class LabelParty(_Party):
 
         Raises:
             MessageError: an activation is missing, too many, or not the one of this round. No state is then touched.
+            NumberError: the round before was not finite, and such rounds are not skipped. No state has taken it.
         """
+        self._confirm()
         seat = self._seated()
         if seat.round == seat.rounds:
             seen = "a round after the last"
@@ -243,36 +280,80 @@ class LabelParty(_Party):
         replies = {}
         if seat.facts.phase == "fit":
             stepped = self._step(self.state, self.base_state, arrays, data, rows)
-            self.state, self.base_state, cotangents, logits = stepped
+            self.state, self.base_state, cotangents, logits, finite = stepped
+            self._last = _Last(finite, arrays, seat.round)
             for party, cotangent in cotangents.items():
                 replies[party] = Message(seat.header(self.name, party, "cotangent", cotangent), cotangent)
         else:
             logits, seen = self._predict(self.state, self.base_state, arrays, data, rows)
+            finite = True
             if seat.facts.phase == "predict":
                 self._seen.append(seen)
         self._logits.append(logits)
+        self._finite.append(finite)
         seat.round += 1
-        if seat.facts.phase != "predict" and (seat.round % self._chunk == 0 or seat.round == seat.rounds):
+        full = len(self._logits) == self._chunk(seat) or seat.round == seat.rounds
+        if seat.facts.phase != "predict" and full:
             self._score(seat)
         return replies
 
     def statistics(self) -> dict[str, float]:
-        """The objective's scores over the rows of the pass so far; the one place that waits for the device."""
+        """The objective's scores over the rows of the pass so far, and how many rounds were `skipped` if they may be.
+
+        Raises:
+            NumberError: as `step`, of the last round.
+        """
+        self._confirm()
         if self._scores is None:
             raise ModelError(party=self.name, field="statistics", seen="no scored round", wanted="a pass that ran")
-        return self._objective.compute(self._scores)
+        facts = self._seated().facts
+        skipped = {"skipped": self._skipped} if facts.phase == "fit" and facts.nonfinite == "skip_round" else {}
+        return self._objective.compute(self._scores) | skipped
+
+    def progress(self) -> dict[str, Any]:
+        """The running scores of a pass that has not ended, for a checkpoint.
+
+        Raises:
+            NumberError: as `statistics`.
+        """
+        self._confirm()
+        logits = tuple(_concatenate([jax.tree.map(lambda leaf: leaf[None], one) for one in self._logits]))
+        return Progress(self._scores, self._skipped, logits, self._finite).to_dict()
+
+    def go_on(self, progress: Mapping) -> None:
+        """Take what `progress` returned, for the next pass that does not begin at its first round."""
+        self._read = progress
 
     def predictions(self) -> tuple[Any, Any]:
         """After a `predict` pass, logits and what `inspect` sees of its N rows, in data order, on the host."""
         rows = len(self._seated().data.ids)
         return jax.tree.map(lambda leaf: leaf[:rows], (_concatenate(self._logits), _concatenate(self._seen)))
 
+    def _confirm(self) -> None:
+        """Wait for the round before, and refuse it if it was not finite."""
+        last, self._last = self._last, None
+        seat = self._seated()
+        if last is None or seat.facts.nonfinite == "skip_round" or last.finite:
+            return
+        rows, data = seat.rows[last.round], _LabelData(seat.data.columns, seat.data.labels, seat.data.weights)
+        checks = self._check(self.state, self.base_state, last.activations, data, rows)
+        ids = np.asarray(seat.data.row_ids)[rows[rows != PADDING]].tolist()
+        raise round_refused(checks, self.name, seat.facts.epoch, last.round, ids)
+
+    def _chunk(self, seat: _Seat) -> int:
+        return min(seat.rounds, self.SCORED_ROUNDS)
+
+    def _rows(self) -> int:
+        return len(self._seated().data.ids)
+
     def _score(self, seat: _Seat) -> None:
         """Move the collected logits into the scores, the last chunk filled up so that one compilation serves all."""
-        start, chunk = seat.round - len(self._logits), self._chunk
+        start, chunk = seat.round - len(self._logits), self._chunk(seat)
         if self._scores is None:
-            self._scores = self._objective.init(math.ceil(seat.rounds / chunk) * chunk * seat.facts.batch_size)
-        rows = seat.rows[start : seat.round]
+            self._scores = self._objective.init(self._rows())
+        finite = np.array([bool(finite) for finite in self._finite])
+        self._skipped += int((~finite).sum())
+        rows = np.where(finite[:, None], seat.rows[start : seat.round], PADDING)  # a skipped round scores nothing
         missing = chunk - len(rows)
         rows = np.concatenate([rows, np.full((missing, rows.shape[1]), PADDING, rows.dtype)])
         logits = self._logits + [self._logits[-1]] * missing
@@ -280,7 +361,15 @@ class LabelParty(_Party):
         self._scores = self._update(
             self._objective.update, self._scores, _concatenate(logits), data.labels, data.weights, rows.ravel()
         )
-        self._logits = []
+        self._logits, self._finite = [], []
+
+
+class _Last(NamedTuple):
+    """The round before, of which it is not known yet whether it was finite."""
+
+    finite: jax.Array
+    activations: Mapping[str, Any]
+    round: int
 
 
 def _update_scores(update, scores, logits, labels, weights, rows):
@@ -289,4 +378,6 @@ def _update_scores(update, scores, logits, labels, weights, rows):
 
 def _concatenate(outputs: list):
     """The outputs of several rounds, on the host: a compiled concatenation would take as many arguments as rounds."""
+    if not outputs:
+        return ()
     return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *outputs)

@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from parties.network import Network, Stats, TrainState, apply_gradients, init_state
+from parties.network import Network, Stats, TrainState, all_finite, apply_gradients, finite_rows, init_state
 from parties.packing import pack
 
 Activations = Mapping[str, jax.Array]  # party -> [B, ...]
+Checks = dict[tuple[str | None, str], jax.Array]  # (party, None for the label party; what) -> bool [B], finite rows
 
 
 class FeatureProgram(NamedTuple):
@@ -22,20 +24,27 @@ class FeatureProgram(NamedTuple):
 
 
 class LabelProgram(NamedTuple):
-    """The party with the labels. `step` is one pure function, so that it can be placed anywhere whole."""
+    """The party with the labels. `step` is one pure function, so that it can be placed anywhere whole.
+
+    A round in which an activation, a label, a weight, the loss or a cotangent is NaN or infinite changes no state, and
+    every cotangent of it is NaN, by which each party's `backward` knows to leave its state as it is. `check` tells what
+    it was.
+    """
 
     init: Callable[[jax.Array, Activations], TrainState]  # key, activations -> state
     step: Callable[
         ..., tuple[TrainState, dict[str, jax.Array], Stats]
     ]  # state, activations, labels, weights -> (state, cotangents, stats)
     predict: Callable[[TrainState, Activations], tuple[Any, Any]]  # state, activations -> logits, what inspect sees
+    check: Callable[..., Checks]  # the arguments of `step` -> which rows are finite, in the order of the round
 
 
 def feature_program(network: Network, optimizer: optax.GradientTransformation) -> FeatureProgram:
     """The feature role of a party with that base network.
 
     `forward` returns the pullback of its own trace, to be handed to `backward` by a caller that compiles the two
-    apart: a compiled function that took one pullback and returned the next would retrace every round.
+    apart: a compiled function that took one pullback and returned the next would retrace every round. `backward`
+    leaves the state as it is for a cotangent that is not finite.
     """
 
     def init(key, columns):
@@ -47,7 +56,7 @@ def feature_program(network: Network, optimizer: optax.GradientTransformation) -
 
     def backward(state, pullback, cotangent):
         (grads,) = pullback(cotangent)
-        return apply_gradients(optimizer, state, grads)
+        return apply_gradients(optimizer, state, grads, all_finite(cotangent))
 
     def predict(state, columns):
         return network.apply(state.params, columns, None)
@@ -66,7 +75,7 @@ def label_program(
     def init(key, activations):
         return init_state(network, optimizer, key, tuple(activations[party] for party in order))
 
-    def step(state, activations, labels, weights):
+    def gradients(state, activations, labels, weights):
         key = state.round_key()
 
         def objective(params, activations):
@@ -74,14 +83,28 @@ def label_program(
             return loss(logits, labels, weights), logits
 
         gradient = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
-        (total, logits), (grads, cotangents) = gradient(state.params, dict(activations))
-        return apply_gradients(optimizer, state, grads), cotangents, Stats(total, logits)
+        return gradient(state.params, dict(activations))
+
+    def step(state, activations, labels, weights):
+        (total, logits), (grads, cotangents) = gradients(state, activations, labels, weights)
+        finite = all_finite(activations, weights, total, grads, cotangents) & ~jnp.isinf(labels).any()
+        cotangents = jax.tree.map(lambda cotangent: jnp.where(finite, cotangent, jnp.nan), cotangents)
+        return apply_gradients(optimizer, state, grads, finite), cotangents, Stats(total, logits, finite)
+
+    def check(state, activations, labels, weights):
+        (total, _), (grads, cotangents) = gradients(state, activations, labels, weights)
+        checks: Checks = {(party, "activation"): finite_rows(activations[party]) for party in order}
+        checks[None, "labels"], checks[None, "weights"] = ~jnp.isinf(labels).any(axis=1), jnp.isfinite(weights)
+        checks[None, "loss"] = jnp.broadcast_to(jnp.isfinite(total), weights.shape)
+        checks |= {(party, "cotangent"): finite_rows(cotangents[party]) for party in order}
+        checks[None, "gradient of the fuse network"] = jnp.broadcast_to(all_finite(grads), weights.shape)
+        return checks
 
     def predict(state, activations):
         inputs = tuple(activations[party] for party in order)
         return network.apply(state.params, inputs, None), network.inspect(state.params, inputs)
 
-    return LabelProgram(init, step, predict)
+    return LabelProgram(init, step, predict, check)
 
 
 def packed_feature(program: FeatureProgram) -> FeatureProgram:
@@ -115,4 +138,7 @@ def packed_label(program: LabelProgram) -> LabelProgram:
     def predict(state, activations):
         return program.predict(state.unpack(), activations)
 
-    return LabelProgram(init, step, predict)
+    def check(state, activations, labels, weights):
+        return program.check(state.unpack(), activations, labels, weights)
+
+    return LabelProgram(init, step, predict, check)

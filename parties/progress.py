@@ -1,33 +1,46 @@
-"""A progress bar an epoch."""
+"""The running scores of an epoch that has not ended, as a checkpoint of the label party's holds them."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from tqdm import tqdm
+import jax
+import numpy as np
+from flax import serialization
+
+from parties.errors import SaveError
+from parties.saving import array_shapes
 
 
-class EpochBar:
-    """Called with the number of rounds, yields once a round; shows only where standard error is a terminal."""
+class Progress(NamedTuple):
+    """What the rounds of an epoch so far add to its scores."""
 
-    def __init__(self, title: str, enabled: bool):
-        self._bar = tqdm(desc=title, disable=None if enabled else True, unit="round")
+    scores: Any  # the objective's state, None before the first rounds are in it
+    skipped: int = 0  # rounds
+    logits: tuple = ()  # a task, [R, B, K_t]: of the latest R rounds, which are not in the scores yet
+    finite: Any = ()  # bool [R], of the same rounds
 
-    def __enter__(self) -> "EpochBar":
-        return self
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dicts of arrays."""
 
-    def __exit__(self, *_) -> None:
-        self._bar.close()
+        def arrays(tree):
+            return serialization.to_state_dict(jax.tree.map(np.asarray, tree))
 
-    def __call__(self, rounds: int) -> Iterator[int]:
-        self._bar.reset(total=rounds)
-        for done in range(rounds):
-            yield done
-            self._bar.update()
+        scores = {} if self.scores is None else arrays(self.scores)
+        rounds = {"skipped": np.int32(self.skipped), "finite": np.asarray(self.finite, bool)}
+        return {"scores": scores, "logits": arrays(self.logits), **rounds}
 
-    def show(self, scores: dict[str, float]) -> None:
-        """Put the loss and the scores named `auc` beside the bar."""
-        shown = {
-            name: f"{value:.4f}"
-            for name, value in scores.items()
-            if name.endswith(("auc", "/auc")) or name in ("loss", "val_loss")
-        }
-        self._bar.set_postfix(shown)
+    @classmethod
+    def from_dict(cls, read: Mapping[str, Any], objective: Any, rows: int, party: str) -> "Progress":
+        """What was made a dict, of an epoch of so many rows.
+
+        Raises:
+            SaveError: scores of other tasks, metrics or numbers of rows.
+        """
+        empty, scores = objective.init(rows), None
+        if read["scores"]:
+            wanted = array_shapes(serialization.to_state_dict(jax.tree.map(np.asarray, empty)))
+            if (seen := array_shapes(read["scores"])) != wanted:
+                raise SaveError(party=party, field="progress", seen=str(seen), wanted=str(wanted))
+            scores = jax.tree.map(jax.numpy.asarray, serialization.from_state_dict(empty, read["scores"]))
+        logits = tuple(read["logits"][str(task)] for task in range(len(read["logits"])))
+        return cls(scores, int(read["skipped"]), logits, read["finite"])

@@ -6,18 +6,19 @@ from parties.channel import Channel
 
 
 def train(features: Mapping, label, channel: Channel, rounds: Iterable) -> None:
-    """One epoch. Each party has begun the pass; `rounds` yields once a round.
+    """Rounds of one epoch. Each party has begun the pass; `rounds` yields once a round.
 
     In a round every activation goes up to the label party, and to each party its own cotangent comes down. The
-    backward of a round and the forward of the next are one turn, so that a remote party costs one call a round.
+    backward of a round and the forward of the next are one turn, so that a remote party costs one call a round. It may
+    end after any round: no state is then left behind.
     """
     cotangents: Mapping = {}
     for _ in rounds:
         turns = {name: party.turn(cotangents.get(name)) for name, party in features.items()}
         activations = {name: channel.deliver(message) for name, message in turns.items()}
         cotangents = {name: channel.deliver(message) for name, message in label.step(activations).items()}
-    for name, party in features.items():
-        party.turn(cotangents[name])
+    for name, cotangent in cotangents.items():
+        features[name].finish(cotangent)
 
 
 def evaluate(features: Mapping, label, channel: Channel, rounds: Iterable) -> None:

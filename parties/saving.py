@@ -22,6 +22,7 @@ from parties.errors import SaveError
 from parties.network import TrainState
 
 FORMAT = 1
+KEPT = "kept_"  # before the name of a state that was kept beside the present one
 
 
 class Saved(NamedTuple):
@@ -29,24 +30,46 @@ class Saved(NamedTuple):
 
     role: str  # "feature" or "label"
     description: dict[str, Any]  # what JSON can say
-    states: dict[str, Any]  # "base", "fuse": nested dicts of arrays
+    states: dict[str, Any]  # nested dicts of arrays: "base", "fuse"; of a checkpoint also `extra`
 
 
-def write_party(folder: Path, party: str, role: str, description: Mapping, states: Mapping[str, TrainState]) -> None:
-    """Write a party's folder whole or not at all: a new folder is filled beside it and then takes its place."""
-    payload = serialization.msgpack_serialize({name: _to_dict(state) for name, state in states.items()})
+def write_party(
+    folder: Path,
+    party: str,
+    role: str,
+    description: Mapping,
+    states: Mapping[str, TrainState],
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a party's folder whole or not at all: a new folder is filled beside it and then takes its place.
+
+    Args:
+        extra: nested dicts of arrays to be kept beside the states.
+    """
+    arrays = {name: _to_dict(state) for name, state in states.items()} | dict(extra or {})
+    payload = serialization.msgpack_serialize(arrays)
     card = {"format": FORMAT, "party": party, "role": role, "architecture": digest(description), **description}
     card["checksum"] = _checksum(card, payload)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{party}-", dir=folder.parent))
     try:
-        (fresh / "state.msgpack").write_bytes(payload)
-        (fresh / "party.json").write_text(json.dumps(card, indent=1))
+        _write(fresh / "state.msgpack", payload)
+        _write(fresh / "party.json", json.dumps(card).encode())
         if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(fresh, folder)
+            os.replace(folder, fresh / "before")  # until the new one is in its place
+            os.replace(fresh, folder)
+            shutil.rmtree(folder / "before")
+        else:
+            os.replace(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _write(file: Path, content: bytes) -> None:
+    with file.open("wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
 
 
 def read_party(folder: Path, party: str) -> Saved:
@@ -81,18 +104,23 @@ def read_party(folder: Path, party: str) -> Saved:
     return Saved(role, card, serialization.msgpack_restore(payload))
 
 
-def read_model(path: Path) -> dict[str, Saved]:
-    """Every party's folder in `path`.
+def read_model(path: Path, within: str = "") -> dict[str, Saved]:
+    """Every party's folder `path/PARTY/within`.
 
     Raises:
         SaveError: as `read_party`; also not one label party, a party that it names without a folder, or parties saved
             at different epochs or of different models.
     """
-    folders = sorted(f for f in path.iterdir() if (f / "party.json").exists()) if path.is_dir() else []
-    # A save that was cut short leaves a folder whose name starts with a dot, as no party's does.
-    saved = {folder.name: read_party(folder, folder.name) for folder in folders if folder.name[0] != "."}
+    parties = [party for party in party_folders(path) if (path / party / within / "party.json").exists()]
+    saved = {party: read_party(path / party / within, party) for party in parties}
     check_parts(saved, path)
     return saved
+
+
+def party_folders(path: Path) -> list[str]:
+    """Names of the folders in `path` that may be a party's."""
+    # A save that was cut short leaves a folder whose name starts with a dot, as no party's does.
+    return sorted(f.name for f in path.iterdir() if f.is_dir() and f.name[0] != ".") if path.is_dir() else []
 
 
 def check_parts(saved: Mapping[str, Saved], path: Path) -> None:
@@ -110,8 +138,8 @@ def check_parts(saved: Mapping[str, Saved], path: Path) -> None:
     for party in label["parties"]:
         if party not in saved:
             raise SaveError(party=party, field=where, seen=f"parties {sorted(saved)}", wanted="its folder too")
-        for field in ("label_party", "seed", "epoch"):
-            found, agreed = saved[party].description.get(field), label[field]
+        for field in ("label_party", "seed", "epoch", "run"):
+            found, agreed = saved[party].description.get(field), label.get(field)
             if found != agreed:
                 raise SaveError(
                     party=party, field=field, seen=repr(found), wanted=f"{agreed!r}, as the label party has"
@@ -132,7 +160,7 @@ def restore(template: TrainState, saved: Mapping[str, Any], party: str, *, optim
     if not optimizer:
         template = template._replace(opt_state=saved.get("opt_state"))
     wanted = _to_dict(template)
-    seen_shapes, wanted_shapes = _shapes(saved), _shapes(wanted)
+    seen_shapes, wanted_shapes = array_shapes(saved), array_shapes(wanted)
     if seen_shapes != wanted_shapes:
         name = sorted(seen_shapes.items() ^ wanted_shapes.items())[0][0]
         seen, want = seen_shapes.get(name, "no array"), wanted_shapes.get(name, "no such array")
@@ -142,6 +170,24 @@ def restore(template: TrainState, saved: Mapping[str, Any], party: str, *, optim
         for name in ("params", "opt_state")
     )
     return TrainState(params, opt_state, *(jax.numpy.asarray(saved[name]) for name in ("key", "round")))
+
+
+def restore_states(
+    drawn: Mapping[str, TrainState], saved: Mapping[str, Any], party: str, *, optimizer: bool
+) -> tuple[dict[str, TrainState], dict[str, TrainState]]:
+    """A party's saved states in the structure of those `drawn`, and the ones that it had kept, none if it had not.
+
+    Raises:
+        SaveError: as `restore`; also a state that is missing.
+    """
+    for kind in drawn:
+        if kind not in saved:
+            raise SaveError(party=party, field="state", seen=str(sorted(saved)), wanted=f"a state {kind!r}")
+    own, kept = (
+        {k: restore(s, saved[mark + k], party, optimizer=optimizer) for k, s in drawn.items() if mark + k in saved}
+        for mark in ("", KEPT)
+    )
+    return own, kept
 
 
 def _to_dict(state: TrainState) -> dict[str, Any]:
@@ -157,7 +203,7 @@ def _arrays(tree):
     return jax.tree.map(np.asarray, tree)
 
 
-def _shapes(tree) -> dict[str, str]:
+def array_shapes(tree: Any) -> dict[str, str]:
     """The arrays of a nested dict by path, as "dtype[shape]"."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}

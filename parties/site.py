@@ -17,15 +17,17 @@ import pandas as pd
 
 from parties import members
 from parties.answers import hear, is_refusal, refuse, say
-from parties.arrays import empty_columns, fit_parties, party_data, prediction_table
+from parties.arrays import check_digests, data_digest, empty_columns, fit_parties, party_data, prediction_table
 from parties.assembly import Blueprint, activation_struct, check_fuse, describe, public_description, read_columns
 from parties.channel import Counted
+from parties.checkpoints import check_kept, find_checkpoints, forget_after, write_checkpoint
 from parties.data import Selection, VerticalData, select
 from parties.errors import ModelError, PartyError
 from parties.messages import Message, decode, dtype_name, encode
+from parties.network import TrainState
 from parties.party import FeatureParty, LabelParty, PartyData, Pass
 from parties.pulse import Pulse
-from parties.saving import Saved, read_party, restore, write_party
+from parties.saving import Saved, read_party, restore_states, write_party
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class Held(NamedTuple):
     labels: tuple[str, ...]
     row_weight: str | None
     selection: tuple[Selection, ...]
+    digest: bool = False  # whether it is digested, for checkpoints
 
 
 class _Proposal(NamedTuple):
@@ -46,6 +49,9 @@ class _Proposal(NamedTuple):
     like: Any  # typed columns of that structure
     parts: dict[str, PartyData] = {}
     ids: dict[str, np.ndarray] = {}
+    digests: dict[str, str] = {}
+    resumed: dict[str, str] = {}
+    kept: dict[str, TrainState] = {}
     member: FeatureParty | LabelParty | None = None
     saved: Saved | None = None  # to restore the member from
     optimizer: bool = True
@@ -67,6 +73,9 @@ class Site:
         self._plan = model.plan()
         self._columns: tuple = ()
         self._ids: dict[str, np.ndarray] = {}
+        self._digests: dict[str, str] = {}  # of each data set of this run
+        self._resumed: dict[str, str] = {}  # the same, of the run that is to be resumed
+        self._kept: dict[str, TrainState] = {}
         self._proposal: _Proposal | None = None
         self._failure: PartyError | None = None
         self._others = [p for p in model.parties if p != model.label_party]
@@ -81,10 +90,10 @@ class Site:
         self._failure = None
         return self._guarded(self._hold, sets, *frames)
 
-    def adopt(self, path: str, optimizer: bool) -> bytes:
-        """Read the party's own folder back. The answer is that of `hold`."""
+    def adopt(self, path: str, optimizer: bool, checkpoint: str) -> bytes:
+        """Read the party's own folder back, or a checkpoint in it. The answer is that of `hold`."""
         self._failure = None
-        return self._guarded(self._adopt, path, optimizer)
+        return self._guarded(self._adopt, path, optimizer, checkpoint)
 
     def draw(self, structs: Mapping[str, Sequence]) -> bytes:
         """The first time: parameters, at the label party for activations of these shapes and dtypes."""
@@ -99,6 +108,9 @@ class Site:
         if proposal is not None and proposal.member is not None:
             self._columns, self.member = proposal.columns, proposal.member
             self._ids |= proposal.ids
+            self._digests = proposal.digests or self._digests
+            if "train" in proposal.parts or proposal.saved is not None:
+                self._kept, self._resumed = proposal.kept, proposal.resumed
             for name, part in proposal.parts.items():
                 members.hold(proposal.member, name, part)
 
@@ -106,6 +118,18 @@ class Site:
         """Write the party's own folder: what it holds, also after a pass that was refused."""
         self._failure = None
         return self._guarded(self._save, path, epoch)
+
+    def checkpoint(self, path: str, name: str, epoch: int, described: Mapping) -> bytes:
+        """Write the party's checkpoint, unless a message of the pass was refused."""
+        return self._guarded(self._checkpoint, path, name, epoch, described)
+
+    def keep(self) -> bytes:
+        """Keep the party's state as it is now."""
+        return self._guarded(self._keep)
+
+    def restore_kept(self) -> bytes:
+        """Go back to the state that was kept."""
+        return self._guarded(self._restore_kept)
 
     # A pass: as a party object, but for bytes.
 
@@ -115,8 +139,12 @@ class Site:
         self._guarded(lambda: self._settled().begin(facts))
 
     def turn(self, cotangent: bytes | None) -> bytes:
-        """As `FeatureParty.turn`; b"" for no activation."""
+        """As `FeatureParty.turn`."""
         return self._guarded(self._turn, cotangent)
+
+    def finish(self, cotangent: bytes) -> bytes:
+        """As `FeatureParty.finish`; b"" unless refused."""
+        return self._guarded(self._finish, cotangent)
 
     def step(self, *activations: bytes) -> tuple[bytes, ...]:
         """As `LabelParty.step`, of the other parties in their order; b"" for no cotangent."""
@@ -124,7 +152,7 @@ class Site:
         return (replies,) * len(self._others) if isinstance(replies, bytes) else replies
 
     def statistics(self, *last: bytes) -> bytes:
-        """After a pass its scores, and the bytes of a round; `last`: what each party's last turn returned."""
+        """After a pass its scores, and the bytes of a round; `last`: what each party's `finish` returned."""
         return self._guarded(self._statistics, *last)
 
     def predictions(self, name: str) -> tuple[pd.DataFrame | None, Any, bytes]:
@@ -157,7 +185,7 @@ class Site:
 
     def _hold(self, sets: Sequence[Held], *frames: pd.DataFrame) -> bytes:
         columns, own = self._columns, {p: spec for p, spec in self.model.parties.items() if p == self.name}
-        parts, ids = {}, {}
+        parts, ids, digests = {}, {}, {}
         for held, frame in zip(sets, frames, strict=True):
             view = VerticalData({self.name: frame}, self.model.label_party, held.labels, held.row_weight)
             view = select(view, held.selection)
@@ -167,14 +195,22 @@ class Site:
             specs = dict.fromkeys(own, columns)
             parts[held.name] = party_data(view, specs, self.model.tasks, training=training, labels=labels)[self.name]
             ids[held.name] = view.ids
-        like = next(iter(parts.values())).columns
-        self._proposal = _Proposal(columns, like, parts, ids, self.member)
+            if held.digest:
+                digests[held.name] = data_digest(parts[held.name])
+        if digests:
+            check_digests(self.name, digests, self._resumed)
+        like, kept = next(iter(parts.values())).columns, self._kept if self._resumed else {}
+        self._proposal = _Proposal(columns, like, parts, ids, digests, {}, kept, self.member)
         return self._proposed()
 
-    def _adopt(self, path: str, optimizer: bool) -> bytes:
-        saved = read_party(Path(path) / self.name, self.name)
+    def _adopt(self, path: str, optimizer: bool, checkpoint: str) -> bytes:
+        saved = read_party(Path(path) / self.name / checkpoint, self.name)
+        if checkpoint:
+            forget_after(Path(path), self.name, checkpoint)
         columns = read_columns(saved)
-        self._proposal = _Proposal(columns, empty_columns(columns), saved=saved, optimizer=optimizer)
+        resumed = saved.description["data"] if checkpoint else {}
+        like = empty_columns(columns)
+        self._proposal = _Proposal(columns, like, resumed=resumed, saved=saved, optimizer=optimizer)
         return self._proposed()
 
     def _proposed(self) -> bytes:
@@ -195,12 +231,12 @@ class Site:
         else:
             member = members.make_feature(plan, self.name, proposal.like, model.seed)
         if proposal.saved is not None:
-            drawn = members.states_of(member).items()
-            read = {
-                kind: restore(state, proposal.saved.states[kind], self.name, optimizer=proposal.optimizer)
-                for kind, state in drawn
-            }
-            members.restore_states(member, read)
+            own, how = proposal.saved.states, {"optimizer": proposal.optimizer}
+            states, kept = restore_states(members.states_of(member), own, self.name, **how)
+            members.restore_states(member, states)
+            proposal = proposal._replace(kept=kept)
+            if isinstance(member, LabelParty):
+                member.go_on(own.get("progress", {}))
         self._proposal = proposal._replace(member=member)
         return say()
 
@@ -210,11 +246,32 @@ class Site:
         write_party(Path(path) / self.name, self.name, self.model.role(self.name), described, states)
         return say()
 
+    def _checkpoint(self, path: str, name: str, epoch: int, described: Mapping) -> bytes:
+        member, role = self._settled(), self.model.role(self.name)
+        described = describe(self.model, self.name, self._columns, epoch) | dict(described) | {"data": self._digests}
+        progress = member.progress() if isinstance(member, LabelParty) and described["round"] else None
+        parts = members.states_of(member), self._kept, progress
+        write_checkpoint(Path(path), name, self.name, role, described, *parts)
+        return say()
+
+    def _keep(self) -> bytes:
+        self._kept = members.states_of(self._settled())
+        return say()
+
+    def _restore_kept(self) -> bytes:
+        members.restore_states(self._settled(), check_kept(self._kept))
+        return say()
+
     def _turn(self, cotangent: bytes | None) -> bytes:
         member = self._settled()
         assert isinstance(member, FeatureParty)
-        activation = member.turn(None if cotangent is None else self._received(cotangent))
-        return b"" if activation is None else self._sent(activation)
+        return self._sent(member.turn(None if cotangent is None else self._received(cotangent)))
+
+    def _finish(self, cotangent: bytes) -> bytes:
+        member = self._settled()
+        assert isinstance(member, FeatureParty)
+        member.finish(self._received(cotangent))
+        return b""
 
     def _step(self, *activations: bytes) -> tuple[bytes, ...]:
         member = self._settled()
@@ -253,14 +310,20 @@ class Site:
         return self.member
 
 
-def read_card(path: str, party: str) -> bytes:
-    """What may be known of a party's saved folder: role and description, of its columns what was not learned.
+def read_card(path: str, party: str, checkpoint: str) -> bytes:
+    """What may be known of a party's saved folder, or of a checkpoint in it: role and description, of its columns what
+    was not learned, of its data nothing.
 
     Never an exception, as `Site`.
     """
     try:
-        saved = read_party(Path(path) / party, party)
+        saved = read_party(Path(path) / party / checkpoint, party)
         return say(role=saved.role, description=public_description(saved.description))
     except PartyError as error:
         log.error("%s: %s", party, error)
         return refuse(error)
+
+
+def list_checkpoints(path: str, party: str) -> bytes:
+    """The party's own checkpoints, as `find_checkpoints`."""
+    return say(**find_checkpoints(Path(path), party)._asdict())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,18 +17,36 @@ from mmoe_jax.describe import task_from_dict
 from mmoe_jax.features import ColumnSpec, column_from_dict
 from mmoe_jax.fuse import MMoEFuse
 from mmoe_jax.tasks import Task
-from parties.arguments import check_count, check_data, check_model, check_optimizers, check_placement
+from parties.arguments import (
+    check_callbacks,
+    check_count,
+    check_data,
+    check_model,
+    check_optimizers,
+    check_path,
+    check_placement,
+    check_time_budget,
+)
 from parties.assembly import Blueprint, Party, bind_tasks, rebuild
+from parties.callbacks import Callback
+from parties.checkpoints import newest_common
 from parties.data import VerticalData
 from parties.errors import ModelError
+from parties.finite import NONFINITE
 from parties.party import Pass
 from parties.placement import Placement
 from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
-from parties.progress import EpochBar
+from parties.training import Run, Training
 
 PLACEMENTS = {"local": Local, "fused": Fused, "joint": Joint}
+
+
+def _placed(placement: str | Placement) -> Placement:
+    """The placement of that name, or the one given."""
+    check_placement(placement, PLACEMENTS)
+    return PLACEMENTS[placement]() if isinstance(placement, str) else placement
 
 
 @dataclass(eq=False)
@@ -47,6 +64,9 @@ class SplitModel:
             epoch a call, every column in one place), `"joint"` (the baseline that is not split), or a placement object
             such as `Local(channel)`.
         seed: of parameters, rounds' keys and the order of rows.
+        epoch: epochs trained.
+        history: of the latest run of `fit`, also of one that was ended.
+        stopped: why that run ended before its last epoch; None if it did not.
 
     Raises:
         ModelError: an argument that cannot be used, naming it.
@@ -60,14 +80,15 @@ class SplitModel:
     placement: str | Placement = "local"
     seed: int = 0
     epoch: int = field(default=0, init=False)
+    history: dict[str, list[float]] = field(default_factory=dict, init=False)
+    stopped: str | None = field(default=None, init=False)
 
     def __post_init__(self):
-        check_placement(self.placement, PLACEMENTS)
         check_model(self)
         self.parties, self.tasks = dict(self.parties), tuple(self.tasks)
         if isinstance(self.fuse, MMoEFuse):
             self.fuse = bind_tasks(self.fuse, self.tasks)
-        self._placement: Placement = PLACEMENTS[self.placement]() if isinstance(self.placement, str) else self.placement
+        self._placement = _placed(self.placement)
         blueprint = Blueprint(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks, self.seed)
         blueprint.plan()  # refuses what cannot be put together
         self._placement.build(blueprint)
@@ -86,6 +107,12 @@ class SplitModel:
         epochs: int = 1,
         batch_size: int = 128,
         shuffle: bool = True,
+        callbacks: Sequence[Callback] = (),
+        time_budget: float | None = None,
+        nonfinite: str = "raise",
+        checkpoint: str | Path | None = None,
+        checkpoint_every: int = 1,
+        every_rounds: int | None = None,
         progress: bool = True,
     ) -> dict[str, list[float]]:
         """Train for `epochs` more epochs, in rounds of `batch_size` rows of which the last is filled with padding.
@@ -93,19 +120,32 @@ class SplitModel:
         The first call fits the columns on `train`; a later one goes on training. Nothing is changed by a call that
         refuses its arguments. A `MessageError` ends the run for all parties, which are then at most a round apart.
 
+        Ctrl-C ends training after the round (`fused`, `joint`: after the rounds compiled together), and `fit` returns;
+        a second one interrupts at once. Training that ends within an epoch leaves a model that can be used, whose
+        `epoch` counts whole epochs, and `stopped` says why it ended.
+
         Args:
             validation: scored after each epoch.
             shuffle: each epoch in an order of its own, which every party draws from (seed, epoch, rows).
+            callbacks: called as training goes, such as `EarlyStopping`.
+            time_budget: seconds after which training ends, as by Ctrl-C.
+            nonfinite: what is done about a round in which an activation, a cotangent, a label, a weight or the loss is
+                NaN or infinite: "raise" ends the run before any party has taken it; "skip_round" lets every party go on
+                as if it had not been, and counts such rounds.
+            checkpoint: a folder that has none yet, for checkpoints from which `resume` goes on.
+            checkpoint_every: epochs between two; one is written when training ends, too.
+            every_rounds: rounds between two within an epoch; `fused` and `joint` compile so many together.
             progress: show a bar an epoch, where standard error is a terminal.
 
         Returns:
             History: `loss`, `TASK/loss`, `TASK/METRIC`, and `val_...` of each; a list with a number an epoch. Training
             scores are of the logits as the epoch went, so while the parameters moved. `seconds`: of wall time that
-            each epoch trained.
+            each epoch trained. With "skip_round" also `skipped`: rounds.
 
         Raises:
             DataError: data that do not fit the model, naming party and column.
             ModelError: an argument out of range.
+            NumberError: a round that is not finite, naming the party, what it is, the round and the rows' ids.
         """
         if not self._trainable:
             wanted = "SplitModel.load(..., optimizers={party: ...}, fuse_optimizer=...)"
@@ -113,29 +153,85 @@ class SplitModel:
         self._check_data(train)
         check_count("epochs", epochs, 1)
         check_count("batch_size", batch_size, 1, len(train))
+        check_count("checkpoint_every", checkpoint_every, 1)
+        if every_rounds is not None:
+            check_count("every_rounds", every_rounds, 1)
+        if nonfinite not in NONFINITE:
+            raise ModelError(field="nonfinite", seen=repr(nonfinite), wanted=f"one of {NONFINITE}")
+        path = check_path(checkpoint)
+        found = {} if path is None else self._placement.find_checkpoints(path)
+        if any(own.whole or own.damaged for own in found.values()):
+            wanted = "a folder that has none, or SplitModel.resume"
+            raise ModelError(field="checkpoint", seen=f"checkpoints in {str(path)!r}", wanted=wanted)
+        until, validated = self.epoch + epochs, validation is not None
+        rules = checkpoint_every, every_rounds
+        run = Run(self._runs + 1, until, batch_size, shuffle, nonfinite, *rules, validated)
+        return self._train(run, train, validation, path, callbacks, time_budget, progress)
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | Path,
+        train: VerticalData,
+        *,
+        validation: VerticalData | None = None,
+        optimizers: Mapping[str, optax.GradientTransformation],
+        fuse_optimizer: optax.GradientTransformation,
+        networks: Mapping[str, nn.Module] | None = None,
+        fuse: nn.Module | None = None,
+        placement: str | Placement = "local",
+        callbacks: Sequence[Callback] = (),
+        time_budget: float | None = None,
+        progress: bool = True,
+    ) -> SplitModel:
+        """Go on with a run of `fit(checkpoint=path)` that was ended, to its last epoch, with the arguments it had.
+
+        The newest checkpoint that every party has whole is taken, and a warning logged where a party has a newer one.
+        On the same placement, versions and kind of machine the run is then the run that was never ended, to the bit: in
+        parameters, predictions and all of the history but the seconds. Checkpoints are written on to the same folder.
+
+        Args:
+            train, validation: the data of the run; others are refused.
+            optimizers, fuse_optimizer, networks, fuse, placement: as `load` has them; code is not saved.
+            callbacks, time_budget, progress: as `fit` has them; an `EarlyStopping` sees the history so far.
+
+        Returns:
+            The model; `history` is that of the whole run.
+
+        Raises:
+            SaveError: no checkpoint that every party has whole, naming the party whose are damaged or absent, or
+                another architecture.
+            DataError: other rows, columns or labels than the run had, naming the party.
+            ModelError: an argument that does not fit the run.
+        """
+        placed, path = _placed(placement), Path(path)
+        name = newest_common(placed.find_checkpoints(path), path)
+        model, label = cls._read(path, placed, optimizers, fuse_optimizer, networks, fuse, checkpoint=name)
+        if not model._trainable:
+            wanted = "optimizers={party: ...}, fuse_optimizer=..."
+            raise ModelError(field="optimizers", seen="none", wanted=wanted)
+        run = Run(**label["run"])
+        if run.validated != (validation is not None):
+            seen, wanted = ("none", "the data of the run") if run.validated else ("data", "none, as the run has none")
+            raise ModelError(field="validation", seen=seen, wanted=wanted)
+        at = {"history": label["history"], "round": label["round"], "seconds": label["seconds"]}
+        model._check_data(train)
+        model._train(run, train, validation, path, callbacks, time_budget, progress, **at)
+        return model
+
+    def _train(
+        self, run: Run, train, validation, path, callbacks, time_budget, progress, **at
+    ) -> dict[str, list[float]]:
+        check_callbacks(callbacks, self._placement)
+        check_time_budget(time_budget, self._placement)
         data = {"train": train}
         if validation is not None:
             self._check_data(validation)
             data["validation"] = validation
-        self._placement.hold(data)
-        self._runs, self._batch_size = self._runs + 1, batch_size
-
-        history: dict[str, list[float]] = {}
-        for _ in range(epochs):
-            facts = self._pass("fit", "train", train, batch_size, shuffle)
-            with EpochBar(f"epoch {self.epoch + 1}", progress) as bar:
-                started = time.perf_counter()
-                scores = self._placement.fit(facts, bar)
-                seconds = time.perf_counter() - started
-                if validation is not None:
-                    facts = self._pass("evaluate", "validation", validation, batch_size, False)
-                    held_out = self._placement.evaluate(facts, range)
-                    scores |= {f"val_{name}": value for name, value in held_out.items()}
-                bar.show(scores)
-            self.epoch += 1
-            for name, value in (scores | {"seconds": seconds}).items():
-                history.setdefault(name, []).append(value)
-        return history
+        how = {"path": path, "callbacks": callbacks, "time_budget": time_budget, "progress": progress}
+        training = Training(self, run, data, **how, **at)
+        training.train()
+        return self.history
 
     def evaluate(self, data: VerticalData, *, batch_size: int | None = None) -> dict[str, float]:
         """The scores of `data`: `loss`, `TASK/loss`, `TASK/METRIC`.
@@ -207,9 +303,13 @@ class SplitModel:
             SaveError: a folder that is missing, damaged, of another party, format or architecture.
             ModelError: an argument that does not fit the saved model.
         """
-        check_placement(placement, PLACEMENTS)
-        placed: Placement = PLACEMENTS[placement]() if isinstance(placement, str) else placement
-        saved = placed.read(Path(path))
+        model, _ = cls._read(Path(path), _placed(placement), optimizers, fuse_optimizer, networks, fuse)
+        return model
+
+    @classmethod
+    def _read(cls, path: Path, placed: Placement, optimizers, fuse_optimizer, networks, fuse, checkpoint: str = ""):
+        """The model in that folder, and what the label party's card says."""
+        saved = placed.read(path, checkpoint)
         label_party, label = next((name, part.description) for name, part in saved.items() if part.role == "label")
         names = label["parties"]
         trainable = check_optimizers(optimizers, fuse_optimizer, names)
@@ -227,9 +327,9 @@ class SplitModel:
             fuse = bind_tasks(fuse, tasks)
         fuse = rebuild(label["fuse"], fuse, label_party, "fuse")
         model = cls(parties, label_party, fuse, fuse_optimizer or optax.identity(), tasks, placed, label["seed"])
-        placed.adopt(Path(path), saved, optimizer=trainable)
+        placed.adopt(path, saved, optimizer=trainable, checkpoint=checkpoint)
         model.epoch, model._trainable = label["epoch"], trainable
-        return model
+        return model, label
 
     def _run(self, phase: str, data: VerticalData, batch_size: int | None) -> Pass:
         self._check_fitted()

@@ -70,7 +70,8 @@ def sweep(
         return jax.lax.map(lambda batch: program.predict(state, data.take(batch).columns)[0], rows)
 
     def score(hyper, logits, rows, data):
-        return score_rounds(make(hyper).objective, logits, data, rows)
+        objective = make(hyper).objective
+        return score_rounds(objective, objective.init(len(data.weights)), logits, data, rows)
 
     train_epoch, predict, score = spread.map(train_epoch), spread.map(predict), spread.map(score, vectorised=False)
     objectives = [make({name: run[name] for name in names}).objective for run in numbers]

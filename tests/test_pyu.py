@@ -126,7 +126,7 @@ def test_one_call_and_two_messages_a_round(pyus, files, monkeypatch):
     rounds = 4
     for party in ("bob", "carol"):
         in_pass = calls[calls.index((party, "begin")) :]
-        assert [n for p, n in in_pass if p == party] == ["begin"] + ["turn"] * (rounds + 1)
+        assert [n for p, n in in_pass if p == party] == ["begin"] + ["turn"] * rounds + ["finish"]
         assert sent.count((party, "alice")) == sent.count(("alice", party)) == rounds
     assert len(sent) == 4 * rounds
     assert [n for p, n in calls if p == "alice"].count("step") == rounds
@@ -200,7 +200,7 @@ def test_columns_in_another_order_than_at_the_fit_are_the_same_columns(pyus, fil
     assert (caught.value.party, caught.value.field) == ("bob", "column 'age'")
 
 
-@pytest.mark.parametrize("party, call, at", [("bob", "turn", 2), ("carol", "turn", 5), ("alice", "step", 3)])
+@pytest.mark.parametrize("party, call, at", [("bob", "turn", 2), ("carol", "finish", 1), ("alice", "step", 3)])
 def test_an_exception_in_a_call_is_the_drivers_in_the_same_epoch(pyus, files, tmp_path, monkeypatch, party, call, at):
     """Its party's state is that before the call; all parties are at most a round apart; it can be saved and goes on."""
     sites, init = [], site_module.Site.__init__

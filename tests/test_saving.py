@@ -289,7 +289,7 @@ def test_a_save_that_fails_leaves_the_old_model(copy, story, monkeypatch):
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr("os.fsync", full)
         with pytest.raises(OSError):
             story.second.save(copy)
     assert read(copy) == read(story.path)

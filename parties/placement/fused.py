@@ -6,13 +6,14 @@ differently, which grows through relu over 510 rounds to 3e-3 (JAX 0.10; 2e-2 on
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from parties.errors import ModelError
+from parties.finite import round_refused
 from parties.messages import encoded_bytes
 from parties.network import Batch, ModelState, run_once, take_rows
 from parties.packing import unpacked
@@ -20,8 +21,9 @@ from parties.party import PartyData, Pass
 from parties.placement import Rounds, States
 from parties.placement.in_process import InProcess
 from parties.plan import Plan
-from parties.round import round_program, score_rounds
-from parties.rows import row_stream
+from parties.progress import Progress
+from parties.round import round_program, score_rounds, some_rounds
+from parties.rows import PADDING, row_stream
 
 
 class Fused(InProcess):
@@ -38,6 +40,9 @@ class Fused(InProcess):
         self._plan: Plan | None = None
         self._data: dict[str, Batch] = {}
         self._trained_batch = 0
+        self._scores: Any = None  # running, of the epoch being trained
+        self._skipped, self._may_skip = 0, False
+        self._read: Mapping[str, Any] = {}
 
     def place(self, plan: Plan, data: Mapping[str, PartyData], seed: int) -> None:
         first = {p: jax.tree.map(lambda leaf: leaf[:1], data[p].columns) for p in plan.bases}
@@ -50,13 +55,17 @@ class Fused(InProcess):
         def predict(state, columns, rows):
             return jax.lax.map(lambda batch: program.predict(state, unpacked(take_rows(columns, batch))), rows)
 
-        def score(logits, data, rows):
-            return score_rounds(plan.objective, logits, data, rows)
+        def score(scores, logits, finite, data, rows):
+            rows = jnp.where(finite[:, None], rows, PADDING)  # a round that was skipped scores nothing
+            return score_rounds(plan.objective, scores, logits, data, rows)
+
+        def check(state, data, rows):
+            return program.check(state, data.take(rows))
 
         self._plan = plan
         # The state is given away: large tables are then trained where they lie.
-        self._epoch = jax.jit(program.epoch, donate_argnums=0)
-        self._predict, self._score = jax.jit(predict), jax.jit(score)
+        self._train = jax.jit(some_rounds(program.round), donate_argnums=0)
+        self._predict, self._score, self._check = jax.jit(predict), jax.jit(score), jax.jit(check)
 
     def load(self, name: str, data: Mapping[str, PartyData]) -> None:
         plan = self._placed()
@@ -64,15 +73,37 @@ class Fused(InProcess):
         columns = {party: data[party].columns for party in plan.bases}
         self._data[name] = jax.tree.map(jnp.asarray, Batch(columns, own.labels, own.weights).laid_out())
 
-    def fit(self, facts: Pass, rounds: Rounds) -> dict[str, float]:
-        rows, self._trained_batch = self._rows(facts), facts.batch_size
-        self.state, stats = self._epoch(self.state, self._data[facts.data], rows)
-        return self._scores(stats.logits, facts, rows, rounds)
+    def fit(self, facts: Pass, rounds: Rounds, most: int) -> None:
+        plan, data, self._trained_batch = self._placed(), self._data[facts.data], facts.batch_size
+        rows = self._rows(facts)
+        size = min(most, len(rows))  # every part of an epoch has it, so that all are compiled once
+        part = rows[facts.start : facts.start + size]
+        count = len(part)
+        part = np.concatenate([part, np.full((size - count, part.shape[1]), PADDING, part.dtype)])
+        if facts.start == 0:
+            self._scores, self._skipped = plan.objective.init(len(data.weights)), 0
+        elif self._read:
+            self._go_on(facts, rows)
+        self._read = {}
+        skip = facts.nonfinite == "skip_round"
+        self.state, logits, finite = self._train(self.state, data, part, np.int32(count), np.bool_(skip))
+        bad = np.flatnonzero(~np.asarray(finite)[:count])
+        if len(bad) and not skip:
+            self._refuse(facts, part[bad[0]], facts.start + int(bad[0]))
+        self._skipped, self._may_skip = self._skipped + len(bad), skip
+        self._scores = self._score(self._scores, logits, finite, data, part)
+        for _ in rounds(count):  # all are done: one compiled call has no rounds to report
+            pass
+
+    def scores(self) -> dict[str, float]:
+        skipped = {"skipped": self._skipped} if self._may_skip else {}
+        return self._placed().objective.compute(self._scores) | skipped
 
     def evaluate(self, facts: Pass, rounds: Rounds) -> dict[str, float]:
-        rows = self._rows(facts)
-        logits, _ = self._predict(self.state, self._data[facts.data].columns, rows)
-        return self._scores(logits, facts, rows, rounds)
+        rows, data, objective = self._rows(facts), self._data[facts.data], self._placed().objective
+        logits, _ = self._predict(self.state, data.columns, rows)
+        scores = objective.init(len(data.weights))
+        return objective.compute(self._score(scores, logits, np.ones(len(rows), bool), data, rows))
 
     def outputs(self, facts: Pass, rounds: Rounds) -> tuple[Any, Any]:
         data = self._data[facts.data]
@@ -99,11 +130,25 @@ class Fused(InProcess):
         sizes = {p: encoded_bytes((self._trained_batch, *s.shape[1:]), str(s.dtype)) for p, s in others.items()}
         return {f"{p}->{label}": size for p, size in sizes.items()} | {f"{label}->{p}": s for p, s in sizes.items()}
 
-    def _scores(self, logits, facts: Pass, rows: np.ndarray, rounds: Rounds) -> dict[str, float]:
-        scores = self._placed().objective.compute(self._score(logits, self._data[facts.data], rows))
-        for _ in rounds(len(rows)):  # all are done: one compiled call has no rounds to report
-            pass
-        return scores
+    def progress(self) -> dict[str, Any]:
+        return Progress(self._scores, self._skipped).to_dict()
+
+    def go_on(self, progress: Mapping[str, Any]) -> None:
+        self._read = progress
+
+    def _go_on(self, facts: Pass, rows: np.ndarray) -> None:
+        plan, data = self._placed(), self._data[facts.data]
+        read = Progress.from_dict(self._read, plan.objective, len(data.weights), plan.label_party)
+        self._scores, self._skipped = read.scores or plan.objective.init(len(data.weights)), read.skipped
+        if pending := len(read.finite):  # of party objects, which score many rounds at once
+            part = rows[facts.start - pending : facts.start]
+            self._scores = self._score(self._scores, read.logits, read.finite, data, part)
+            self._skipped += pending - int(read.finite.sum())
+
+    def _refuse(self, facts: Pass, rows: np.ndarray, round: int) -> NoReturn:
+        checks = self._check(self.state, self._data[facts.data], rows)
+        ids = self._ids[facts.data][rows[rows != PADDING]].tolist()
+        raise round_refused(checks, self._placed().label_party, facts.epoch, round, ids)
 
     def _rows(self, facts: Pass) -> np.ndarray:
         rows = len(self._data[facts.data].weights)

@@ -8,14 +8,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from parties.arrays import Columns, empty_columns, fit_parties, party_data, prediction_table
+from parties.arrays import (
+    Columns,
+    check_digests,
+    data_digest,
+    empty_columns,
+    fit_parties,
+    party_data,
+    prediction_table,
+)
 from parties.assembly import Blueprint, activation_struct, check_fuse, describe
+from parties.checkpoints import Found, check_kept, find_checkpoints, forget_after, write_checkpoint
 from parties.data import VerticalData
 from parties.errors import DataError, ModelError
 from parties.party import PartyData, Pass
 from parties.placement import Rounds, States
 from parties.plan import Plan
-from parties.saving import Saved, read_model, restore, write_party
+from parties.saving import Saved, party_folders, read_model, restore_states, write_party
 
 
 class InProcess(abc.ABC):
@@ -25,10 +34,15 @@ class InProcess(abc.ABC):
         columns: party -> its fitted column specifications.
     """
 
+    round_by_round, alone = False, True
+
     def __init__(self) -> None:
         self.columns: Columns = {}
         self._model: Blueprint | None = None
         self._ids: dict[str, np.ndarray] = {}  # row ids of each data set held
+        self._digests: dict[str, dict[str, str]] = {}  # party -> of each data set of this run
+        self._resumed: dict[str, dict[str, str]] = {}  # the same, of the run that is to be resumed
+        self._kept: States = {}
 
     @abc.abstractmethod
     def place(self, plan: Plan, data: Mapping[str, PartyData], seed: int) -> None:
@@ -50,6 +64,14 @@ class InProcess(abc.ABC):
     def restore(self, states: States) -> None:
         """Give each party a state of the structure that `states()` returns."""
 
+    @abc.abstractmethod
+    def progress(self) -> dict[str, Any]:
+        """The running scores of an epoch that has not ended; see `parties.progress`."""
+
+    @abc.abstractmethod
+    def go_on(self, progress: Mapping[str, Any]) -> None:
+        """Take what `progress` returned, for an epoch that does not begin at its first round."""
+
     @property
     def fitted(self) -> bool:
         return bool(self.columns)
@@ -63,19 +85,26 @@ class InProcess(abc.ABC):
         if not isinstance(data, VerticalData):
             raise DataError(field="data", seen=type(data).__name__, wanted="a VerticalData")
 
-    def hold(self, data: Mapping[str, VerticalData]) -> None:
+    def hold(self, data: Mapping[str, VerticalData], *, digest: bool = False) -> None:
         model = self._built()
         columns = self.columns or fit_parties(next(iter(data.values())), model.parties)
         parts = {
             name: party_data(rows, columns, model.tasks, training=name == "train", labels=name != "predict")
             for name, rows in data.items()
         }
+        if digest:
+            digests = {p: {name: data_digest(parts[name][p]) for name in parts} for p in next(iter(parts.values()))}
+            for party, wanted in self._resumed.items():
+                check_digests(party, digests[party], wanted)
+            self._digests = digests
         if not self.columns:
             self._draw(next(iter(parts.values())))
             self.columns = columns
         for name, part in parts.items():
             self.load(name, part)
             self._ids[name] = data[name].ids
+        if "train" in data:
+            self._kept, self._resumed = self._kept if self._resumed else {}, {}
 
     def predict(self, facts: Pass, rounds: Rounds) -> tuple[pd.DataFrame, Any]:
         logits, seen = self.outputs(facts, rounds)
@@ -87,20 +116,42 @@ class InProcess(abc.ABC):
             described = describe(model, party, self.columns.get(party, ()), epoch)
             write_party(path / party, party, model.role(party), described, states)
 
-    def read(self, path: Path) -> Mapping[str, Saved]:
-        return read_model(path)
+    def keep(self) -> None:
+        self._kept = self.states()
 
-    def adopt(self, path: Path, saved: Mapping[str, Saved], *, optimizer: bool) -> None:
+    def restore_kept(self) -> None:
+        self.restore(check_kept(self._kept))
+
+    def checkpoint(self, path: Path, name: str, epoch: int, public: Mapping, own: Mapping) -> None:
+        model, progress = self._built(), self.progress() if public["round"] else None
+        for party, states in self.states().items():
+            role = model.role(party)
+            described = describe(model, party, self.columns.get(party, ()), epoch) | dict(public)
+            described |= {"data": self._digests[party]} | (dict(own) if role == "label" else {})
+            parts = states, self._kept.get(party, {}), progress if role == "label" else None
+            write_checkpoint(path, name, party, role, described, *parts)
+
+    def find_checkpoints(self, path: Path) -> dict[str, Found]:
+        return {party: find_checkpoints(path, party) for party in party_folders(path)}
+
+    def read(self, path: Path, checkpoint: str = "") -> Mapping[str, Saved]:
+        return read_model(path, checkpoint)
+
+    def adopt(self, path: Path, saved: Mapping[str, Saved], *, optimizer: bool, checkpoint: str = "") -> None:
         columns = {name: tuple(party.columns) for name, party in self._built().parties.items()}
         empty = np.zeros((0, 16), np.uint8)
         parts = {self._built().label_party: PartyData(empty)}
         self._draw(parts | {name: PartyData(empty, empty_columns(specs)) for name, specs in columns.items()})
-        states = self.states()
-        for name, drawn in states.items():
-            for kind, state in drawn.items():
-                drawn[kind] = restore(state, saved[name].states[kind], name, optimizer=optimizer)
+        states, kept = {}, {}
+        for name, drawn in self.states().items():
+            states[name], kept[name] = restore_states(drawn, saved[name].states, name, optimizer=optimizer)
         self.restore(states)
-        self.columns = columns
+        self.columns, self._kept = columns, kept if all(kept.values()) else {}
+        if checkpoint:
+            self._resumed = {party: part.description["data"] for party, part in saved.items()}
+            self.go_on(saved[self._built().label_party].states.get("progress", {}))
+            for party in saved:
+                forget_after(path, party, checkpoint)
 
     def _draw(self, parts: Mapping[str, PartyData]) -> None:
         model = self._built()

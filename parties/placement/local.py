@@ -21,6 +21,8 @@ class Local(InProcess):
         parties: name -> party object, once placed.
     """
 
+    round_by_round = True
+
     def __init__(self, channel: Channel | None = None):
         super().__init__()
         self.channel = Counted(channel)
@@ -42,8 +44,11 @@ class Local(InProcess):
         for party, part in data.items():
             members.hold(self.parties[party], name, part)
 
-    def fit(self, facts: Pass, rounds: Rounds) -> dict[str, float]:
-        return self._run(protocol.train, facts, rounds).statistics()
+    def fit(self, facts: Pass, rounds: Rounds, most: int) -> None:
+        self._run(protocol.train, facts, lambda left: rounds(min(left, most)))
+
+    def scores(self) -> dict[str, float]:
+        return self._placed().statistics()
 
     def evaluate(self, facts: Pass, rounds: Rounds) -> dict[str, float]:
         return self._run(protocol.evaluate, facts, rounds).statistics()
@@ -58,13 +63,23 @@ class Local(InProcess):
         for name, party in self.parties.items():
             members.restore_states(party, states[name])
 
+    def progress(self) -> dict[str, Any]:
+        return self._placed().progress()
+
+    def go_on(self, progress: Mapping[str, Any]) -> None:
+        self._placed().go_on(progress)
+
     def bytes_per_round(self) -> dict[str, int]:
         return self.channel.bytes_per_round()
 
     def _run(self, loop: Any, facts: Pass, rounds: Rounds) -> LabelParty:
-        if self.label is None:
-            raise ModelError(field="placement", seen="no model", wanted="place first")
+        label = self._placed()
         for party in self.features.values():
             party.begin(facts)
-        loop(self.features, self.label, self.channel, rounds(self.label.begin(facts)))
+        loop(self.features, label, self.channel, rounds(label.begin(facts)))
+        return label
+
+    def _placed(self) -> LabelParty:
+        if self.label is None:
+            raise ModelError(field="placement", seen="no model", wanted="place first")
         return self.label

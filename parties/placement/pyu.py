@@ -9,15 +9,19 @@ import pandas as pd
 
 from parties import protocol
 from parties.assembly import Blueprint
+from parties.checkpoints import Found
 from parties.errors import DataError, MessageError, ModelError
 from parties.party import Pass
 from parties.placement import Rounds
 from parties.placement.device_data import DeviceData
 from parties.placement.devices import Devices
 from parties.saving import Saved, check_parts
-from parties.site import Held, Site, read_card
+from parties.site import Held, Site, list_checkpoints, read_card
 
-CALLS = ("hold", "adopt", "draw", "settle", "save", "begin", "turn", "step", "statistics", "predictions", "reveal")
+CALLS = (
+    *("hold", "adopt", "draw", "settle", "save", "checkpoint", "keep", "restore_kept"),
+    *("begin", "turn", "finish", "step", "statistics", "predictions", "reveal"),
+)
 WINDOW = 1024  # rounds that the driver may be ahead of the party of its process
 
 
@@ -43,6 +47,7 @@ class Pyu:
     """
 
     columns: dict[str, tuple] = {}  # they stay with the parties
+    round_by_round = True
 
     def __init__(self, devices: Mapping[str, Any], deadline: float = 60.0):
         if not isinstance(deadline, int | float) or isinstance(deadline, bool) or not 0 < deadline < math.inf:
@@ -57,6 +62,11 @@ class Pyu:
         self._rows: dict[str, int] = {}
         self._bytes: dict[str, int] = {}
         self._called = 0  # calls of this process's site
+        self._last: list[Any] = []  # what each party's `finish` returned
+
+    @property
+    def alone(self) -> bool:
+        return self._devices.own is None
 
     def build(self, model: Blueprint) -> None:
         if self._sites:
@@ -77,16 +87,18 @@ class Pyu:
             seen = f"devices of {sorted(data.devices.pyus)}"
             raise DataError(field="data", seen=seen, wanted=f"the placement's, of {sorted(self._devices.pyus)}")
 
-    def hold(self, data: Mapping[str, DeviceData]) -> None:
-        sets = [Held(name, rows.labels, rows.row_weight, rows.selection) for name, rows in data.items()]
+    def hold(self, data: Mapping[str, DeviceData], *, digest: bool = False) -> None:
+        sets = [Held(name, rows.labels, rows.row_weight, rows.selection, digest) for name, rows in data.items()]
         frames = {p: [rows.frames[p] for rows in data.values()] for p in self._sites}
         self._settle({p: self._call(p, "hold", sets, *frames[p]) for p in self._sites})
         self._rows |= {name: len(rows) for name, rows in data.items()}
 
-    def fit(self, facts: Pass, rounds: Rounds) -> dict[str, float]:
-        features = self._run(protocol.train, facts, rounds)
-        last = [self._devices.send(p, feature.sent, self._label) for p, feature in features.items()]
-        said = self._ask_label(self._call(self._label, "statistics", *last))
+    def fit(self, facts: Pass, rounds: Rounds, most: int) -> None:
+        features = self._run(protocol.train, facts, lambda left: rounds(min(left, most)))
+        self._last = [self._devices.send(p, feature.sent, self._label) for p, feature in features.items()]
+
+    def scores(self) -> dict[str, float]:
+        said = self._ask_label(self._call(self._label, "statistics", *self._last))
         self._bytes = said["bytes"]
         return said["scores"]
 
@@ -116,17 +128,33 @@ class Pyu:
             raise MessageError(party=self._label, field="reveal", seen=str(error), wanted=wanted) from error
 
     def save(self, path: Path, epoch: int) -> None:
-        self._devices.ask({p: self._call(p, "save", str(path), epoch) for p in self._sites})
+        self._ask_all("save", lambda party: (str(path), epoch))
 
-    def read(self, path: Path) -> Mapping[str, Saved]:
+    def checkpoint(self, path: Path, name: str, epoch: int, public: Mapping, own: Mapping) -> None:
+        described = {p: {**public, **own} if p == self._label else dict(public) for p in self._sites}
+        self._ask_all("checkpoint", lambda party: (str(path), name, epoch, described[party]))
+
+    def find_checkpoints(self, path: Path) -> dict[str, Found]:
+        devices = self._devices.pyus.items()
+        said = self._devices.ask({p: device(list_checkpoints)(str(path), p) for p, device in devices})
+        return {party: Found(**found) for party, found in said.items()}
+
+    def keep(self) -> None:
+        self._ask_all("keep")
+
+    def restore_kept(self) -> None:
+        self._ask_all("restore_kept")
+
+    def read(self, path: Path, checkpoint: str = "") -> Mapping[str, Saved]:
         """Each party reads its own folder on its own machine; what its columns learned stays there."""
-        said = self._devices.ask({p: device(read_card)(str(path), p) for p, device in self._devices.pyus.items()})
+        devices = self._devices.pyus.items()
+        said = self._devices.ask({p: device(read_card)(str(path), p, checkpoint) for p, device in devices})
         saved = {p: Saved(card["role"], card["description"], {}) for p, card in said.items()}
         check_parts(saved, path)
         return saved
 
-    def adopt(self, path: Path, saved: Mapping[str, Saved], *, optimizer: bool) -> None:
-        self._settle({p: self._call(p, "adopt", str(path), optimizer) for p in self._sites})
+    def adopt(self, path: Path, saved: Mapping[str, Saved], *, optimizer: bool, checkpoint: str = "") -> None:
+        self._settle({p: self._call(p, "adopt", str(path), optimizer, checkpoint) for p in self._sites})
 
     def bytes_per_round(self) -> dict[str, int]:
         return self._bytes
@@ -143,7 +171,7 @@ class Pyu:
         for party in self._sites:
             self._call(party, "begin", facts)
         features = {p: _Feature(self, p) for p in self._features}
-        count = math.ceil(self._rows[facts.data] / facts.batch_size)
+        count = math.ceil(self._rows[facts.data] / facts.batch_size) - facts.start
         loop(features, _Label(self), self, self._paced(rounds(count)))
         return features
 
@@ -152,6 +180,9 @@ class Pyu:
         for number in rounds:
             yield number
             self._devices.wait(lambda: self._devices.pulse.ended >= self._called - WINDOW)
+
+    def _ask_all(self, name: str, arguments: Callable[[str], tuple] = lambda party: ()) -> None:
+        self._devices.ask({p: self._call(p, name, *arguments(p)) for p in self._sites})
 
     def _ask_label(self, answer: Any) -> dict[str, Any]:
         return self._devices.ask({self._label: answer})[self._label]
@@ -179,11 +210,14 @@ class _Feature:
 
     def __init__(self, placement: Pyu, party: str):
         self.placement, self.party = placement, party
-        self.sent: Any = None  # what its last turn returned
+        self.sent: Any = None  # what its last call returned
 
     def turn(self, cotangent: Any) -> _Sent:
         self.sent = self.placement._call(self.party, "turn", cotangent)
         return _Sent(self.sent, self.party, self.placement._label)
+
+    def finish(self, cotangent: Any) -> None:
+        self.sent = self.placement._call(self.party, "finish", cotangent)
 
 
 class _Label:

@@ -1,0 +1,182 @@
+"""A run of `fit`: epochs, the parts of an epoch between two checkpoints, callbacks, and what ends it early."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from parties.bar import EpochBar
+from parties.callbacks import Callback
+from parties.checkpoints import checkpoint_name
+
+if TYPE_CHECKING:
+    from parties.split_model import SplitModel
+
+log = logging.getLogger(__name__)
+
+
+class Run(NamedTuple):
+    """The public facts of a run, in every party's checkpoints."""
+
+    number: int  # of the model's runs
+    until: int  # epochs that the model will have trained
+    batch_size: int
+    shuffle: bool
+    nonfinite: str
+    checkpoint_every: int  # epochs
+    every_rounds: int | None
+    validated: bool
+
+
+class Training:
+    """What a callback sees of a run.
+
+    Attributes:
+        model: the `SplitModel`.
+        history: scores of the epochs so far, as `fit` returns them.
+        scores: names that the history has.
+        round, rounds: how many rounds of the present epoch are done, of how many.
+        stopped: why training ends before its last epoch; None if it does not.
+    """
+
+    def __init__(
+        self,
+        model: SplitModel,
+        run: Run,
+        data: Mapping[str, Any],
+        *,
+        path: Path | None,
+        callbacks: Sequence[Callback],
+        time_budget: float | None,
+        progress: bool,
+        history: Mapping[str, list[float]] | None = None,
+        round: int = 0,
+        seconds: float = 0.0,
+    ):
+        self.model, self.history = model, {name: list(values) for name, values in (history or {}).items()}
+        self.stopped: str | None = None
+        self.scores = _score_names(model, run)
+        self.round, self.rounds = round, -(-len(data["train"]) // run.batch_size)
+        self._run, self._data, self._path, self._callbacks = run, data, path, list(callbacks)
+        self._placement, self._progress = model._placement, progress
+        self._seconds = seconds  # that the present epoch took before
+        self._budget = time_budget
+        self._deadline = None if time_budget is None else time.monotonic() + time_budget
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that the model has trained."""
+        return self.model.epoch
+
+    def stop(self, reason: str) -> None:
+        """End training: after the round, or where rounds are compiled together, after those."""
+        self.stopped = self.stopped or reason
+
+    def keep(self) -> None:
+        """Let every party keep its state as it is now, in place of what it kept before."""
+        self._placement.keep()
+
+    def restore_kept(self, epoch: int) -> None:
+        """Let every party go back to the state that it kept, after so many epochs."""
+        self._placement.restore_kept()
+        self.model.epoch = epoch
+
+    def train(self) -> None:
+        """The whole run."""
+        with _ctrl_c(self):
+            self._call("on_fit_begin")
+            self._placement.hold(self._data, digest=self._path is not None)
+            model = self.model
+            model._runs, model._batch_size = self._run.number, self._run.batch_size
+            model.history, model.stopped = self.history, None
+            while self.epoch < self._run.until and not self._over():
+                self._train_epoch()
+            self._call("on_fit_end")
+            model.stopped = self.stopped
+        if self.stopped is not None:
+            log.warning("training ended in epoch %d of %d: %s", self.epoch, self._run.until, self.stopped)
+
+    def _train_epoch(self) -> None:
+        run, model = self._run, self.model
+        with EpochBar(f"epoch {self.epoch + 1}", self._progress, self.rounds, self.round) as bar:
+            began = time.perf_counter() - self._seconds
+            while self.round < self.rounds:
+                facts = model._pass("fit", "train", self._data["train"], run.batch_size, run.shuffle)
+                facts = facts._replace(start=self.round, nonfinite=run.nonfinite)
+                self._placement.fit(facts, self._rounds_of(bar), run.every_rounds or self.rounds)
+                self._seconds = time.perf_counter() - began
+                if self.round < self.rounds:
+                    self._checkpoint()
+                    if self._over():
+                        return
+            scores = self._placement.scores()
+            seconds = time.perf_counter() - began
+            if run.validated:
+                facts = model._pass("evaluate", "validation", self._data["validation"], run.batch_size, False)
+                held_out = self._placement.evaluate(facts, range)
+                scores |= {f"val_{name}": value for name, value in held_out.items()}
+            bar.show(scores)
+        for name, value in (scores | {"seconds": seconds}).items():
+            self.history.setdefault(name, []).append(value)
+        model.epoch, self.round, self._seconds = model.epoch + 1, 0, 0.0
+        self._call("on_epoch_end")
+        if self.epoch % run.checkpoint_every == 0 or self.epoch == run.until or self._over():
+            self._checkpoint()
+
+    def _rounds_of(self, bar: Callable[[int], Iterator]) -> Callable[[int], Iterator]:
+        def rounds(count: int) -> Iterator[None]:
+            for _ in bar(count):
+                if self._placement.round_by_round and self._over():
+                    return
+                yield
+                self.round += 1
+                if self._placement.round_by_round:
+                    self._call("on_round_end")
+
+        return rounds
+
+    def _checkpoint(self) -> None:
+        if self._path is not None:
+            public = {"run": self._run._asdict(), "round": self.round}
+            own = {"history": self.history, "seconds": self._seconds}
+            self._placement.checkpoint(self._path, checkpoint_name(self.epoch, self.round), self.epoch, public, own)
+
+    def _over(self) -> bool:
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self.stop(f"the time budget of {self._budget:g} s")
+        return self.stopped is not None
+
+    def _call(self, hook: str) -> None:
+        for callback in self._callbacks:
+            getattr(callback, hook)(self)
+
+
+def _score_names(model: SplitModel, run: Run) -> tuple[str, ...]:
+    names = ["loss", *(f"{task.name}/{score}" for task in model.tasks for score in ("loss", *task.metrics))]
+    held_out = [f"val_{name}" for name in names] if run.validated else []
+    return (*names, *(["skipped"] if run.nonfinite == "skip_round" else []), *held_out, "seconds")
+
+
+@contextlib.contextmanager
+def _ctrl_c(training: Training) -> Iterator[None]:
+    """The first Ctrl-C ends training in good order, the second at once; a handler of somebody else's is left alone."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        training.stop("Ctrl-C")
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
