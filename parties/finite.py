@@ -17,7 +17,7 @@ def round_refused(
     """The error of the first of a round's checks that failed; its party is the one whose number it is.
 
     Args:
-        checks: as `LabelProgram.check` returns them.
+        checks: finite rows of each number, bool `[B]`, in the order of the round.
         epoch, round: from 0, as in headers.
         ids: of the B rows of the batch, padding left out.
     """

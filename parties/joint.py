@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from parties.keys import base_key, fuse_key
 from parties.network import ModelState, Stats, all_finite, apply_gradients, init_state, scan_rounds
 from parties.plan import Plan
+from parties.program import Checked
 
 
 class JointProgram(NamedTuple):
@@ -24,7 +25,8 @@ class JointProgram(NamedTuple):
     round: Callable  # state, batch -> state, stats
     epoch: Callable  # state, data, rows [S, B] -> state, stats [S, ...]
     predict: Callable  # state, columns -> logits, what the fuse network's inspect sees
-    check: Callable  # state, batch -> as `SplitProgram.check`; one entry, as nothing in between is seen
+    check: Callable  # as those of `SplitProgram`, but for one number, as nothing in between is seen
+    checked: Checked
 
 
 def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
@@ -64,6 +66,7 @@ def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
 
     def check(state, batch):
         stats, _ = gradients(state, batch)
-        return {(None, "loss and gradients"): jnp.broadcast_to(stats.finite, batch.weights.shape)}
+        return (jnp.broadcast_to(stats.finite, batch.weights.shape),)
 
-    return JointProgram(init, gradients, round, scan_rounds(round), predict, check)
+    checked = ((None, "loss or gradients"),)
+    return JointProgram(init, gradients, round, scan_rounds(round), predict, check, checked)

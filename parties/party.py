@@ -240,6 +240,7 @@ class LabelParty(_Party):
             return program.predict(state, activations)
 
         self._step, self._predict, self._check = step, predict, check_round
+        self._checked = program.checked
 
     def begin(self, pass_: Pass) -> int:
         rounds, self._last = super().begin(pass_), None
@@ -336,7 +337,8 @@ class LabelParty(_Party):
         if last is None or seat.facts.nonfinite == "skip_round" or last.finite:
             return
         rows, data = seat.rows[last.round], _LabelData(seat.data.columns, seat.data.labels, seat.data.weights)
-        checks = self._check(self.state, self.base_state, last.activations, data, rows)
+        found = self._check(self.state, self.base_state, last.activations, data, rows)
+        checks = dict(zip(self._checked, found, strict=True))
         ids = np.asarray(seat.data.row_ids)[rows[rows != PADDING]].tolist()
         raise round_refused(checks, self.name, seat.facts.epoch, last.round, ids)
 

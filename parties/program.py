@@ -11,7 +11,7 @@ from parties.network import Network, Stats, TrainState, all_finite, apply_gradie
 from parties.packing import pack
 
 Activations = Mapping[str, jax.Array]  # party -> [B, ...]
-Checks = dict[tuple[str | None, str], jax.Array]  # (party, None for the label party; what) -> bool [B], finite rows
+Checked = tuple[tuple[str | None, str], ...]  # of each check the party, None for the label party, and what of it
 
 
 class FeatureProgram(NamedTuple):
@@ -27,8 +27,7 @@ class LabelProgram(NamedTuple):
     """The party with the labels. `step` is one pure function, so that it can be placed anywhere whole.
 
     A round in which an activation, a label, a weight, the loss or a cotangent is NaN or infinite changes no state, and
-    every cotangent of it is NaN, by which each party's `backward` knows to leave its state as it is. `check` tells what
-    it was.
+    every cotangent of it is NaN, by which each party's `backward` knows to leave its state as it is.
     """
 
     init: Callable[[jax.Array, Activations], TrainState]  # key, activations -> state
@@ -36,7 +35,8 @@ class LabelProgram(NamedTuple):
         ..., tuple[TrainState, dict[str, jax.Array], Stats]
     ]  # state, activations, labels, weights -> (state, cotangents, stats)
     predict: Callable[[TrainState, Activations], tuple[Any, Any]]  # state, activations -> logits, what inspect sees
-    check: Callable[..., Checks]  # the arguments of `step` -> which rows are finite, in the order of the round
+    check: Callable[..., tuple[jax.Array, ...]]  # arguments of `step` -> finite rows of each number of it, bool [B]
+    checked: Checked  # which numbers, in the order of the round
 
 
 def feature_program(network: Network, optimizer: optax.GradientTransformation) -> FeatureProgram:
@@ -93,18 +93,27 @@ def label_program(
 
     def check(state, activations, labels, weights):
         (total, _), (grads, cotangents) = gradients(state, activations, labels, weights)
-        checks: Checks = {(party, "activation"): finite_rows(activations[party]) for party in order}
-        checks[None, "labels"], checks[None, "weights"] = ~jnp.isinf(labels).any(axis=1), jnp.isfinite(weights)
-        checks[None, "loss"] = jnp.broadcast_to(jnp.isfinite(total), weights.shape)
-        checks |= {(party, "cotangent"): finite_rows(cotangents[party]) for party in order}
-        checks[None, "gradient of the fuse network"] = jnp.broadcast_to(all_finite(grads), weights.shape)
-        return checks
+        return (
+            *(finite_rows(activations[party]) for party in order),
+            ~jnp.isinf(labels).any(axis=1),
+            jnp.isfinite(weights),
+            jnp.broadcast_to(jnp.isfinite(total), weights.shape),
+            *(finite_rows(cotangents[party]) for party in order),
+            jnp.broadcast_to(all_finite(grads), weights.shape),
+        )
+
+    checked: Checked = (
+        *((party, "activation") for party in order),
+        *((None, what) for what in ("labels", "weights", "loss")),
+        *((party, "cotangent") for party in order),
+        (None, "gradient of the fuse network"),
+    )
 
     def predict(state, activations):
         inputs = tuple(activations[party] for party in order)
         return network.apply(state.params, inputs, None), network.inspect(state.params, inputs)
 
-    return LabelProgram(init, step, predict, check)
+    return LabelProgram(init, step, predict, check, checked)
 
 
 def packed_feature(program: FeatureProgram) -> FeatureProgram:
@@ -141,4 +150,4 @@ def packed_label(program: LabelProgram) -> LabelProgram:
     def check(state, activations, labels, weights):
         return program.check(state.unpack(), activations, labels, weights)
 
-    return LabelProgram(init, step, predict, check)
+    return LabelProgram(init, step, predict, check, program.checked)

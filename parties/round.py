@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from parties.keys import base_key, fuse_key
 from parties.network import Batch, ModelState, Stats, scan_rounds
 from parties.plan import Plan
-from parties.program import Checks
+from parties.program import Checked
 
 
 def score_rounds(objective, scores, logits, data: Batch, rows: jax.Array):
@@ -61,7 +61,7 @@ class SplitProgram(NamedTuple):
         epoch: state, data, rows -> state, stats: a round for each line of `rows`, int32 `[S, B]` from
             `parties.row_stream`, -1 for padding; `data` is a `Batch` of all N rows. Stats are stacked, `[S, ...]`.
         predict: state, columns -> logits, and what the fuse network's `inspect` sees (gates `[B, T, E]` of an MMoE).
-        check: state, batch -> which rows of each number of that round are finite, as `LabelProgram.check`.
+        check, checked: state, batch -> which rows of each number of that round are finite, as in `LabelProgram`.
         objective: `init`, `update` and `compute` turn logits into scores; see `mmoe_jax.objective`.
     """
 
@@ -69,7 +69,8 @@ class SplitProgram(NamedTuple):
     round: Callable[[ModelState, Batch], tuple[ModelState, Stats]]
     epoch: Callable[[ModelState, Batch, jax.Array], tuple[ModelState, Stats]]
     predict: Callable[[ModelState, Mapping[str, Any]], tuple[Any, Any]]
-    check: Callable[[ModelState, Batch], Checks]
+    check: Callable[[ModelState, Batch], tuple[jax.Array, ...]]
+    checked: Checked
     objective: Any
 
 
@@ -101,4 +102,4 @@ def round_program(plan: Plan, columns: Mapping[str, Any]) -> SplitProgram:
         activations = {p: base.forward(state.bases[p], batch.columns[p])[0] for p, base in bases.items()}
         return fuse.check(state.fuse, activations, batch.labels, batch.weights)
 
-    return SplitProgram(init, round, scan_rounds(round), predict, check, plan.objective)
+    return SplitProgram(init, round, scan_rounds(round), predict, check, fuse.checked, plan.objective)

@@ -133,7 +133,7 @@ class SplitModel:
                 NaN or infinite: "raise" ends the run before any party has taken it; "skip_round" lets every party go on
                 as if it had not been, and counts such rounds.
             checkpoint: a folder that has none yet, for checkpoints from which `resume` goes on.
-            checkpoint_every: epochs between two; one is written when training ends, too.
+            checkpoint_every: epochs between two; one is written when training begins and when it ends, too.
             every_rounds: rounds between two within an epoch; `fused` and `joint` compile so many together.
             progress: show a bar an epoch, where standard error is a terminal.
 

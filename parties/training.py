@@ -65,6 +65,7 @@ class Training:
         self.round, self.rounds = round, -(-len(data["train"]) // run.batch_size)
         self._run, self._data, self._path, self._callbacks = run, data, path, list(callbacks)
         self._placement, self._progress = model._placement, progress
+        self._resumed = history is not None
         self._seconds = seconds  # that the present epoch took before
         self._budget = time_budget
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
@@ -95,6 +96,8 @@ class Training:
             model = self.model
             model._runs, model._batch_size = self._run.number, self._run.batch_size
             model.history, model.stopped = self.history, None
+            if not self._resumed:
+                self._checkpoint()  # of the beginning, so that a run can be resumed whenever it is ended
             while self.epoch < self._run.until and not self._over():
                 self._train_epoch()
             self._call("on_fit_end")

@@ -62,7 +62,7 @@ class Fused(InProcess):
         def check(state, data, rows):
             return program.check(state, data.take(rows))
 
-        self._plan = plan
+        self._plan, self._checked = plan, program.checked
         # The state is given away: large tables are then trained where they lie.
         self._train = jax.jit(some_rounds(program.round), donate_argnums=0)
         self._predict, self._score, self._check = jax.jit(predict), jax.jit(score), jax.jit(check)
@@ -146,7 +146,8 @@ class Fused(InProcess):
             self._skipped += pending - int(read.finite.sum())
 
     def _refuse(self, facts: Pass, rows: np.ndarray, round: int) -> NoReturn:
-        checks = self._check(self.state, self._data[facts.data], rows)
+        found = self._check(self.state, self._data[facts.data], rows)
+        checks = dict(zip(self._checked, found, strict=True))
         ids = self._ids[facts.data][rows[rows != PADDING]].tolist()
         raise round_refused(checks, self._placed().label_party, facts.epoch, round, ids)
 

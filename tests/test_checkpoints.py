@@ -1,0 +1,285 @@
+"""Checkpoints: a run that was ended anywhere and resumed is the run that never was, to the bit; damage is refused."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+
+from mmoe_jax import MMoEBase
+from parties import DataError, EarlyStopping, ModelError, Party, PartyError, SaveError, SplitModel, VerticalData
+from parties import site as site_module
+from parties.placement import in_process
+from parties.placement.pyu import pyu
+from parties.saving import read_party
+from tests import devices, test_saving
+from tests.test_saving import ALICE, BOB, FUSE_OPTIMIZER, OPTIMIZERS, TASKS, data, read
+
+pytestmark = pytest.mark.xdist_group("test_checkpoints")
+
+RULES = {"epochs": 3, "batch_size": 4, "progress": False, "every_rounds": 2}  # 5 rounds an epoch
+CODE = {"optimizers": OPTIMIZERS, "fuse_optimizer": FUSE_OPTIMIZER, "progress": False}
+
+
+class Killed(Exception):
+    """Ends a run where the test says."""
+
+
+def build(placement="local") -> SplitModel:
+    made = test_saving.model()
+    return SplitModel(made.parties, "alice", made.fuse, FUSE_OPTIMIZER, TASKS, placement, 5)
+
+
+def states(model: SplitModel):
+    """Every array that any party trains, on the host."""
+    if hasattr(model._placement, "states"):
+        return jax.tree.map(np.asarray, model._placement.states())
+    sites = {party: actor.held for party, actor in model._placement._sites.items()}
+    return {party: site_module.members.states_of(site.member) for party, site in sites.items()}
+
+
+def same(a, b) -> bool:
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def scores(model: SplitModel) -> dict:
+    return {name: values for name, values in model.history.items() if name != "seconds"}
+
+
+def kill_at(patch, write: int) -> None:
+    """The run ends when a party's checkpoint is about to be written for the so manieth time."""
+    done, whole = [], in_process.write_checkpoint
+
+    def counted(*arguments):
+        if len(done) == write - 1:
+            raise Killed
+        done.append(whole(*arguments))
+
+    for module in (in_process, site_module):
+        patch.setattr(module, "write_checkpoint", counted)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Placement -> the run that is never ended."""
+    made = {}
+    for placement in ("local", "fused"):
+        made[placement] = build(placement)
+        made[placement].fit(data(), validation=data(), **RULES)
+    return made
+
+
+@pytest.fixture
+def ended(tmp_path, monkeypatch):
+    """A folder of a run of `local` that ended in its second epoch: bob wrote a checkpoint more than alice."""
+    with monkeypatch.context() as patch:
+        kill_at(patch, 12)
+        with pytest.raises(Killed):
+            build().fit(data(), validation=data(), checkpoint=tmp_path / "run", **RULES)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("placement, write", [("local", 3), ("local", 13), ("fused", 10), ("fused", 19)])
+def test_a_resumed_run_is_the_run_that_was_never_ended(placement, write, whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_at(patch, write)
+        with pytest.raises(Killed):
+            build(placement).fit(data(), validation=data(), checkpoint=tmp_path, **RULES)
+    resumed = SplitModel.resume(tmp_path, data(), validation=data(), placement=placement, **CODE)
+    assert same(states(resumed), states(whole[placement]))
+    assert scores(resumed) == scores(whole[placement]) and resumed.epoch == 3
+    pd.testing.assert_frame_equal(resumed.predict(data()), whole[placement].predict(data()), check_exact=True)
+    again = SplitModel.resume(tmp_path, data(), validation=data(), placement=placement, **CODE)
+    assert same(states(again), states(resumed)), "a run that is complete is read back"
+    assert all(len(list((tmp_path / party).iterdir())) == 2 for party in ("alice", "bob")), "the last two are kept"
+
+
+def test_each_party_resumes_on_its_device(whole, tmp_path, monkeypatch):
+    pyus = devices.start(("alice", "bob"), monkeypatch)
+    for party, frame in (("alice", ALICE), ("bob", BOB)):
+        frame.to_csv(tmp_path / f"{party}.csv", index=False)
+    where = {"on": "id", "label_party": "alice", "labels": ["rich", "wed"]}
+
+    def placed():
+        return VerticalData.from_files({pyus[p]: tmp_path / f"{p}.csv" for p in pyus}, **where)
+
+    rows, folder = placed(), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        kill_at(patch, 13)
+        with pytest.raises(PartyError, match="unexpected Killed"):
+            build(pyu(pyus)).fit(rows, validation=rows, checkpoint=folder, **RULES)
+    resumed = SplitModel.resume(folder, rows, validation=rows, placement=pyu(pyus), **CODE)
+    unbroken = build(pyu(pyus))
+    unbroken.fit(rows, validation=rows, **RULES)
+    assert scores(resumed) == scores(unbroken)
+    assert resumed.evaluate(rows) == unbroken.evaluate(rows)
+    for made, name in ((resumed, "resumed"), (unbroken, "unbroken")):
+        made.save(tmp_path / name)
+    assert read(tmp_path / "resumed") == read(tmp_path / "unbroken")
+    changed = BOB.assign(wage=BOB["wage"] + 1)
+    changed.to_csv(tmp_path / "bob.csv", index=False)
+    with pytest.raises(DataError, match="party 'bob': train: saw"):
+        SplitModel.resume(folder, placed(), validation=rows, placement=pyu(pyus), **CODE)
+    other = tmp_path / "alice_alone"
+    shutil.copytree(folder / "alice", other / "alice")
+    with pytest.raises(SaveError, match="party 'bob'"):
+        SplitModel.resume(other, rows, validation=rows, placement=pyu(pyus), **CODE)
+
+
+def test_the_newest_that_all_have_is_taken_and_said(ended, whole, caplog):
+    names = {party: sorted(f.name for f in (ended / party).iterdir()) for party in ("alice", "bob")}
+    assert names["bob"][0] == names["alice"][1] and len(names["alice"]) == len(names["bob"]) == 2
+    with caplog.at_level(logging.WARNING):
+        resumed = SplitModel.resume(ended, data(), validation=data(), **CODE)
+    left = f"{names['bob'][1]} of 'bob' is left out (not every party has it), {names['bob'][0]} taken"
+    assert left in caplog.text
+    assert same(states(resumed), states(whole["local"]))
+
+
+@pytest.mark.parametrize("file", ["party.json", "state.msgpack"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+def test_damaged_checkpoints_are_refused(ended, file, damage):
+    names = sorted(f.name for f in (ended / "bob").iterdir())
+    hurt(ended / "bob" / names[0] / file, damage)  # the one that alice has, too
+    with pytest.raises(SaveError, match="every party has whole"):
+        SplitModel.resume(ended, data(), validation=data(), **CODE)
+    hurt(ended / "bob" / names[1] / file, damage)
+    with pytest.raises(SaveError) as caught:
+        SplitModel.resume(ended, data(), validation=data(), **CODE)
+    assert caught.value.party == "bob" and caught.value.field.startswith(names[1])
+
+
+def hurt(file: Path, how: str) -> None:
+    content = bytearray(file.read_bytes())
+    if how == "missing":
+        file.unlink()
+    elif how == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 4
+        file.write_bytes(content)
+
+
+def test_an_older_one_is_taken_where_the_newest_is_damaged(tmp_path, whole, caplog):
+    build().fit(data(), validation=data(), checkpoint=tmp_path, **RULES)
+    newest = max(f.name for f in (tmp_path / "bob").iterdir())
+    hurt(tmp_path / "bob" / newest / "state.msgpack", "flipped")
+    resumed = SplitModel.resume(tmp_path, data(), validation=data(), **CODE)
+    assert f"{newest} of 'bob' is left out (damaged" in caplog.text
+    assert same(states(resumed), states(whole["local"])) and scores(resumed) == scores(whole["local"])
+
+
+def test_a_party_s_folder_holds_nothing_of_another(tmp_path):
+    build().fit(data(), checkpoint=tmp_path, **(RULES | {"epochs": 1, "every_rounds": 3}))
+    for name in ("epoch-000000-round-00000003", "epoch-000001-round-00000000"):
+        cards = {p: json.loads((tmp_path / p / name / "party.json").read_text()) for p in ("alice", "bob")}
+        saved = {p: read_party(tmp_path / p / name, p) for p in ("alice", "bob")}
+        assert set(cards["alice"]) - set(cards["bob"]) == {"parties", "fuse", "tasks", "history", "seconds"}
+        assert set(cards["bob"]) <= set(cards["alice"])
+        assert cards["alice"]["data"] != cards["bob"]["data"] and cards["alice"]["run"] == cards["bob"]["run"]
+        assert [column["name"] for column in cards["bob"]["columns"]] == ["job", "wage", "pets"]
+        assert [column["name"] for column in cards["alice"]["columns"]] == ["school"]
+        assert set(saved["bob"].states) == {"base"}
+        assert set(saved["alice"].states) == {"base", "fuse"} | ({"progress"} if "000003" in name else set())
+
+
+OTHER = {
+    "another party's folder": lambda f: swap(f, "alice", "bob"),
+    "another architecture": lambda f: graft(f, 7),
+}
+
+
+def swap(folder: Path, one: str, two: str) -> None:
+    (folder / one).rename(folder / "between")
+    (folder / two).rename(folder / one)
+    (folder / "between").rename(folder / two)
+
+
+def graft(folder: Path, width: int) -> None:
+    """Bob's checkpoint of the same round of a run that had another network at his."""
+    made = build()
+    wide = Party(made.parties["bob"].columns, MMoEBase((width,), "tanh", 2), OPTIMIZERS["bob"])
+    other = SplitModel({**made.parties, "bob": wide}, "alice", made.fuse, FUSE_OPTIMIZER, TASKS, "local", 5)
+    there = folder.with_name("other")
+    other.fit(data(), validation=data(), checkpoint=there, **RULES)
+    shutil.rmtree(folder / "bob")
+    shutil.copytree(there / "bob", folder / "bob")
+
+
+@pytest.mark.parametrize("case, party, field", [*zip(OTHER, ("alice", "alice"), (": party", "state"), strict=True)])
+def test_what_is_another_s_is_refused(tmp_path, case, party, field):
+    folder = tmp_path / "run"
+    build().fit(data(), validation=data(), checkpoint=folder, **RULES)
+    OTHER[case](folder)
+    with pytest.raises(SaveError) as caught:
+        SplitModel.resume(folder, data(), validation=data(), **CODE)
+    assert caught.value.party == party and field in caught.value.field
+
+
+@pytest.mark.parametrize(
+    "frames, party",
+    [
+        ({"bob": BOB.assign(wage=BOB["wage"] * 2)}, "bob"),
+        ({"alice": ALICE.assign(rich=1 - ALICE["rich"])}, "alice"),
+        ({"alice": ALICE.iloc[::-1]}, "alice"),
+    ],
+)
+def test_other_data_are_refused(ended, frames, party):
+    for part in ("train", "validation"):
+        given = {"train": data(), "validation": data()} | {part: data(**frames)}
+        with pytest.raises(DataError) as caught:
+            SplitModel.resume(ended, **given, **CODE)
+        assert (caught.value.party, caught.value.field) == (party, part)
+
+
+def test_arguments_that_do_not_fit_the_run(ended):
+    with pytest.raises(ModelError, match="validation: saw none"):
+        SplitModel.resume(ended, data(), **CODE)
+    with pytest.raises(SaveError, match="opt_state"):
+        SplitModel.resume(ended, data(), validation=data(), **(CODE | {"fuse_optimizer": optax.adam(0.1)}))
+    with pytest.raises(ModelError, match="checkpoint: saw checkpoints in"):
+        build().fit(data(), checkpoint=ended, **RULES)
+    with pytest.raises(SaveError, match="no party's folder"):
+        SplitModel.resume(ended / "nowhere", data(), **CODE)
+
+
+def test_what_a_write_that_was_cut_short_left_is_removed(tmp_path):
+    (tmp_path / "alice" / ".alice-cut").mkdir(parents=True)
+    build().fit(data(), checkpoint=tmp_path, **(RULES | {"epochs": 1}))
+    assert not [f for f in tmp_path.rglob(".*")]
+
+
+def test_early_stopping_goes_on_with_the_best_state_that_it_had(tmp_path, monkeypatch):
+    """The best epoch is before the end of the run, and its state is in no checkpoint but as the one that was kept."""
+
+    def callbacks():
+        return [EarlyStopping("loss", mode="max", patience=3, restore_best=True)]  # the first epoch is the best
+
+    rules = RULES | {"epochs": 6}
+    unbroken = build()
+    unbroken.fit(data(), callbacks=callbacks(), **rules)
+    assert unbroken.epoch == 1 and len(unbroken.history["loss"]) == 4 and "loss" in unbroken.stopped
+    with monkeypatch.context() as patch:
+        kill_at(patch, 18)
+        with pytest.raises(Killed):
+            build().fit(data(), callbacks=callbacks(), checkpoint=tmp_path, **rules)
+    for _ in range(2):  # of the run that ended, and of the one that is complete
+        resumed = SplitModel.resume(tmp_path, data(), callbacks=callbacks(), **CODE)
+        assert same(states(resumed), states(unbroken)) and scores(resumed) == scores(unbroken)
+        assert (resumed.epoch, resumed.stopped) == (unbroken.epoch, unbroken.stopped)
+    first = build()
+    first.fit(data(), **(rules | {"epochs": 1}))
+    assert same(states(unbroken), states(first)), "as if training had ended at the best epoch"
+
+
+def test_a_best_state_that_was_never_kept(ended):
+    stopping = EarlyStopping("loss", mode="max", restore_best=True)
+    with pytest.raises(ModelError, match="restore_best"):
+        SplitModel.resume(ended, data(), validation=data(), callbacks=[stopping], **CODE)

@@ -1,0 +1,191 @@
+"""Numbers that go wrong: refused by party, round and ids before any state takes them, or skipped by all together."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+from flax import linen as nn
+
+from mmoe_jax import Categorical, MMoEBase, Numeric, Task
+from parties import Callback, Encoded, Local, NumberError, Party, SplitModel, VerticalData
+from parties.placement.pyu import pyu
+from parties.rows import row_stream
+from tests import devices
+from tests.test_checkpoints import same, scores, states
+from tests.test_training import ticking
+
+pytestmark = pytest.mark.xdist_group("test_checkpoints")
+
+N, BATCH, ROUNDS = 30, 6, 5
+RULES = {"batch_size": BATCH, "progress": False}
+RNG = np.random.default_rng(0)
+ALICE = pd.DataFrame({"id": range(100, 100 + N), "sex": RNG.choice(["f", "m"], N), "y": RNG.normal(size=N)})
+BOB = pd.DataFrame({"id": range(100, 100 + N), "wage": RNG.uniform(1, 2, N)})
+CAROL = pd.DataFrame({"id": range(100, 100 + N), "job": RNG.choice(["a", "b"], N)})
+ORDER = row_stream(N, BATCH, seed=0, epoch=0)
+
+
+class Log(nn.Module):
+    """A base network without a value at 0; it is 0 at 1."""
+
+    @nn.compact
+    def __call__(self, columns):
+        scale = self.param("scale", nn.initializers.ones, (1, 2))
+        return jnp.log(columns[0].values)[:, None] * scale
+
+
+class Fuse(nn.Module):
+    """A sum, through a root where `rooted`: its derivative at 0 is infinite and its value is not."""
+
+    rooted: bool = False
+
+    @nn.compact
+    def __call__(self, activations):
+        inputs = jnp.concatenate(activations, axis=1)
+        rooted = jnp.sqrt(jnp.abs(activations[1])).sum(axis=1, keepdims=True) if self.rooted else 0.0
+        return (nn.Dense(1, name="sum")(inputs) + rooted,)
+
+
+def build(placement="local", rooted=False) -> SplitModel:
+    parties = {
+        "alice": Party([Categorical("sex")], MMoEBase((2,), embedding_dim=2), optax.adam(0.01)),
+        "bob": Party([Numeric("wage")], Log(), optax.adam(0.01)),
+        "carol": Party([Categorical("job")], MMoEBase((2,), embedding_dim=2), optax.sgd(0.1)),
+    }
+    return SplitModel(parties, "alice", Fuse(rooted), optax.adam(0.01), [Task.regression("y")], placement)
+
+
+def data(wages=(), labels=()) -> VerticalData:
+    """The rows, with other values in these positions."""
+    bob, alice = BOB.copy(), ALICE.copy()
+    for row, value in wages:
+        bob.loc[row, "wage"] = value
+    for row, value in labels:
+        alice.loc[row, "y"] = value
+    frames = {"alice": alice, "bob": bob, "carol": CAROL}
+    return VerticalData.from_frames(frames, on="id", label_party="alice", labels=["y"])
+
+
+BAD = 2  # round
+ROW = int(ORDER[BAD, 3])  # a row of that round
+CASES = {
+    "activation": ({"wages": [(ROW, 0.0)]}, False, "bob", "activation", [100 + ROW]),
+    "cotangent": ({"wages": [(ROW, 1.0)]}, True, "bob", "cotangent", [100 + ROW]),
+    "loss": ({"labels": [(ROW, 1e30)]}, False, "alice", "loss", [100 + int(row) for row in ORDER[BAD]]),
+}
+
+
+@pytest.mark.parametrize("placement", ["local", "encoded", "fused"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_round_that_is_not_finite_is_refused_before_any_state_takes_it(case, placement):
+    frames, rooted, party, field, ids = CASES[case]
+    made = build(Local(Encoded()) if placement == "encoded" else placement, rooted)
+    with pytest.raises(NumberError) as caught:
+        made.fit(data(**frames), **RULES)
+    error = caught.value
+    assert (error.party, error.field) == (party, field), error
+    assert error.seen == f"NaN or infinity in round {BAD} of epoch 0, ids {ids}"
+    clean = build(made.placement if placement == "fused" else "local", rooted)
+    stopped_at(clean, data(), BAD)
+    assert same(states(made), states(clean)), "the state is that before the round"
+    assert made.epoch == 0 and np.isfinite(made.evaluate(data())["loss"])
+    made.fit(data(), **RULES)
+
+
+def stopped_at(model: SplitModel, rows: VerticalData, rounds: int) -> None:
+    """Train so many rounds."""
+
+    class Stop(Callback):
+        def on_round_end(self, training):
+            if training.round == rounds:
+                training.stop("here")
+
+    if model.placement != "fused":
+        model.fit(rows, callbacks=[Stop()], **RULES)
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        ticking(patch)
+        model.fit(rows, every_rounds=rounds, time_budget=1.5, **RULES)  # the first part ends it
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_parties_skip_the_round_together(case, monkeypatch):
+    """And it is counted; the same in every placement."""
+    frames, rooted, *_ = CASES[case]
+    runs = {}
+    for placement in ("local", "fused"):
+        runs[placement] = build(placement, rooted)
+        runs[placement].fit(data(**frames), nonfinite="skip_round", epochs=2, **RULES)
+    for made in runs.values():
+        assert made.history["skipped"] == [1, 1] and np.isfinite(made.history["loss"]).all()
+        trained = {(p, kind): int(s.round) for p, own in states(made).items() for kind, s in own.items()}
+        assert set(trained.values()) == {2 * ROUNDS - 2}, trained
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states(made)))
+    pairs = zip(*(jax.tree.leaves(states(made)) for made in runs.values()), strict=True)
+    assert all(np.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in pairs)
+    assert runs["local"].history["loss"] == pytest.approx(runs["fused"].history["loss"], rel=1e-4)
+
+
+def test_skipped_rounds_score_nothing():
+    """The scores of an epoch are those over the rows of its other rounds."""
+    made = build()
+    history = made.fit(data(wages=[(ROW, 0.0)]), nonfinite="skip_round", **RULES)
+    taken = build()
+    others = data().take(np.concatenate([rows for r, rows in enumerate(ORDER) if r != BAD]))
+    unshuffled = taken.fit(others, shuffle=False, **RULES)
+    assert same(states(made), states(taken))
+    assert history["loss"] == pytest.approx(unshuffled["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("placement", ["local", "fused"])
+def test_skipped_rounds_are_counted_over_a_checkpoint(placement, tmp_path):
+    rows = data(wages=[(ROW, 0.0), (int(ORDER[0, 0]), 0.0)])
+    rules = RULES | {"nonfinite": "skip_round", "epochs": 2, "every_rounds": 2}
+    whole, ended = build(placement), build(placement)
+    whole.fit(rows, **rules)
+    with pytest.MonkeyPatch.context() as patch:
+        ticking(patch)
+        ended.fit(rows, checkpoint=tmp_path, time_budget=2.5, **rules)
+    assert ended.epoch == 0 and ended.stopped
+    optimizers = {name: party.optimizer for name, party in ended.parties.items()}
+    code = {"optimizers": optimizers, "fuse_optimizer": optax.adam(0.01)}
+    networks = {"networks": {"bob": Log()}, "fuse": Fuse(), "placement": placement, "progress": False}
+    resumed = SplitModel.resume(tmp_path, rows, **code, **networks)
+    assert resumed.history["skipped"] == whole.history["skipped"] == [2, 1], "two rows, once in one round"
+    assert same(states(resumed), states(whole)) and scores(resumed) == scores(whole)
+
+
+def test_devices_refuse_and_skip_as_local_does(tmp_path, monkeypatch):
+    pyus = devices.start(("alice", "bob", "carol"), monkeypatch)
+    rows = data(wages=[(ROW, 0.0)])
+    for party, frame in rows.frames.items():
+        frame.rename_axis("id").reset_index().to_csv(tmp_path / f"{party}.csv", index=False)
+    files = {pyus[p]: tmp_path / f"{p}.csv" for p in pyus}
+    placed = VerticalData.from_files(files, on="id", label_party="alice", labels=["y"])
+    with pytest.raises(NumberError) as caught:
+        build(pyu(pyus)).fit(placed, **RULES)
+    assert caught.value.party == "bob" and f"round {BAD} of epoch 0, ids ['{100 + ROW}']" in caught.value.seen
+    ours, local = build(pyu(pyus)), build()
+    for made, given in ((ours, placed), (local, rows)):
+        made.fit(given, nonfinite="skip_round", **RULES)
+    assert scores(ours) == scores(local) and ours.history["skipped"] == [1]
+
+
+@pytest.mark.parametrize("what", ["labels", "weights"])
+def test_labels_and_weights_that_no_reader_lets_pass(what):
+    """In the functional face, which checks nothing: the state is unchanged and the round says so."""
+    made = build("fused")
+    made.fit(data(), **RULES)
+    batch = made._placement._data["train"].take(jnp.asarray(ORDER[0]))
+    broken = {"labels": batch.labels.at[1, 0].set(jnp.inf), "weights": batch.weights.at[1].set(jnp.nan)}
+    program = made._placement.program(made._placement._plan, batch.columns)
+    for given, finite in ((batch, True), (batch._replace(**{what: broken[what]}), False)):
+        state, stats = jax.jit(program.round)(made._placement.state, given)
+        assert bool(stats.finite) is finite
+        assert same(state, made._placement.state) is not finite
+    found = program.check(made._placement.state, batch._replace(**{what: broken[what]}))
+    checks = dict(zip(program.checked, found, strict=True))
+    assert next(key for key, rows in checks.items() if not rows.all()) == (None, what)
+    assert np.asarray(checks[None, what]).tolist() == [True, False, True, True, True, True]

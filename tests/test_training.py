@@ -1,0 +1,228 @@
+"""Training control: callbacks, early stopping on any history, a time budget, Ctrl-C."""
+
+import os
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parties import Callback, EarlyStopping, ModelError, SplitModel
+from tests.test_checkpoints import CODE, RULES, build, same, scores, states
+from tests.test_saving import data
+
+pytestmark = pytest.mark.xdist_group("test_checkpoints")
+
+
+class Scripted(SimpleNamespace):
+    """A training whose scores are given: what `EarlyStopping` sees of one."""
+
+    def __init__(self, values, monitor="val_loss"):
+        super().__init__(values=values, history={}, scores=(monitor,), monitor=monitor, epoch=0, stopped=None, kept=[])
+
+    def stop(self, reason):
+        self.stopped = reason
+
+    def keep(self):
+        self.kept.append(self.epoch)
+
+    def restore_kept(self, epoch):
+        self.restored = epoch
+
+    def run(self, stopping):
+        stopping.on_fit_begin(self)
+        for value in self.values[self.epoch :]:
+            if self.stopped:
+                break
+            self.history.setdefault(self.monitor, []).append(value)
+            self.epoch += 1
+            stopping.on_epoch_end(self)
+        stopping.on_fit_end(self)
+        return self
+
+
+def expected(values, mode, patience, min_delta):
+    """Epochs trained and the best of them, by looking at the whole history anew each epoch."""
+    best = None
+    for epoch in range(1, len(values) + 1):
+        gains = values if mode == "max" else [-value for value in values]
+        seen, best, since = None, None, 0
+        for at, value in enumerate(gains[:epoch], 1):
+            if not np.isnan(value) and (seen is None or value - min_delta > seen):
+                seen, best, since = value, at, 0
+            else:
+                since += 1
+        if since >= max(patience, 1):
+            return epoch, best
+    return len(values), best
+
+
+values = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, -1.0, float("nan")]), min_size=1, max_size=9)
+
+
+@given(values, st.sampled_from(["min", "max"]), st.integers(0, 4), st.sampled_from([0.0, 0.25, 0.3]), st.data())
+def test_early_stopping_stops_at_the_right_epoch(values, mode, patience, min_delta, draw):
+    stopping = EarlyStopping("val_loss", mode, patience, min_delta, restore_best=True)
+    done = Scripted(values).run(stopping)
+    epochs, best = expected(values, mode, patience, min_delta)
+    assert (done.epoch, stopping.best_epoch) == (epochs, best)
+    assert done.stopped is not None or done.epoch == len(values)
+    assert getattr(done, "restored", None) == best
+    assert not done.kept or done.kept[-1] == best
+    resumed = Scripted(values)
+    resumed.epoch = draw.draw(st.integers(0, epochs))
+    if resumed.epoch:
+        resumed.history["val_loss"] = list(values[: resumed.epoch])
+    again = EarlyStopping("val_loss", mode, patience, min_delta, restore_best=True)
+    resumed.run(again)
+    assert (resumed.epoch, again.best_epoch, again.best) == (epochs, best, stopping.best), "resumed where it was"
+
+
+@pytest.mark.parametrize(
+    "mode, patience, script, epochs",
+    [
+        ("min", 0, [3, 2, 2, 1], 3),
+        ("min", 1, [3, 2, 2, 1], 3),
+        ("min", 2, [3, 2, 2, 1], 4),
+        ("max", 0, [1, 2, 3], 3),
+        ("max", 0, [1, 1, 3], 2),
+        ("max", 2, [1, 0.5, 0.5, 3], 3),
+        ("min", 0, [float("nan"), 1], 1),
+        ("auto", 0, [3, 2, 1], 3),
+    ],
+)
+def test_early_stopping_on_histories_read_by_eye(mode, patience, script, epochs):
+    assert Scripted(script).run(EarlyStopping("val_loss", mode, patience)).epoch == epochs
+
+
+@pytest.mark.parametrize(
+    "name, better", [("loss", [2, 1]), ("val_y/rmse", [2, 1]), ("val_y/auc", [1, 2]), ("y/recall", [1, 2])]
+)
+def test_auto_knows_what_is_better(name, better):
+    stopping = EarlyStopping(name)
+    Scripted(better, name).run(stopping)
+    assert stopping.best_epoch == 2
+
+
+@pytest.mark.parametrize("placement", ["local", "fused"])
+def test_restored_weights_are_the_best_ones(placement):
+    """Of three epochs, by a score that says the second is the best."""
+
+    class Says(EarlyStopping):
+        def on_epoch_end(self, training):
+            training.history["val_loss"][-1] = [3.0, 1.0, 2.0, 2.0][training.epoch - 1]
+            seen.append(states(training.model))
+            super().on_epoch_end(training)
+
+    seen = []
+    made = build(placement)
+    history = made.fit(
+        data(), validation=data(), callbacks=[Says(patience=2, restore_best=True)], **(RULES | {"epochs": 9})
+    )
+    assert len(history["loss"]) == 4 == len(seen) and made.epoch == 2 and "val_loss" in made.stopped
+    assert same(states(made), seen[1]) and not same(seen[1], seen[3])
+    more = made.fit(data(), **RULES)
+    assert made.epoch == 5 and len(more["loss"]) == 3, "it goes on from there"
+
+
+def test_an_unknown_monitor_says_what_there_is_and_changes_nothing():
+    made = build()
+    with pytest.raises(ModelError) as caught:
+        made.fit(data(), callbacks=[EarlyStopping("val_auc")], **RULES)
+    names = ["loss", "rich/loss", "rich/auc", "rich/precision", "rich/recall", "wed/loss", "wed/accuracy", "seconds"]
+    assert caught.value.field == "monitor" and caught.value.wanted == f"one of {names}"
+    assert not made.columns and made.history == {}
+    history = made.fit(data(), **RULES)
+    assert list(history) == names, "and these are the names of the history"
+
+
+class Noted(Callback):
+    """Writes down what it is told."""
+
+    def __init__(self):
+        self.calls = []
+
+    def on_fit_begin(self, training):
+        self.calls.append(("fit", training.epoch))
+
+    def on_epoch_end(self, training):
+        self.calls.append(("epoch", training.epoch, len(training.history["loss"])))
+
+    def on_fit_end(self, training):
+        self.calls.append(("end", training.stopped))
+
+
+class Rounds(Noted):
+    def on_round_end(self, training):
+        self.calls.append((training.epoch, training.round, training.rounds))
+
+
+def test_callbacks_are_called_in_order():
+    noted = Rounds()
+    build().fit(data(), callbacks=[noted], **(RULES | {"epochs": 2}))
+    rounds = [[(epoch, round, 5) for round in range(1, 6)] for epoch in (0, 1)]
+    assert noted.calls == [("fit", 0), *rounds[0], ("epoch", 1, 1), *rounds[1], ("epoch", 2, 2), ("end", None)]
+
+
+@pytest.mark.parametrize("placement", ["fused", "joint"])
+def test_rounds_compiled_together_have_no_hooks(placement):
+    made, noted = build(placement), Noted()
+    with pytest.raises(ModelError) as caught:
+        made.fit(data(), callbacks=[Rounds()], **RULES)
+    assert caught.value.seen == "Rounds.on_round_end" and repr(placement) in caught.value.wanted
+    made.fit(data(), callbacks=[noted], **(RULES | {"epochs": 1}))
+    assert noted.calls == [("fit", 0), ("epoch", 1, 1), ("end", None)]
+
+
+class Interrupts(Callback):
+    """Ctrl-C, so many times, in the third round of the second epoch."""
+
+    def __init__(self, times=1):
+        self.times = times
+
+    def on_round_end(self, training):
+        if (training.epoch, training.round) == (1, 3):
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_ends_after_the_round_with_a_checkpoint(tmp_path):
+    unbroken, ended = build(), build()
+    unbroken.fit(data(), **RULES)
+    history = ended.fit(data(), callbacks=[Interrupts()], checkpoint=tmp_path, **RULES)
+    assert (ended.stopped, ended.epoch, len(history["loss"])) == ("Ctrl-C", 1, 1)
+    assert all((tmp_path / p / "epoch-000001-round-00000003").exists() for p in ("alice", "bob"))
+    assert ended.evaluate(data())["loss"] > 0, "it can be used"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = SplitModel.resume(tmp_path, data(), **CODE)
+    assert same(states(resumed), states(unbroken)) and scores(resumed) == scores(unbroken)
+    assert resumed.stopped is None
+
+
+def test_a_second_ctrl_c_interrupts_at_once():
+    made = build()
+    with pytest.raises(KeyboardInterrupt):
+        made.fit(data(), callbacks=[Interrupts(2)], **RULES)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert made.fit(data(), **RULES)["loss"], "the next run is whole"
+
+
+def ticking(patch) -> None:
+    """A clock that goes a second at each look."""
+    clock = iter(range(10_000))
+    patch.setattr("parties.training.time", SimpleNamespace(monotonic=lambda: next(clock), perf_counter=lambda: 0.0))
+
+
+@pytest.mark.parametrize("placement", ["local", "fused"])
+@pytest.mark.parametrize("budget", [0.5, 2.5, 4.5])
+def test_a_time_budget_ends_training(budget, placement, tmp_path, monkeypatch):
+    """Between rounds, or parts of an epoch."""
+    ticking(monkeypatch)
+    made, unbroken = build(placement), build(placement)
+    made.fit(data(), time_budget=budget, checkpoint=tmp_path, **RULES)
+    assert made.stopped == f"the time budget of {budget} s" and made.epoch < 3
+    unbroken.fit(data(), **RULES)
+    resumed = SplitModel.resume(tmp_path, data(), placement=placement, **CODE)
+    assert same(states(resumed), states(unbroken)) and scores(resumed) == scores(unbroken)
