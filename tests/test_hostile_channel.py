@@ -1,0 +1,217 @@
+"""Whatever a channel does to a message, a run ends with the undisturbed bits or with a refusal that trained nothing."""
+
+import os
+from collections import Counter
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+from hypothesis import seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
+from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
+from parties import MessageError, Party, SplitModel, VerticalData
+from parties.channel import Plain
+from parties.placement.local import Local
+from tests.hostile_channel import FAULTS, Fault, Hostile
+
+pytestmark = pytest.mark.xdist_group("test_hostile_channel")  # one worker, which compiles its model once
+
+DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
+DISTURBED_RUNS = 2_000 if DEEP else 200
+EXAMPLES = 20 if DEEP else 4  # a fault
+STEPS = 16
+ROWS, BATCH, EPOCHS = 20, 6, 8  # the last batch is filled up
+ROUNDS = 4  # an epoch
+
+
+class Disturbance(NamedTuple):
+    after: int  # so many messages
+    draw: int  # which bit, which value: what the fault chooses by
+
+
+disturbances = st.none() | st.builds(Disturbance, st.integers(0, 12), st.integers(0, 2**32 - 1))
+
+
+def data(rows: int) -> VerticalData:
+    alice = {"age": np.linspace(20, 60, rows), "rich": [0, 1, 1, 0] * (rows // 4)}
+    frames = {
+        "alice": pd.DataFrame({"id": range(rows), **alice}),
+        "bob": pd.DataFrame({"id": range(rows), "job": ["cook", "smith"] * (rows // 2)}),
+        "carol": pd.DataFrame({"id": range(rows), "wage": np.linspace(4, 1, rows)}),
+    }
+    return VerticalData.from_frames(frames, on="id", label_party="alice", labels=["rich"])
+
+
+def bits(states) -> bytes:
+    return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(states))
+
+
+def rounds_of(states) -> dict[str, int]:
+    """Rounds that each party has trained."""
+    return {party: int(next(iter(own.values())).round) for party, own in states.items()}
+
+
+class Watched:
+    """Notes every party's bits by the rounds it has trained, whenever a message passes."""
+
+    def __init__(self, placement: Local, trained: dict[tuple[str, int], bytes]):
+        self.placement, self.trained = placement, trained
+
+    def deliver(self, message):
+        states = self.placement.states()
+        for party, rounds in rounds_of(states).items():
+            self.trained[party, rounds] = bits(states[party])
+        return message
+
+
+class Story(NamedTuple):
+    """A model, compiled once, and what its undisturbed run was."""
+
+    model: SplitModel
+    channel: Hostile
+    train: VerticalData
+    valid: VerticalData
+    initial: dict
+    trained: dict[tuple[str, int], bytes]  # party, rounds trained -> its bits
+    history: dict[str, list[float]]
+    scores: list[dict[str, float]]  # by epochs trained
+
+
+@cache
+def story() -> Story:
+    channel, train, valid = Hostile(("bob", "carol")), data(ROWS), data(8)
+    parties = {
+        "alice": Party([Numeric("age")], MMoEBase((2,), "tanh"), optax.adam(0.01)),
+        "bob": Party([Categorical("job")], MMoEBase((), embedding_dim=2), optax.sgd(0.1, momentum=0.9)),
+        "carol": Party([Numeric("wage")], MMoEBase((3,), "tanh"), optax.adam(0.01)),
+    }
+    fuse = MMoEFuse(num_experts=2, expert_units_size=(2,), tower_units_size=())
+    placement = Local(channel)
+    model = SplitModel(parties, "alice", fuse, optax.adam(0.01), [Task.binary("rich")], placement)
+    placement.hold({"train": train})
+    initial, trained = placement.states(), {}
+    scores = [model.evaluate(valid, batch_size=BATCH)]
+    channel.inner = Watched(placement, trained)
+    history = model.fit(train, validation=valid, epochs=EPOCHS, batch_size=BATCH, progress=False)
+    channel.inner = Plain()
+    del history["seconds"]
+    held_out = {name[4:]: values for name, values in history.items() if name.startswith("val_")}
+    scores += [{name: values[epoch] for name, values in held_out.items()} for epoch in range(EPOCHS)]
+    assert len(trained) == len(set(trained.values())) == 3 * (EPOCHS * ROUNDS + 1)  # every round changes every party
+    return Story(model, channel, train, valid, initial, trained, history, scores)
+
+
+class Runs(RuleBasedStateMachine):
+    """Runs through a channel that is hostile now and then; a refusal ends a run, and the next step begins another.
+
+    Attributes:
+        fault: what happens to messages.
+        counts: how many runs were tried with it, and how many refused.
+    """
+
+    fault: Fault
+    counts: Counter
+
+    def __init__(self):
+        super().__init__()
+        self.story = story()
+        self.model, self.channel = self.story.model, self.story.channel
+        self.start()
+
+    def start(self) -> None:
+        self.model._placement.restore(self.story.initial)
+        self.model.epoch = self.model._runs = 0
+        self.channel.reset()
+        self.over = False
+
+    @rule(disturbance=disturbances, epochs=st.integers(1, 2), validated=st.booleans())
+    def train(self, disturbance: Disturbance | None, epochs: int, validated: bool) -> None:
+        self.begin(disturbance)
+        first, validation = self.model.epoch, self.story.valid if validated else None
+        wanted = {name: values[first : first + epochs] for name, values in self.story.history.items()}
+        if not validated:
+            wanted = {name: values for name, values in wanted.items() if not name.startswith("val_")}
+
+        def run():
+            train = self.story.train
+            seen = self.model.fit(train, validation=validation, epochs=epochs, batch_size=BATCH, progress=False)
+            del seen["seconds"]
+            return seen
+
+        self.ends(run, wanted)
+        assert self.over or self.model.epoch == first + epochs
+
+    @rule(disturbance=disturbances)
+    def evaluate(self, disturbance: Disturbance | None) -> None:
+        self.begin(disturbance)
+        wanted = self.story.scores[self.model.epoch]
+        self.ends(lambda: self.model.evaluate(self.story.valid, batch_size=BATCH), wanted)
+
+    def begin(self, disturbance: Disturbance | None) -> None:
+        """Go on with the run, or begin another if it is over or too long."""
+        if self.over or self.model.epoch > EPOCHS - 2:
+            self.start()
+        if disturbance is not None:
+            self.channel.disturb(self.fault, *disturbance)
+            self.counts["tried"] += 1
+
+    def ends(self, run, wanted) -> None:
+        """With the undisturbed numbers, or with a refusal of the message that was struck."""
+        try:
+            seen = run()
+        except MessageError as error:
+            self.refused(error)
+        else:
+            assert self.channel.struck is None, "a disturbed message was taken"
+            assert seen == wanted
+            assert set(self.rounds().values()) == {self.model.epoch * ROUNDS}
+
+    def refused(self, error: MessageError) -> None:
+        struck, rounds = self.channel.struck, self.rounds()
+        assert struck is not None, "an undisturbed message was refused"
+        assert error.party == struck.receiver and error.field in self.fault.fields
+        assert self.channel.sent[-1].header[:4] == struck[:4], "the run went on"
+        steps = sum(sent.header.kind == "cotangent" for sent in self.channel.sent if "bob" in sent.edge)
+        if struck.kind == "activation":
+            assert set(rounds.values()) == {steps}
+        else:
+            assert rounds["alice"] == steps and rounds[error.party] == steps - 1
+            assert set(rounds.values()) == {steps - 1, steps}
+        self.over = True
+        self.counts["refused"] += 1
+        self.counts[f"by {error.field} of {struck.phase} {struck.kind}"] += 1
+
+    def rounds(self) -> dict[str, int]:
+        """Rounds that each party has trained: it then has the very bits of the undisturbed run after so many."""
+        states = self.model._placement.states()
+        rounds = rounds_of(states)
+        for party, own in states.items():
+            assert bits(own) == self.story.trained[party, rounds[party]], party
+        return rounds
+
+
+@cache
+def driven(fault: Fault) -> Counter:
+    """What the runs came to that were disturbed by `fault`."""
+    machine = type("Runs", (Runs,), {"fault": fault, "counts": Counter()})
+    if settings().derandomize:  # other runs for another fault
+        machine = seed(FAULTS.index(fault))(machine)
+    run_state_machine_as_test(machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=STEPS))
+    return machine.counts
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_disturbed_run_is_refused_and_has_trained_nothing_else(fault):
+    driven(fault)
+
+
+def test_every_fault_was_refused_and_so_many_runs_disturbed():
+    counts = {fault.name: driven(fault) for fault in FAULTS}
+    assert all(count["tried"] and count["refused"] for count in counts.values()), counts
+    assert sum(count["refused"] for count in counts.values()) >= DISTURBED_RUNS, counts
