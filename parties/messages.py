@@ -12,6 +12,7 @@ finds damage; it does not authenticate a sender.
 import hashlib
 import math
 import struct
+import sys
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
@@ -162,6 +163,8 @@ def decode(data: bytes, party: str, max_bytes: int = MAX_PAYLOAD_BYTES) -> Messa
         refuse("version", str(version), str(VERSION))
     if bytes(data[_PREFIX.size : HEADER_BYTES]) != _checksum(prefix, payload):
         refuse("checksum", "another digest than that of the bytes", "an undamaged message")
+    if prefix != _PREFIX.pack(*fields):  # nothing is hidden between the fields
+        refuse("padding", "bytes that are not zero", "zero bytes")
     for field, index, names in (
         ("encoding", encoding, ENCODINGS),
         ("phase", phase, PHASES),
@@ -188,6 +191,8 @@ def decode(data: bytes, party: str, max_bytes: int = MAX_PAYLOAD_BYTES) -> Messa
     )
     if len(data) != nbytes(header):
         refuse("length", f"{len(data)} bytes", f"{nbytes(header)} bytes for shape {header.shape} of {header.dtype}")
+    if 0 in header.shape and encoded_bytes(tuple(n or 1 for n in header.shape), header.dtype) > sys.maxsize:
+        refuse("shape", str(header.shape), "one that an array can have")
     array = np.frombuffer(payload, dtype=jnp.dtype(header.dtype).newbyteorder("<")).reshape(header.shape)
     return Message(header, array)
 
