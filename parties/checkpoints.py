@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from parties.errors import ModelError, SaveError
 from parties.network import TrainState
-from parties.saving import KEPT, read_party, write_party
+from parties.saving import read_party, write_party
+from parties.states import KEPT, PROGRESS
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def write_checkpoint(
     folder = path / party
     _remove(folder, [cut.name for cut in folder.glob(".*")] if folder.is_dir() else [])  # what was cut short
     states = {**states, **{KEPT + kind: state for kind, state in kept.items()}}
-    extra = {} if progress is None else {"progress": progress}
+    extra = {} if progress is None else {PROGRESS: progress}
     write_party(folder / name, party, role, description, states, extra)
     _remove(folder, _names(folder)[:-LAST])
 

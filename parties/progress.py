@@ -8,7 +8,7 @@ import numpy as np
 from flax import serialization
 
 from parties.errors import SaveError
-from parties.saving import array_shapes
+from parties.states import array_shapes
 
 
 class Progress(NamedTuple):
@@ -26,7 +26,7 @@ class Progress(NamedTuple):
             return serialization.to_state_dict(jax.tree.map(np.asarray, tree))
 
         scores = {} if self.scores is None else arrays(self.scores)
-        rounds = {"skipped": np.int32(self.skipped), "finite": np.asarray(self.finite, bool)}
+        rounds = {"skipped": np.asarray(self.skipped, np.int32), "finite": np.asarray(self.finite, bool)}
         return {"scores": scores, "logits": arrays(self.logits), **rounds}
 
     @classmethod
@@ -37,10 +37,12 @@ class Progress(NamedTuple):
             SaveError: scores of other tasks, metrics or numbers of rows.
         """
         empty, scores = objective.init(rows), None
+        if set(read) != set(cls._fields) or not isinstance(read["logits"], dict):
+            raise SaveError(party=party, field="progress", seen=str(sorted(read)), wanted=str(sorted(cls._fields)))
         if read["scores"]:
             wanted = array_shapes(serialization.to_state_dict(jax.tree.map(np.asarray, empty)))
             if (seen := array_shapes(read["scores"])) != wanted:
                 raise SaveError(party=party, field="progress", seen=str(seen), wanted=str(wanted))
             scores = jax.tree.map(jax.numpy.asarray, serialization.from_state_dict(empty, read["scores"]))
-        logits = tuple(read["logits"][str(task)] for task in range(len(read["logits"])))
+        logits = tuple(read["logits"][task] for task in sorted(read["logits"], key=int))
         return cls(scores, int(read["skipped"]), logits, read["finite"])

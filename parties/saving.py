@@ -8,21 +8,18 @@ name, no pickle.
 import hashlib
 import json
 import os
+import reprlib
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-from flax import serialization
-
 from parties.errors import SaveError
 from parties.network import TrainState
+from parties.states import read_states, write_states
 
 FORMAT = 1
-KEPT = "kept_"  # before the name of a state that was kept beside the present one
 
 
 class Saved(NamedTuple):
@@ -46,8 +43,7 @@ def write_party(
     Args:
         extra: nested dicts of arrays to be kept beside the states.
     """
-    arrays = {name: _to_dict(state) for name, state in states.items()} | dict(extra or {})
-    payload = serialization.msgpack_serialize(arrays)
+    payload = write_states(states, extra or {})
     card = {"format": FORMAT, "party": party, "role": role, "architecture": digest(description), **description}
     card["checksum"] = _checksum(card, payload)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -87,21 +83,32 @@ def read_party(folder: Path, party: str) -> Saved:
         payload = (folder / "state.msgpack").read_bytes()
     except OSError as error:
         refuse(f"folder {str(folder)!r}", str(error), "party.json and state.msgpack")
-    except ValueError as error:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deep
         refuse("party.json", str(error), "JSON as it was saved")
     if not isinstance(card, dict):
         refuse("party.json", type(card).__name__, "an object")
     for field, wanted in (("format", FORMAT), ("party", party)):
         if card.get(field) != wanted:
-            refuse(field, repr(card.get(field)), repr(wanted))
+            refuse(field, reprlib.repr(card.get(field)), repr(wanted))
     checksum = card.pop("checksum", None)
-    if checksum != _checksum(card, payload):
-        refuse("checksum", repr(checksum), "the digest of party.json and state.msgpack: one of them is damaged")
+    try:
+        expected = _checksum(card, payload)
+    except RecursionError as error:  # which Python could just read
+        refuse("party.json", str(error), "JSON as it was saved")
+    if checksum != expected:
+        seen = reprlib.repr(checksum)
+        refuse("checksum", seen, "the digest of party.json and state.msgpack: one of them is damaged")
     card = {name: value for name, value in card.items() if name not in ("format", "party")}
-    role, architecture = card.pop("role"), card.pop("architecture")
+    role, architecture = card.pop("role", None), card.pop("architecture", None)
     if architecture != digest(card):
-        refuse("architecture", architecture, digest(card))
-    return Saved(role, card, serialization.msgpack_restore(payload))
+        refuse("architecture", reprlib.repr(architecture), digest(card))
+    if role != ("label" if "fuse" in card else "feature"):
+        refuse("role", reprlib.repr(role), "'label' with a fuse network, 'feature' without")
+    try:
+        states = read_states(payload, {"base", "fuse"} & set(card))
+    except Exception as error:  # msgpack, NumPy and Flax each have their own for bytes that they did not write
+        refuse("state.msgpack", f"{type(error).__name__} {error}"[:200], "the states of party.json's networks")
+    return Saved(role, card, states)
 
 
 def read_model(path: Path, within: str = "") -> dict[str, Saved]:
@@ -149,64 +156,6 @@ def check_parts(saved: Mapping[str, Saved], path: Path) -> None:
 def digest(description: Mapping) -> str:
     """SHA-256 of the description as canonical JSON: sorted keys, no spaces."""
     return hashlib.sha256(json.dumps(description, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def restore(template: TrainState, saved: Mapping[str, Any], party: str, *, optimizer: bool) -> TrainState:
-    """`saved` in the structure of `template`; without `optimizer` its state stays as nested dicts, to be saved again.
-
-    Raises:
-        SaveError: an array that is missing, too many, or of another shape or dtype.
-    """
-    if not optimizer:
-        template = template._replace(opt_state=saved.get("opt_state"))
-    wanted = _to_dict(template)
-    seen_shapes, wanted_shapes = array_shapes(saved), array_shapes(wanted)
-    if seen_shapes != wanted_shapes:
-        name = sorted(seen_shapes.items() ^ wanted_shapes.items())[0][0]
-        seen, want = seen_shapes.get(name, "no array"), wanted_shapes.get(name, "no such array")
-        raise SaveError(party=party, field=f"state {name}", seen=seen, wanted=want)
-    params, opt_state = (
-        jax.tree.map(jax.numpy.asarray, serialization.from_state_dict(getattr(template, name), saved[name]))
-        for name in ("params", "opt_state")
-    )
-    return TrainState(params, opt_state, *(jax.numpy.asarray(saved[name]) for name in ("key", "round")))
-
-
-def restore_states(
-    drawn: Mapping[str, TrainState], saved: Mapping[str, Any], party: str, *, optimizer: bool
-) -> tuple[dict[str, TrainState], dict[str, TrainState]]:
-    """A party's saved states in the structure of those `drawn`, and the ones that it had kept, none if it had not.
-
-    Raises:
-        SaveError: as `restore`; also a state that is missing.
-    """
-    for kind in drawn:
-        if kind not in saved:
-            raise SaveError(party=party, field="state", seen=str(sorted(saved)), wanted=f"a state {kind!r}")
-    own, kept = (
-        {k: restore(s, saved[mark + k], party, optimizer=optimizer) for k, s in drawn.items() if mark + k in saved}
-        for mark in ("", KEPT)
-    )
-    return own, kept
-
-
-def _to_dict(state: TrainState) -> dict[str, Any]:
-    return {
-        "params": _arrays(serialization.to_state_dict(state.params)),
-        "opt_state": _arrays(serialization.to_state_dict(state.opt_state)),
-        "key": np.asarray(state.key),
-        "round": np.asarray(state.round),
-    }
-
-
-def _arrays(tree):
-    return jax.tree.map(np.asarray, tree)
-
-
-def array_shapes(tree: Any) -> dict[str, str]:
-    """The arrays of a nested dict by path, as "dtype[shape]"."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
 
 
 def _checksum(card: Mapping, payload: bytes) -> str:

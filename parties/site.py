@@ -27,7 +27,8 @@ from parties.messages import Message, decode, dtype_name, encode
 from parties.network import TrainState
 from parties.party import FeatureParty, LabelParty, PartyData, Pass
 from parties.pulse import Pulse
-from parties.saving import Saved, read_party, restore_states, write_party
+from parties.saving import Saved, read_party, write_party
+from parties.states import PROGRESS, restore_states
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ class Site:
             members.restore_states(member, states)
             proposal = proposal._replace(kept=kept)
             if isinstance(member, LabelParty):
-                member.go_on(own.get("progress", {}))
+                member.go_on(own.get(PROGRESS, {}))
         self._proposal = proposal._replace(member=member)
         return say()
 

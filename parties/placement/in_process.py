@@ -24,7 +24,8 @@ from parties.errors import DataError, ModelError
 from parties.party import PartyData, Pass
 from parties.placement import Rounds, States
 from parties.plan import Plan
-from parties.saving import Saved, party_folders, read_model, restore_states, write_party
+from parties.saving import Saved, party_folders, read_model, write_party
+from parties.states import PROGRESS, restore_states
 
 
 class InProcess(abc.ABC):
@@ -149,7 +150,7 @@ class InProcess(abc.ABC):
         self.columns, self._kept = columns, kept if all(kept.values()) else {}
         if checkpoint:
             self._resumed = {party: part.description["data"] for party, part in saved.items()}
-            self.go_on(saved[self._built().label_party].states.get("progress", {}))
+            self.go_on(saved[self._built().label_party].states.get(PROGRESS, {}))
             for party in saved:
                 forget_after(path, party, checkpoint)
 
