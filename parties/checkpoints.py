@@ -20,6 +20,51 @@ log = logging.getLogger(__name__)
 LAST = 2
 
 
+class Run(NamedTuple):
+    """The public facts of a run, in every party's checkpoints."""
+
+    number: int  # of the model's runs
+    until: int  # epochs that the model will have trained
+    batch_size: int
+    shuffle: bool
+    nonfinite: str
+    checkpoint_every: int  # epochs
+    every_rounds: int | None
+    validated: bool
+
+
+class Position(NamedTuple):
+    """Where a run is; but for the round only the label party's checkpoint says so."""
+
+    round: int = 0  # of the present epoch, the next
+    history: dict[str, list[float]] = {}
+    seconds: float = 0.0  # that the present epoch took so far
+
+    def described(self, run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What every party's card says, and what only the label party's."""
+        public = {"run": run._asdict(), "round": self.round}
+        return public, {"history": self.history, "seconds": self.seconds}
+
+
+def read_position(card: Mapping[str, Any], party: str) -> tuple[Run, Position]:
+    """What `described` made, from the label party's card.
+
+    Raises:
+        SaveError: a card that no checkpoint has.
+    """
+    try:
+        run = Run(**card["run"])
+        position = Position(card["round"], {n: [float(v) for v in values] for n, values in card["history"].items()})
+        position = position._replace(seconds=float(card["seconds"]))
+        counts = run.number, run.until, run.batch_size, run.checkpoint_every, position.round
+        if not all(isinstance(count, int) and count >= 0 for count in counts):
+            raise ValueError(f"counts {counts}")
+        return run, position
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        wanted = "what `fit(checkpoint=)` wrote of its run"
+        raise SaveError(party=party, field="run", seen=f"{type(error).__name__} {error}", wanted=wanted) from error
+
+
 class Found(NamedTuple):
     """What a party has of checkpoints: the names of the whole ones, and why others are not, by name."""
 

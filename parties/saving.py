@@ -142,7 +142,10 @@ def check_parts(saved: Mapping[str, Saved], path: Path) -> None:
         seen = f"parties {sorted(saved)}, label parties {labels}"
         raise SaveError(field=where, seen=seen, wanted="a folder a party, one of them the label party's")
     label = saved[labels[0]].description
-    for party in label["parties"]:
+    names = label.get("parties")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SaveError(party=labels[0], field="parties", seen=repr(names)[:200], wanted="a list of names")
+    for party in names:
         if party not in saved:
             raise SaveError(party=party, field=where, seen=f"parties {sorted(saved)}", wanted="its folder too")
         for field in ("label_party", "seed", "epoch", "run"):

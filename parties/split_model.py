@@ -29,7 +29,7 @@ from parties.arguments import (
 )
 from parties.assembly import Blueprint, Party, bind_tasks, rebuild
 from parties.callbacks import Callback
-from parties.checkpoints import newest_common
+from parties.checkpoints import Run, newest_common, read_position
 from parties.data import VerticalData
 from parties.errors import ModelError
 from parties.finite import NONFINITE
@@ -38,7 +38,7 @@ from parties.placement import Placement
 from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
-from parties.training import Run, Training
+from parties.training import Training
 
 PLACEMENTS = {"local": Local, "fused": Fused, "joint": Joint}
 
@@ -207,20 +207,19 @@ class SplitModel:
         placed, path = _placed(placement), Path(path)
         name = newest_common(placed.find_checkpoints(path), path)
         model, label = cls._read(path, placed, optimizers, fuse_optimizer, networks, fuse, checkpoint=name)
+        run, position = read_position(label, model.label_party)
         if not model._trainable:
             wanted = "optimizers={party: ...}, fuse_optimizer=..."
             raise ModelError(field="optimizers", seen="none", wanted=wanted)
-        run = Run(**label["run"])
         if run.validated != (validation is not None):
             seen, wanted = ("none", "the data of the run") if run.validated else ("data", "none, as the run has none")
             raise ModelError(field="validation", seen=seen, wanted=wanted)
-        at = {"history": label["history"], "round": label["round"], "seconds": label["seconds"]}
         model._check_data(train)
-        model._train(run, train, validation, path, callbacks, time_budget, progress, **at)
+        model._train(run, train, validation, path, callbacks, time_budget, progress, position)
         return model
 
     def _train(
-        self, run: Run, train, validation, path, callbacks, time_budget, progress, **at
+        self, run: Run, train, validation, path, callbacks, time_budget, progress, position=None
     ) -> dict[str, list[float]]:
         check_callbacks(callbacks, self._placement)
         check_time_budget(time_budget, self._placement)
@@ -229,7 +228,7 @@ class SplitModel:
             self._check_data(validation)
             data["validation"] = validation
         how = {"path": path, "callbacks": callbacks, "time_budget": time_budget, "progress": progress}
-        training = Training(self, run, data, **how, **at)
+        training = Training(self, run, data, **how, position=position)
         training.train()
         return self.history
 

@@ -9,29 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from parties.bar import EpochBar
 from parties.callbacks import Callback
-from parties.checkpoints import checkpoint_name
+from parties.checkpoints import Position, Run, checkpoint_name
 
 if TYPE_CHECKING:
     from parties.split_model import SplitModel
 
 log = logging.getLogger(__name__)
-
-
-class Run(NamedTuple):
-    """The public facts of a run, in every party's checkpoints."""
-
-    number: int  # of the model's runs
-    until: int  # epochs that the model will have trained
-    batch_size: int
-    shuffle: bool
-    nonfinite: str
-    checkpoint_every: int  # epochs
-    every_rounds: int | None
-    validated: bool
 
 
 class Training:
@@ -55,18 +42,17 @@ class Training:
         callbacks: Sequence[Callback],
         time_budget: float | None,
         progress: bool,
-        history: Mapping[str, list[float]] | None = None,
-        round: int = 0,
-        seconds: float = 0.0,
+        position: Position | None = None,
     ):
-        self.model, self.history = model, {name: list(values) for name, values in (history or {}).items()}
+        at = position or Position()
+        self.model, self.round = model, at.round
+        self.history = {name: list(values) for name, values in at.history.items()}
         self.stopped: str | None = None
         self.scores = _score_names(model, run)
-        self.round, self.rounds = round, -(-len(data["train"]) // run.batch_size)
+        self.rounds = -(-len(data["train"]) // run.batch_size)
         self._run, self._data, self._path, self._callbacks = run, data, path, list(callbacks)
         self._placement, self._progress = model._placement, progress
-        self._resumed = history is not None
-        self._seconds = seconds  # that the present epoch took before
+        self._resumed, self._seconds = position is not None, at.seconds
         self._budget = time_budget
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
 
@@ -146,8 +132,7 @@ class Training:
 
     def _checkpoint(self) -> None:
         if self._path is not None:
-            public = {"run": self._run._asdict(), "round": self.round}
-            own = {"history": self.history, "seconds": self._seconds}
+            public, own = Position(self.round, self.history, self._seconds).described(self._run)
             self._placement.checkpoint(self._path, checkpoint_name(self.epoch, self.round), self.epoch, public, own)
 
     def _over(self) -> bool:
