@@ -1,8 +1,10 @@
 """Whatever a channel does to a message, a run ends with the undisturbed bits or with a refusal that trained nothing."""
 
 import os
+import tempfile
 from collections import Counter
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -17,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
 from parties import MessageError, Party, SplitModel, VerticalData
 from parties.channel import Plain
+from parties.checkpoints import newest_common, read_position
 from parties.placement.local import Local
 from tests.hostile_channel import FAULTS, Fault, Hostile
 
@@ -46,6 +49,10 @@ def data(rows: int) -> VerticalData:
         "carol": pd.DataFrame({"id": range(rows), "wage": np.linspace(4, 1, rows)}),
     }
     return VerticalData.from_frames(frames, on="id", label_party="alice", labels=["rich"])
+
+
+def without_seconds(history: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {name: values for name, values in history.items() if name != "seconds"}
 
 
 def bits(states) -> bytes:
@@ -98,9 +105,8 @@ def story() -> Story:
     initial, trained = placement.states(), {}
     scores = [model.evaluate(valid, batch_size=BATCH)]
     channel.inner = Watched(placement, trained)
-    history = model.fit(train, validation=valid, epochs=EPOCHS, batch_size=BATCH, progress=False)
+    history = without_seconds(model.fit(train, validation=valid, epochs=EPOCHS, batch_size=BATCH, progress=False))
     channel.inner = Plain()
-    del history["seconds"]
     held_out = {name[4:]: values for name, values in history.items() if name.startswith("val_")}
     scores += [{name: values[epoch] for name, values in held_out.items()} for epoch in range(EPOCHS)]
     assert len(trained) == len(set(trained.values())) == 3 * (EPOCHS * ROUNDS + 1)  # every round changes every party
@@ -128,24 +134,46 @@ class Runs(RuleBasedStateMachine):
         self.model._placement.restore(self.story.initial)
         self.model.epoch = self.model._runs = 0
         self.channel.reset()
-        self.over = False
+        self.over, self.before = False, 0  # rounds trained before the channel's first message
 
-    @rule(disturbance=disturbances, epochs=st.integers(1, 2), validated=st.booleans())
-    def train(self, disturbance: Disturbance | None, epochs: int, validated: bool) -> None:
+    @rule(disturbance=disturbances, epochs=st.integers(1, 2), validated=st.booleans(), every=st.sampled_from([None, 2]))
+    def train(self, disturbance: Disturbance | None, epochs: int, validated: bool, every: int | None) -> None:
+        """With checkpoints or without; a run that is refused is then resumed."""
         self.begin(disturbance)
+        with tempfile.TemporaryDirectory() as folder:
+            self.trained(epochs, validated, every and Path(folder), every)
+
+    def trained(self, epochs: int, validated: bool, folder: Path | None, every: int | None) -> None:
         first, validation = self.model.epoch, self.story.valid if validated else None
         wanted = {name: values[first : first + epochs] for name, values in self.story.history.items()}
         if not validated:
             wanted = {name: values for name, values in wanted.items() if not name.startswith("val_")}
 
         def run():
-            train = self.story.train
-            seen = self.model.fit(train, validation=validation, epochs=epochs, batch_size=BATCH, progress=False)
-            del seen["seconds"]
-            return seen
+            how = {"epochs": epochs, "batch_size": BATCH, "checkpoint": folder, "every_rounds": every}
+            seen = self.model.fit(self.story.train, validation=validation, progress=False, **how)
+            return without_seconds(seen)
 
         self.ends(run, wanted)
+        if self.over and folder is not None:
+            self.resume(folder, validation, wanted)
         assert self.over or self.model.epoch == first + epochs
+
+    def resume(self, folder: Path, validation: VerticalData | None, wanted) -> None:
+        """From the checkpoint that all parties have to the undisturbed end, on the model that is compiled."""
+        model, placement, train = self.model, self.model._placement, self.story.train
+        self.channel.reset()
+        name = newest_common(placement.find_checkpoints(folder), folder)
+        saved = placement.read(folder, name)
+        placement._take(folder, saved, True, name)
+        run, position = read_position(saved["alice"].description, "alice")
+        model.epoch = saved["alice"].description["epoch"]
+        self.before = model.epoch * ROUNDS + position.round
+        self.ends(
+            lambda: without_seconds(model._train(run, train, validation, folder, [], None, False, position)), wanted
+        )
+        self.over = False
+        self.counts["resumed"] += 1
 
     @rule(disturbance=disturbances)
     def evaluate(self, disturbance: Disturbance | None) -> None:
@@ -177,7 +205,7 @@ class Runs(RuleBasedStateMachine):
         assert struck is not None, "an undisturbed message was refused"
         assert error.party == struck.receiver and error.field in self.fault.fields
         assert self.channel.sent[-1].header[:4] == struck[:4], "the run went on"
-        steps = sum(sent.header.kind == "cotangent" for sent in self.channel.sent if "bob" in sent.edge)
+        steps = self.before + sum(sent.header.kind == "cotangent" for sent in self.channel.sent if "bob" in sent.edge)
         if struck.kind == "activation":
             assert set(rounds.values()) == {steps}
         else:
@@ -215,3 +243,4 @@ def test_every_fault_was_refused_and_so_many_runs_disturbed():
     counts = {fault.name: driven(fault) for fault in FAULTS}
     assert all(count["tried"] and count["refused"] for count in counts.values()), counts
     assert sum(count["refused"] for count in counts.values()) >= DISTURBED_RUNS, counts
+    assert sum(count["resumed"] for count in counts.values()) >= DISTURBED_RUNS / 2, counts

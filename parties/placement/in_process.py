@@ -143,11 +143,16 @@ class InProcess(abc.ABC):
         empty = np.zeros((0, 16), np.uint8)
         parts = {self._built().label_party: PartyData(empty)}
         self._draw(parts | {name: PartyData(empty, empty_columns(specs)) for name, specs in columns.items()})
+        self._take(path, saved, optimizer, checkpoint)
+        self.columns = columns
+
+    def _take(self, path: Path, saved: Mapping[str, Saved], optimizer: bool, checkpoint: str) -> None:
+        """Each party's states, and where its run is."""
         states, kept = {}, {}
         for name, drawn in self.states().items():
             states[name], kept[name] = restore_states(drawn, saved[name].states, name, optimizer=optimizer)
         self.restore(states)
-        self.columns, self._kept = columns, kept if all(kept.values()) else {}
+        self._kept = kept if all(kept.values()) else {}
         if checkpoint:
             self._resumed = {party: part.description["data"] for party, part in saved.items()}
             self.go_on(saved[self._built().label_party].states.get(PROGRESS, {}))
