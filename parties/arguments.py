@@ -173,6 +173,9 @@ def check_path(path: Any) -> Path | None:
     Raises:
         ModelError: anything else.
     """
-    if path is None or isinstance(path, str | PathLike):
-        return None if path is None else Path(path)
-    raise ModelError(field="checkpoint", seen=type(path).__name__, wanted="a folder's path")
+    if path is None:
+        return None
+    if not isinstance(path, str | PathLike) or Path(path).is_file():
+        seen = f"a file {str(path)!r}" if isinstance(path, str | PathLike) else type(path).__name__
+        raise ModelError(field="checkpoint", seen=seen, wanted="a folder's path")
+    return Path(path)

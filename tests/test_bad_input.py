@@ -4,7 +4,11 @@
 A call that is refused changes nothing: the fitted model scores as before, and an unfitted one can still be fitted.
 """
 
+import shutil
+import tempfile
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +32,9 @@ from mmoe_jax import (
     init_apply,
 )
 from parties import (
+    Callback,
     DataError,
+    EarlyStopping,
     Joint,
     Local,
     ModelError,
@@ -82,6 +88,9 @@ class World(NamedTuple):
     folder: Any  # an empty one
 
 
+CODE = {"optimizers": {"alice": optax.sgd(0.1), "bob": optax.sgd(0.1)}, "fuse_optimizer": optax.sgd(0.1)}
+
+
 def cells(frame: pd.DataFrame, column: str, row: int, value) -> pd.DataFrame:
     """The frame with one cell replaced."""
     values = frame[column].astype(object)
@@ -120,7 +129,7 @@ def model(**changes) -> SplitModel:
 
 def fit(**changes):
     """A fit of a new model; the changes are the model's, but for `train` and the arguments of `fit`."""
-    fits = {name: changes.pop(name) for name in ("epochs", "batch_size", "validation") if name in changes}
+    fits = {name: changes.pop(name) for name in ("epochs", "batch_size", "validation", "callbacks") if name in changes}
     train = changes.pop("train") if "train" in changes else data()
     return model(**changes).fit(train, **{"batch_size": 8, "progress": False, **fits})
 
@@ -130,6 +139,39 @@ def files(folder, alice="id,y,z\n1,0,1\n2,1,0\n", **changes):
     (folder / "bob.csv").write_text("id,job\n1,a\n2,b\n")
     paths = {name: folder / f"{name}.csv" for name in ("alice", "bob")}
     return VerticalData.from_files(**{"paths": paths, **DATA, **changes})
+
+
+RUNS = tempfile.TemporaryDirectory()
+
+
+@cache
+def run(validated: bool) -> Path:
+    """A folder with the checkpoints of a run."""
+    folder = Path(RUNS.name) / str(validated)
+    model().fit(data(), validation=data() if validated else None, batch_size=8, checkpoint=folder, progress=False)
+    return folder
+
+
+def ended(w, validated=False) -> Path:
+    """A copy of such a folder."""
+    return Path(shutil.copytree(run(validated), w.folder / "run"))
+
+
+def swapped(folder: Path) -> Path:
+    """The parties' folders, each with the other's name."""
+    for old, new in (("alice", "between"), ("bob", "alice"), ("between", "bob")):
+        (folder / old).rename(folder / new)
+    return folder
+
+
+def a_file(folder: Path) -> Path:
+    (folder / "file").write_text("")
+    return folder / "file"
+
+
+class Rounds(Callback):
+    def on_round_end(self, training):
+        pass
 
 
 class Reduced(nn.Module):
@@ -344,6 +386,34 @@ CALLS = [
     Case("validation no data", lambda w: w.fitted.fit(w.data, validation=ALICE, batch_size=8), DataError, None, "data", "DataFrame", "a VerticalData"),
 ]  # fmt: skip
 
+TRAINING = [
+    Case("checkpoint_every 0", lambda w: w.fitted.fit(w.data, batch_size=8, checkpoint=w.folder, checkpoint_every=0), ModelError, None, "checkpoint_every", "0", "an int of at least 1"),
+    Case("every_rounds a float", lambda w: w.fitted.fit(w.data, batch_size=8, every_rounds=2.0), ModelError, None, "every_rounds", "2.0", "an int of at least 1"),
+    Case("nonfinite unknown", lambda w: w.fitted.fit(w.data, batch_size=8, nonfinite="ignore"), ModelError, None, "nonfinite", "'ignore'", "('raise', 'skip_round')"),
+    Case("checkpoint a number", lambda w: w.fitted.fit(w.data, batch_size=8, checkpoint=3), ModelError, None, "checkpoint", "int", "a folder's path"),
+    Case("checkpoint a file", lambda w: w.fitted.fit(w.data, batch_size=8, checkpoint=a_file(w.folder)), ModelError, None, "checkpoint", "a file", "a folder's path"),
+    Case("checkpoint a folder of another run", lambda w: w.fitted.fit(w.data, batch_size=8, checkpoint=ended(w)), ModelError, None, "checkpoint", "checkpoints in", "a folder that has none, or SplitModel.resume"),
+    Case("time_budget 0", lambda w: w.fitted.fit(w.data, batch_size=8, time_budget=0), ModelError, None, "time_budget", "0", "a positive number of seconds"),
+    Case("time_budget text", lambda w: w.fitted.fit(w.data, batch_size=8, time_budget="1 h"), ModelError, None, "time_budget", "'1 h'", "a positive number of seconds"),
+    Case("callbacks one", lambda w: w.fitted.fit(w.data, batch_size=8, callbacks=EarlyStopping("loss")), ModelError, None, "callbacks", "EarlyStopping", "a list of Callback"),
+    Case("callback a function", lambda w: w.fitted.fit(w.data, batch_size=8, callbacks=[print]), ModelError, None, "callbacks", "builtin_function_or_method", "a Callback"),
+    Case("callback of rounds, fused", lambda w: fit(placement="fused", callbacks=[Rounds()]), ModelError, None, "callbacks", "Rounds.on_round_end", "'fused' compiles them together"),
+    Case("monitor unknown", lambda w: w.fitted.fit(w.data, batch_size=8, callbacks=[EarlyStopping("val_loss")]), ModelError, None, "monitor", "'val_loss'", "one of ['loss', 'y/loss'"),
+    Case("mode unknown", lambda w: EarlyStopping("loss", mode="least"), ModelError, None, "mode", "'least'", "'auto', 'min' or 'max'"),
+    Case("patience negative", lambda w: EarlyStopping("loss", patience=-1), ModelError, None, "patience", "-1", "an int of at least 0"),
+    Case("patience a float", lambda w: EarlyStopping("loss", patience=1.5), ModelError, None, "patience", "1.5", "an int of at least 0"),
+    Case("min_delta negative", lambda w: EarlyStopping("loss", min_delta=-0.1), ModelError, None, "min_delta", "-0.1", "a finite number, not negative"),
+    Case("min_delta NaN", lambda w: EarlyStopping("loss", min_delta=np.nan), ModelError, None, "min_delta", "nan", "a finite number, not negative"),
+    Case("resume nothing", lambda w: SplitModel.resume(w.folder, w.data, **CODE), SaveError, None, "folder '...'", "no party's folder", "a checkpoint that every party has whole"),
+    Case("resume a saved model", lambda w: SplitModel.resume(w.saved, w.data, **CODE), SaveError, "alice", "folder '...'", "no checkpoint", "one that `fit(checkpoint=)` wrote"),
+    Case("resume without optimizers", lambda w: SplitModel.resume(ended(w), w.data, optimizers=None, fuse_optimizer=None), ModelError, None, "optimizers", "none", "optimizers={party: ...}"),
+    Case("resume without validation", lambda w: SplitModel.resume(ended(w, validated=True), w.data, **CODE), ModelError, None, "validation", "none", "the data of the run"),
+    Case("resume with other rows", lambda w: SplitModel.resume(ended(w), data(bob=BOB.assign(hours=1 - BOB["hours"])), **CODE), DataError, "bob", "train", "other ones", "as when the checkpoint was written"),
+    Case("resume with fewer rows", lambda w: SplitModel.resume(ended(w), w.data.take([3, 1, 2]), **CODE), DataError, "alice", "train", "other ones", "as when the checkpoint was written"),
+    Case("resume into no placement", lambda w: SplitModel.resume(ended(w), w.data, placement="cloud", **CODE), ModelError, None, "placement", "'cloud'", "or a placement object"),
+    Case("resume a card of another party", lambda w: SplitModel.resume(swapped(ended(w)), w.data, **CODE), SaveError, "alice", "epoch-...: party", "'bob'", "'alice'"),
+]  # fmt: skip
+
 LOADS = [
     Case("fit without optimizers", lambda w: SplitModel.load(w.saved).fit(w.data), ModelError, None, "optimizers", "loaded without them", "SplitModel.load(..., optimizers="),
     Case("load nothing", lambda w: SplitModel.load(w.folder), SaveError, None, "folder '...'", "parties []", "a folder a party"),
@@ -354,7 +424,7 @@ LOADS = [
     Case("load into no placement", lambda w: SplitModel.load(w.saved, placement="cloud"), ModelError, None, "placement", "'cloud'", "or a placement object"),
 ]  # fmt: skip
 
-CASES = [*ROWS_AND_IDS, *FILES, *COLUMNS, *LABELS, *TASKS, *MODELS, *NETWORKS, *CALLS, *LOADS]
+CASES = [*ROWS_AND_IDS, *FILES, *COLUMNS, *LABELS, *TASKS, *MODELS, *NETWORKS, *CALLS, *TRAINING, *LOADS]
 
 
 @pytest.fixture(scope="module")
@@ -393,7 +463,7 @@ def test_bad_input_is_refused_and_changes_nothing(case, fitted, saved, tmp_path)
 
 
 def test_the_table_is_long_enough_and_its_names_are_distinct():
-    assert len({case.name for case in CASES}) == len(CASES) >= 32
+    assert len({case.name for case in CASES}) == len(CASES) >= 60
 
 
 @pytest.mark.parametrize("placement", [Local, Joint])

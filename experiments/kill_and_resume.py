@@ -1,0 +1,138 @@
+"""A run killed at random moments and resumed each time, against the run that was never killed.
+
+    python -m experiments.kill_and_resume [--placement local|fused] [--kills N] [--rows N] [--every-rounds N]
+
+The training is a process of its own, which SIGKILL ends at a moment drawn from the length of a whole run, be it while
+it trains, writes a checkpoint, or evaluates. Resumed to its end, its parameters and optimisers, history (but for
+seconds) and predictions must be those of the unbroken run, to the bit: the exit code is 1 if any is not. Writes
+`result.json`. Expected: all equal, on both placements; two to three minutes each.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from experiments import census, sampler, startup
+from parties import SplitModel
+
+
+@dataclasses.dataclass
+class Settings:
+    placement: str = "local"  # or "fused"
+    kills: int = 20  # each of a run of its own
+    rows: int = 6_000  # of training, sampled
+    epochs: int = 12
+    every_rounds: int = 10  # rounds between two checkpoints
+    seed: int = 0  # of the moments
+    out: str = "runs/kill_and_resume"  # folder of result.json and of compiled functions
+    folder: str | None = None  # be the process that trains, with checkpoints there
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    settings = parse(arguments)
+    if settings.folder is not None:
+        train(settings, Path(settings.folder))
+        return
+    began, moments = time.perf_counter(), random.Random(settings.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        run(settings, Path(folder) / "compiles")
+        unbroken, length = run(settings, Path(folder) / "unbroken")
+        print(f"unbroken: {length:.1f} s of training, digests {unbroken}", flush=True)
+        found = []
+        for number in range(settings.kills):
+            moment = moments.uniform(0, length)
+            place = Path(folder) / str(number)
+            killed_at, _ = run(settings, place, kill_after=moment)
+            resumed, _ = run(settings, place)
+            same = resumed == unbroken
+            found.append({"moment": moment, "checkpoint": killed_at, "equal": same})
+            print(f"killed after {moment:5.2f} s, resumed from {killed_at}: {'equal' if same else resumed}", flush=True)
+    equal = sum(one["equal"] for one in found)
+    print(f"{settings.placement}: {equal} of {settings.kills} equal to the bit, {time.perf_counter() - began:.0f} s")
+    out = Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
+    result = {"settings": dataclasses.asdict(settings), "jax": jax.__version__, "kills": found}
+    (out / "result.json").write_text(json.dumps(result, indent=1))
+    sys.exit(equal != settings.kills)
+
+
+def run(settings: Settings, folder: Path, kill_after: float | None = None):
+    """What a process that trains ends with and how long it trained; or what it left, killed so long after it began."""
+    given = dataclasses.asdict(settings) | {"folder": str(folder)}
+    flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    command = [sys.executable, "-m", "experiments.kill_and_resume", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        for line in lines:
+            if line.startswith("training"):
+                break
+        began = time.perf_counter()
+        if kill_after is not None:
+            time.sleep(kill_after)
+            process.send_signal(signal.SIGKILL)
+            if process.wait() != -signal.SIGKILL:
+                return "its end, as it was not killed in time", kill_after
+            return max((f.name for f in folder.glob("*/epoch-*")), default="nothing"), kill_after
+        said = [json.loads(line.split(" ", 1)[1]) for line in lines if line.startswith("digests ")]
+        seconds = time.perf_counter() - began
+    if process.returncode or not said:
+        raise SystemExit(f"{folder}: the run ended with exit code {process.returncode}")
+    return said[0], seconds
+
+
+def train(settings: Settings, folder: Path) -> None:
+    """The run, from its checkpoint if there is one; prints digests of what it came to."""
+    startup.keep_compiled(str(Path(settings.out) / "compiled"))
+    rows = census.divide(sampler.sample(settings.rows, seed=0))
+    test = census.divide(sampler.sample(1_000, seed=1))
+    arguments = census.arguments()
+    optimizers = {name: party.optimizer for name, party in arguments["parties"].items()}
+    print("training", flush=True)
+    if all(any((folder / party).glob("epoch-*")) for party in arguments["parties"]):
+        code = {"optimizers": optimizers, "fuse_optimizer": arguments["fuse_optimizer"]}
+        model = SplitModel.resume(folder, rows, validation=test, placement=settings.placement, progress=False, **code)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)  # killed before every party had written the beginning
+        model = SplitModel(**arguments, placement=settings.placement, seed=0)
+        how = {"checkpoint": folder, "every_rounds": settings.every_rounds, "progress": False}
+        model.fit(rows, validation=test, epochs=settings.epochs, batch_size=128, **how)
+    model.history.pop("seconds")
+    table = model.predict(test)
+    with tempfile.TemporaryDirectory() as saved:
+        model.save(saved)
+        states = [(Path(saved) / party / "state.msgpack").read_bytes() for party in ("alice", "bob")]
+    parts = {
+        "states": b"".join(states),
+        "history": json.dumps(model.history).encode(),
+        "predictions": np.ascontiguousarray(table.to_numpy()).tobytes(),
+    }
+    print(
+        "digests", json.dumps({name: hashlib.sha256(part).hexdigest()[:16] for name, part in parts.items()}), flush=True
+    )
+
+
+def parse(arguments: Sequence[str] | None) -> Settings:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for field in dataclasses.fields(Settings):
+        kind = int if field.type is int else str
+        choices = ("local", "fused") if field.name == "placement" else None
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, choices=choices)
+    return Settings(**vars(parser.parse_args(arguments)))
+
+
+if __name__ == "__main__":
+    main()
