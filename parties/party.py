@@ -42,7 +42,7 @@ class PartyData(NamedTuple):
     columns: Any = ()  # pytree with rows leading
     labels: Any = None  # label party: float [N, T], NaN where missing
     weights: Any = None  # label party: float [N]
-    row_ids: Any = None  # label party: the ids themselves, to name rows in errors
+    row_ids: Any = None  # label party: the ids themselves, to name rows in errors; without them by position
 
 
 class _LabelData(NamedTuple):
@@ -339,7 +339,8 @@ class LabelParty(_Party):
         rows, data = seat.rows[last.round], _LabelData(seat.data.columns, seat.data.labels, seat.data.weights)
         found = self._check(self.state, self.base_state, last.activations, data, rows)
         checks = dict(zip(self._checked, found, strict=True))
-        ids = np.asarray(seat.data.row_ids)[rows[rows != PADDING]].tolist()
+        real = rows[rows != PADDING]
+        ids = (real if seat.data.row_ids is None else seat.data.row_ids[real]).tolist()
         raise round_refused(checks, self.name, seat.facts.epoch, last.round, ids)
 
     def _chunk(self, seat: _Seat) -> int:

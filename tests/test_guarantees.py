@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from mmoe_jax import Task
-from parties import Counted, Encoded, MessageError, Plain, Recorded, protocol
+from parties import Counted, Encoded, MessageError, NumberError, Plain, Recorded, protocol
 from parties.keys import base_key, fuse_key, stable_hash
 from parties.messages import HEADER_BYTES, KINDS, Header, Message, check, decode, encode, nbytes
 from parties.network import TrainState, run_once
@@ -333,6 +333,10 @@ def test_8_each_party_has_an_optimiser_of_its_own():
     assert len(set(map(str, kinds.values()))) == 3
 
 
+def _same(before, after) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)), before, after)))
+
+
 def _moved(before: TrainState, after: TrainState) -> bool:
     same = jax.tree.map(lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()), before.params, after.params)
     return not all(jax.tree.leaves(same))
@@ -434,6 +438,52 @@ def test_10_a_network_may_use_the_rounds_key():
         bases["bob"] = state._replace(key=key)
         keyed.append(states_of(*run(made._replace(states=made.states._replace(bases=bases)))).bases["bob"])
     assert _moved(*keyed), "the key is used"
+
+
+# 11, 12: runs that end, and numbers that are not finite; more in test_checkpoints and test_finite
+
+
+@pytest.mark.parametrize("ends", [(1,), (2,), (1, 2), (3,)])
+def test_11_rounds_trained_in_parts_are_those_of_the_whole_epoch(ends):
+    """To the bit, wherever the parts end."""
+    made = problem(THREE)
+    whole = jax.tree.map(np.asarray, states_of(*run(made)))
+    features, label = cast(made)
+    for start, stop in zip((0, *ends), (*ends, 3), strict=True):
+        facts = made.facts()._replace(start=start)
+        for party in (*features.values(), label):
+            party.begin(facts)
+        protocol.train(features, label, Plain(), range(stop - start))
+    assert _same(whole, states_of(features, label))
+
+
+@pytest.mark.parametrize("kind, party", [("activation", "bob"), ("activation", "carol"), ("cotangent", "bob")])
+def test_12_a_number_that_is_not_finite_is_taken_by_no_state(kind, party):
+    """In a message of the second round: of an activation by nobody, of a cotangent not by the party that gets it."""
+
+    class Spoils:
+        def deliver(self, message):
+            header = message.header
+            if header.round == 1 and header.kind == kind and party in (header.sender, header.receiver):
+                return message._replace(array=jnp.full_like(message.array, jnp.nan))
+            return message
+
+    made = problem(THREE)
+    features, label = cast(made)
+    for member in (*features.values(), label):
+        member.begin(made.facts())
+    protocol.train(features, label, Plain(), range(1))
+    before = jax.tree.map(np.asarray, states_of(features, label))
+    features, label = cast(made)
+    if kind == "activation":
+        with pytest.raises(NumberError) as caught:
+            run(made, Spoils())
+        assert (caught.value.party, caught.value.field) == (party, "activation")
+        assert _same(before, states_of(features, label))
+        return
+    run(made, Spoils())
+    rounds = {name: int(member.state.round) for name, member in features.items()}
+    assert rounds == {"bob": 2, "carol": 3} and int(label.state.round) == 3
 
 
 # the arrows between the packages
