@@ -10,7 +10,7 @@ import jax
 import pandas as pd
 
 from experiments import census
-from parties import Intersection, SplitModel, Tls, VerticalData, production, pyu
+from parties import Callback, Intersection, SplitModel, Tls, VerticalData, production, pyu
 from parties.placement import devices as monkey
 from tests import devices as devices_module
 
@@ -36,8 +36,11 @@ def main(settings: dict) -> None:
         read = {"rows": len(data), "seconds": time.monotonic() - began, "bytes": loopback_bytes() - sent}
         print("read", json.dumps(read), flush=True)
         place = pyu(devices, deadline)
-        model = SplitModel(**census.arguments(), placement=place, seed=0)
-        for epoch in range(settings["epochs"]):
+        if "checkpoint" in settings:
+            model = checkpointed(settings, place, data)
+        else:
+            model = SplitModel(**census.arguments(), placement=place, seed=0)
+        for epoch in range(0 if "checkpoint" in settings else settings["epochs"]):
             history = model.fit(data, batch_size=128, progress=False)
             if settings.get("hostile") == party:
                 send_instead(settings["payload"])
@@ -52,6 +55,24 @@ def main(settings: dict) -> None:
         done["rows"] = len(place.reveal(table)) if settings.get("reveal") else None
         done |= {"scores": scores, "bytes": model.bytes_per_round()}
         print("done", json.dumps(done), flush=True)
+
+
+class Says(Callback):
+    def on_epoch_end(self, training):
+        print(f"epoch {training.epoch}", flush=True)
+
+
+def checkpointed(settings: dict, place, data) -> SplitModel:
+    """All epochs in one run with checkpoints, begun or resumed."""
+    arguments, path = census.arguments(), settings["checkpoint"]
+    if settings["resume"]:
+        optimizers = {name: party.optimizer for name, party in arguments["parties"].items()}
+        code = {"optimizers": optimizers, "fuse_optimizer": arguments["fuse_optimizer"]}
+        return SplitModel.resume(path, data, placement=place, callbacks=[Says()], progress=False, **code)
+    model = SplitModel(**arguments, placement=place, seed=0)
+    how = {"epochs": settings["epochs"], "batch_size": 128, "progress": False}
+    model.fit(data, checkpoint=path, every_rounds=5, callbacks=[Says()], **how)
+    return model
 
 
 def send_instead(payload: str) -> None:

@@ -108,9 +108,9 @@ def test_two_processes_train_what_local_trains(tmp_path, files, tls, transport, 
     same_as_local(run.save, data, tmp_path, done["alice"]["scores"])
 
 
-def same_as_local(saved, data, tmp_path, scores):
+def same_as_local(saved, data, tmp_path, scores, epochs=1):
     local = SplitModel(**census.arguments(), placement="local", seed=0)
-    local.fit(data, batch_size=128, progress=False)
+    local.fit(data, epochs=epochs, batch_size=128, progress=False)
     assert scores == pytest.approx(local.evaluate(data), abs=1e-6)
     local.save(tmp_path / "local")
     ours, theirs = read_model(saved), read_model(tmp_path / "local")
@@ -206,6 +206,23 @@ def command_lines(tasks: Path) -> list[str]:
         for file in tasks.glob("*/children"):
             lines += [Path(f"/proc/{child}/cmdline").read_text() for child in file.read_text().split()]
     return lines
+
+
+def test_a_run_in_which_bob_was_killed_is_resumed(tmp_path, files):
+    """Each party reads its own checkpoint; what comes of it is the run that was never ended."""
+    how = {"epochs": 12, "checkpoint": str(tmp_path / "run"), "deadline": 9}
+    with Run(tmp_path, files, resume=False, **how) as run:
+        run.until("alice", "epoch 3\n")
+        run.processes["bob"].send_signal(signal.SIGKILL)
+        assert run.wait("alice", 60) == 1
+    with Run(tmp_path, files, resume=True, **how) as run:
+        assert [run.wait(party) for party in ("alice", "bob")] == [0, 0], run.said("alice") + run.said("bob")
+        said = {party: run.said(party) for party in run.processes}
+    first = {int(said[party].split("\nepoch ")[1].split()[0]) for party in said}
+    assert len(first) == 1 and min(first) > 3, "both go on from one checkpoint"
+    scores = json.loads(said["alice"].split("\ndone ")[1].splitlines()[0])["scores"]
+    data = VerticalData.from_files(files, on="id", sep="|", label_party="alice", labels=list(census.LABELS))
+    same_as_local(run.save, data, tmp_path, scores, epochs=12)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
