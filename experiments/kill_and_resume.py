@@ -51,11 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(settings, Path(folder) / "compiles")
         unbroken, length = run(settings, Path(folder) / "unbroken")
         print(f"unbroken: {length:.1f} s of training, digests {unbroken}", flush=True)
-        found = []
-        for number in range(settings.kills):
+        found: list[dict] = []
+        while len(found) < settings.kills:
             moment = moments.uniform(0, length)
-            place = Path(folder) / str(number)
+            place = Path(tempfile.mkdtemp(dir=folder)) / "run"
             killed_at, _ = run(settings, place, kill_after=moment)
+            if killed_at is None:  # too late: another moment
+                continue
             resumed, _ = run(settings, place)
             same = resumed == unbroken
             found.append({"moment": moment, "checkpoint": killed_at, "equal": same})
@@ -70,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(settings: Settings, folder: Path, kill_after: float | None = None):
-    """What a process that trains ends with and how long it trained; or what it left, killed so long after it began."""
+    """What a process that trains ends with and how long it trained; or the newest checkpoint that it left, killed so long
+    after it began, None if it had ended.
+    """
     given = dataclasses.asdict(settings) | {"folder": str(folder)}
     flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "experiments.kill_and_resume", *flags]
@@ -85,7 +89,7 @@ def run(settings: Settings, folder: Path, kill_after: float | None = None):
             time.sleep(kill_after)
             process.send_signal(signal.SIGKILL)
             if process.wait() != -signal.SIGKILL:
-                return "its end, as it was not killed in time", kill_after
+                return None, kill_after
             return max((f.name for f in folder.glob("*/epoch-*")), default="nothing"), kill_after
         said = [json.loads(line.split(" ", 1)[1]) for line in lines if line.startswith("digests ")]
         seconds = time.perf_counter() - began

@@ -53,6 +53,7 @@ class Training:
         self._run, self._data, self._path, self._callbacks = run, data, path, list(callbacks)
         self._placement, self._progress = model._placement, progress
         self._resumed, self._seconds = position is not None, at.seconds
+        self._written = self.epoch, self.round  # of the latest checkpoint
         self._budget = time_budget
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
 
@@ -86,6 +87,8 @@ class Training:
                 self._checkpoint()  # of the beginning, so that a run can be resumed whenever it is ended
             while self.epoch < self._run.until and not self._over():
                 self._train_epoch()
+            if self._written != (self.epoch, self.round):
+                self._checkpoint()
             self._call("on_fit_end")
             model.stopped = self.stopped
         if self.stopped is not None:
@@ -115,7 +118,7 @@ class Training:
             self.history.setdefault(name, []).append(value)
         model.epoch, self.round, self._seconds = model.epoch + 1, 0, 0.0
         self._call("on_epoch_end")
-        if self.epoch % run.checkpoint_every == 0 or self.epoch == run.until or self._over():
+        if self.epoch % run.checkpoint_every == 0:
             self._checkpoint()
 
     def _rounds_of(self, bar: Callable[[int], Iterator]) -> Callable[[int], Iterator]:
@@ -134,6 +137,7 @@ class Training:
         if self._path is not None:
             public, own = Position(self.round, self.history, self._seconds).described(self._run)
             self._placement.checkpoint(self._path, checkpoint_name(self.epoch, self.round), self.epoch, public, own)
+        self._written = self.epoch, self.round
 
     def _over(self) -> bool:
         if self._deadline is not None and time.monotonic() >= self._deadline:

@@ -164,6 +164,11 @@ def swapped(folder: Path) -> Path:
     return folder
 
 
+def without(folder: Path, party: str) -> Path:
+    shutil.rmtree(folder / party)
+    return folder
+
+
 def a_file(folder: Path) -> Path:
     (folder / "file").write_text("")
     return folder / "file"
@@ -405,7 +410,8 @@ TRAINING = [
     Case("min_delta negative", lambda w: EarlyStopping("loss", min_delta=-0.1), ModelError, None, "min_delta", "-0.1", "a finite number, not negative"),
     Case("min_delta NaN", lambda w: EarlyStopping("loss", min_delta=np.nan), ModelError, None, "min_delta", "nan", "a finite number, not negative"),
     Case("resume nothing", lambda w: SplitModel.resume(w.folder, w.data, **CODE), SaveError, None, "folder '...'", "no party's folder", "a checkpoint that every party has whole"),
-    Case("resume a saved model", lambda w: SplitModel.resume(w.saved, w.data, **CODE), SaveError, "alice", "folder '...'", "no checkpoint", "one that `fit(checkpoint=)` wrote"),
+    Case("resume without bob's folder", lambda w: SplitModel.resume(without(ended(w), "bob"), w.data, **CODE), SaveError, "bob", "folder '...'", "['alice']", "its folder too"),
+    Case("resume a saved model", lambda w: SplitModel.resume(w.saved, w.data, **CODE), SaveError, None, "folder '...'", "no party's folder", "a checkpoint that every party has whole"),
     Case("resume without optimizers", lambda w: SplitModel.resume(ended(w), w.data, optimizers=None, fuse_optimizer=None), ModelError, None, "optimizers", "none", "optimizers={party: ...}"),
     Case("resume without validation", lambda w: SplitModel.resume(ended(w, validated=True), w.data, **CODE), ModelError, None, "validation", "none", "the data of the run"),
     Case("resume with other rows", lambda w: SplitModel.resume(ended(w), data(bob=BOB.assign(hours=1 - BOB["hours"])), **CODE), DataError, "bob", "train", "other ones", "as when the checkpoint was written"),

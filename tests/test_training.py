@@ -226,3 +226,11 @@ def test_a_time_budget_ends_training(budget, placement, tmp_path, monkeypatch):
     unbroken.fit(data(), **RULES)
     resumed = SplitModel.resume(tmp_path, data(), placement=placement, **CODE)
     assert same(states(resumed), states(unbroken)) and scores(resumed) == scores(unbroken)
+
+
+def test_what_a_budget_ends_between_two_checkpoints_is_not_lost(tmp_path, monkeypatch):
+    ticking(monkeypatch)
+    made = build("fused")
+    made.fit(data(), time_budget=2.5, checkpoint=tmp_path, checkpoint_every=10, **(RULES | {"every_rounds": None}))
+    assert made.epoch in (1, 2) and made.stopped
+    assert all((tmp_path / p / f"epoch-{made.epoch:06d}-round-00000000").exists() for p in ("alice", "bob"))

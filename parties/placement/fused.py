@@ -42,7 +42,7 @@ class Fused(InProcess):
         self._trained_batch = 0
         self._scores: Any = None  # running, of the epoch being trained
         self._skipped, self._may_skip = 0, False
-        self._read: Mapping[str, Any] = {}
+        self._read: Mapping[str, Any] | None = None
 
     def place(self, plan: Plan, data: Mapping[str, PartyData], seed: int) -> None:
         first = {p: jax.tree.map(lambda leaf: leaf[:1], data[p].columns) for p in plan.bases}
@@ -82,9 +82,9 @@ class Fused(InProcess):
         part = np.concatenate([part, np.full((size - count, part.shape[1]), PADDING, part.dtype)])
         if facts.start == 0:
             self._scores, self._skipped = plan.objective.init(len(data.weights)), 0
-        elif self._read:
-            self._go_on(facts, rows)
-        self._read = {}
+        elif self._read is not None:
+            self._go_on(self._read, facts, rows)
+        self._read = None
         skip = facts.nonfinite == "skip_round"
         self.state, logits, finite = self._train(self.state, data, part, np.int32(count), np.bool_(skip))
         bad = np.flatnonzero(~np.asarray(finite)[:count])
@@ -136,9 +136,9 @@ class Fused(InProcess):
     def go_on(self, progress: Mapping[str, Any]) -> None:
         self._read = progress
 
-    def _go_on(self, facts: Pass, rows: np.ndarray) -> None:
+    def _go_on(self, progress: Mapping[str, Any], facts: Pass, rows: np.ndarray) -> None:
         plan, data = self._placed(), self._data[facts.data]
-        read = Progress.from_dict(self._read, plan.objective, len(data.weights), plan.label_party)
+        read = Progress.from_dict(progress, plan.objective, len(data.weights), plan.label_party)
         self._scores, self._skipped = read.scores or plan.objective.init(len(data.weights)), read.skipped
         if pending := len(read.finite):  # of party objects, which score many rounds at once
             part = rows[facts.start - pending : facts.start]

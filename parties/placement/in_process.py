@@ -133,7 +133,8 @@ class InProcess(abc.ABC):
             write_checkpoint(path, name, party, role, described, *parts)
 
     def find_checkpoints(self, path: Path) -> dict[str, Found]:
-        return {party: find_checkpoints(path, party) for party in party_folders(path)}
+        found = {party: find_checkpoints(path, party) for party in party_folders(path)}
+        return {party: own for party, own in found.items() if own.whole or own.damaged}  # others are no party's
 
     def read(self, path: Path, checkpoint: str = "") -> Mapping[str, Saved]:
         return read_model(path, checkpoint)
