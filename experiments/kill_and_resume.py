@@ -72,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(settings: Settings, folder: Path, kill_after: float | None = None):
-    """What a process that trains ends with and how long it trained; or the newest checkpoint that it left, killed so long
-    after it began, None if it had ended.
+    """What a process that trains ends with and how long it trained; or the newest checkpoint that it left when it was
+    killed, so long after it began, None if it had ended.
     """
     given = dataclasses.asdict(settings) | {"folder": str(folder)}
     flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
