@@ -15,7 +15,7 @@ from mmoe_jax.tasks import Task
 from parties.data import VerticalData
 from parties.errors import DataError, ModelError
 from parties.network import Batch
-from parties.party import PartyData
+from parties.seat import PartyData
 
 Columns = dict[str, tuple[ColumnSpec, ...]]  # party -> its specifications
 

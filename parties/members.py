@@ -11,9 +11,10 @@ import numpy as np
 from parties.keys import base_key, fuse_key
 from parties.network import TrainState, run_once
 from parties.packing import Packed, pack
-from parties.party import FeatureParty, LabelParty, PartyData
+from parties.party import FeatureParty, LabelParty
 from parties.plan import Plan
 from parties.program import packed_feature, packed_label
+from parties.seat import PartyData
 
 Member = FeatureParty | LabelParty
 Structs = Mapping[str, jax.ShapeDtypeStruct]  # party -> shape and dtype of one row's activation

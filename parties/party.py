@@ -4,45 +4,20 @@ A feature role has `turn`, a label role `step`; the loop in `protocol` knows no 
 are the public facts of a pass over a data set, from which each draws the same rows, digests and headers by itself.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from parties.errors import MessageError, ModelError
 from parties.finite import round_refused
 from parties.messages import Header, Message, check, check_format, dtype_name
 from parties.network import take_rows, take_weights
 from parties.program import FeatureProgram, LabelProgram
-from parties.progress import Progress
-from parties.rows import PADDING, row_stream
-
-
-class Pass(NamedTuple):
-    """The public facts of one pass over a data set: every party is told the same."""
-
-    run: bytes  # 16 bytes
-    phase: str  # "fit", "evaluate" or "predict"
-    epoch: int
-    data: str  # name under which each party holds its part of the data set
-    batch_size: int
-    seed: int
-    shuffle: bool
-    start: int = 0  # round to begin at
-    nonfinite: str = "raise"  # or "skip_round": what is done about a training round that is not finite
-
-
-class PartyData(NamedTuple):
-    """A party's own part of a data set of N rows."""
-
-    ids: np.ndarray  # uint8 [N, 16], digests of the row ids
-    columns: Any = ()  # pytree with rows leading
-    labels: Any = None  # label party: float [N, T], NaN where missing
-    weights: Any = None  # label party: float [N]
-    row_ids: Any = None  # label party: the ids themselves, to name rows in errors; without them by position
+from parties.rows import PADDING
+from parties.scoring import Scoring, concatenate
+from parties.seat import PartyData, Pass, Seat
 
 
 class _LabelData(NamedTuple):
@@ -53,42 +28,13 @@ class _LabelData(NamedTuple):
     weights: jax.Array
 
 
-class _Seat:
-    """A party's place in a pass: its rows, the digests of their ids, and the headers of a round."""
-
-    def __init__(self, pass_: Pass, data: PartyData):
-        self.facts, self.data = pass_, data
-        self.rows = row_stream(
-            len(data.ids), pass_.batch_size, seed=pass_.seed, epoch=pass_.epoch, shuffle=pass_.shuffle
-        )
-        self.rounds = len(self.rows)
-        self.round = pass_.start
-        padded = np.where(self.rows == PADDING, self.rows[:, :1], self.rows)
-        self._digests = [hashlib.blake2b(ids.tobytes(), digest_size=16).digest() for ids in data.ids[padded]]
-
-    def header(self, sender: str, receiver: str, kind: str, struct: jax.ShapeDtypeStruct) -> Header:
-        facts = self.facts
-        return Header(
-            run=facts.run,
-            phase=facts.phase,
-            epoch=facts.epoch,
-            round=self.round,
-            sender=sender,
-            receiver=receiver,
-            kind=kind,
-            shape=tuple(struct.shape),
-            dtype=dtype_name(struct.dtype),
-            rows=self._digests[self.round],
-        )
-
-
 class _Party:
     """What both roles do alike: hold data sets, and take a seat at the start of a pass."""
 
     def __init__(self, name: str):
         self.name = name
         self._data: dict[str, PartyData] = {}
-        self._seat: _Seat | None = None
+        self._seat: Seat | None = None
 
     def load(self, data: str, part: PartyData) -> None:
         """Hold `part` under the name `data`, on the device."""
@@ -99,11 +45,11 @@ class _Party:
         """Take a seat in a pass, or go on with it; what is pending is dropped. Returns the number of rounds left."""
         data, seat = self._data[pass_.data], self._seat
         if seat is None or seat.data is not data or seat.facts._replace(start=pass_.start) != pass_:
-            seat = _Seat(pass_, data)
+            seat = Seat(pass_, data)
         seat.round, self._seat = pass_.start, seat
         return seat.rounds - seat.round
 
-    def _seated(self) -> _Seat:
+    def _seated(self) -> Seat:
         if self._seat is None:
             raise ModelError(party=self.name, field="begin", seen="a message before a pass", wanted="begin first")
         return self._seat
@@ -187,9 +133,6 @@ class LabelParty(_Party):
         base_state: of its own base network, None without columns.
     """
 
-    # Scores are updated once in so many rounds: one call for many rows, and memory that does not grow with the epoch.
-    SCORED_ROUNDS = 256
-
     def __init__(
         self,
         name: str,
@@ -204,8 +147,7 @@ class LabelParty(_Party):
         super().__init__(name)
         self.state, self.base_state = state, base_state
         self._structs = dict(structs)
-        self._objective = objective
-        self._update = jax.jit(_update_scores, static_argnums=0)
+        self._scoring = Scoring(objective)
         self._last: _Last | None = None
         self._read: Mapping | None = None
 
@@ -245,14 +187,10 @@ class LabelParty(_Party):
     def begin(self, pass_: Pass) -> int:
         rounds, self._last = super().begin(pass_), None
         if pass_.start == 0:
-            self._logits: list[Any] = []
-            self._finite: list[Any] = []  # of the same rounds
             self._seen: list[Any] = []
-            self._scores, self._skipped = None, 0
+            self._scoring.begin(self._seated())
         elif self._read is not None:
-            read = Progress.from_dict(self._read, self._objective, self._rows(), self.name)
-            self._scores, self._skipped, self._finite, self._seen = read.scores, read.skipped, list(read.finite), []
-            self._logits = [tuple(task[r] for task in read.logits) for r in range(len(read.finite))]
+            self._scoring.go_on(self._seated(), self._read, self.name)
         self._read = None
         return rounds
 
@@ -290,12 +228,8 @@ class LabelParty(_Party):
             finite = True
             if seat.facts.phase == "predict":
                 self._seen.append(seen)
-        self._logits.append(logits)
-        self._finite.append(finite)
         seat.round += 1
-        full = len(self._logits) == self._chunk(seat) or seat.round == seat.rounds
-        if seat.facts.phase != "predict" and full:
-            self._score(seat)
+        self._scoring.add(seat, logits, finite)
         return replies
 
     def statistics(self) -> dict[str, float]:
@@ -305,11 +239,11 @@ class LabelParty(_Party):
             NumberError: as `step`, of the last round.
         """
         self._confirm()
-        if self._scores is None:
+        if self._scoring.scores is None:
             raise ModelError(party=self.name, field="statistics", seen="no scored round", wanted="a pass that ran")
         facts = self._seated().facts
-        skipped = {"skipped": self._skipped} if facts.phase == "fit" and facts.nonfinite == "skip_round" else {}
-        return self._objective.compute(self._scores) | skipped
+        skipped = {"skipped": self._scoring.skipped} if (facts.phase, facts.nonfinite) == ("fit", "skip_round") else {}
+        return self._scoring.compute() | skipped
 
     def progress(self) -> dict[str, Any]:
         """The running scores of a pass that has not ended, for a checkpoint.
@@ -318,8 +252,7 @@ class LabelParty(_Party):
             NumberError: as `statistics`.
         """
         self._confirm()
-        logits = tuple(_concatenate([jax.tree.map(lambda leaf: leaf[None], one) for one in self._logits]))
-        return Progress(self._scores, self._skipped, logits, self._finite).to_dict()
+        return self._scoring.progress()
 
     def go_on(self, progress: Mapping) -> None:
         """Take what `progress` returned, for the next pass that does not begin at its first round."""
@@ -328,7 +261,7 @@ class LabelParty(_Party):
     def predictions(self) -> tuple[Any, Any]:
         """After a `predict` pass, logits and what `inspect` sees of its N rows, in data order, on the host."""
         rows = len(self._seated().data.ids)
-        return jax.tree.map(lambda leaf: leaf[:rows], (_concatenate(self._logits), _concatenate(self._seen)))
+        return jax.tree.map(lambda leaf: leaf[:rows], (concatenate(self._scoring.logits), concatenate(self._seen)))
 
     def _confirm(self) -> None:
         """Wait for the round before, and refuse it if it was not finite."""
@@ -343,29 +276,6 @@ class LabelParty(_Party):
         ids = (real if seat.data.row_ids is None else seat.data.row_ids[real]).tolist()
         raise round_refused(checks, self.name, seat.facts.epoch, last.round, ids)
 
-    def _chunk(self, seat: _Seat) -> int:
-        return min(seat.rounds, self.SCORED_ROUNDS)
-
-    def _rows(self) -> int:
-        return len(self._seated().data.ids)
-
-    def _score(self, seat: _Seat) -> None:
-        """Move the collected logits into the scores, the last chunk filled up so that one compilation serves all."""
-        start, chunk = seat.round - len(self._logits), self._chunk(seat)
-        if self._scores is None:
-            self._scores = self._objective.init(self._rows())
-        finite = np.array([bool(finite) for finite in self._finite])
-        self._skipped += int((~finite).sum())
-        rows = np.where(finite[:, None], seat.rows[start : seat.round], PADDING)  # a skipped round scores nothing
-        missing = chunk - len(rows)
-        rows = np.concatenate([rows, np.full((missing, rows.shape[1]), PADDING, rows.dtype)])
-        logits = self._logits + [self._logits[-1]] * missing
-        data = seat.data
-        self._scores = self._update(
-            self._objective.update, self._scores, _concatenate(logits), data.labels, data.weights, rows.ravel()
-        )
-        self._logits, self._finite = [], []
-
 
 class _Last(NamedTuple):
     """The round before, of which it is not known yet whether it was finite."""
@@ -373,14 +283,3 @@ class _Last(NamedTuple):
     finite: jax.Array
     activations: Mapping[str, Any]
     round: int
-
-
-def _update_scores(update, scores, logits, labels, weights, rows):
-    return update(scores, logits, take_rows(labels, rows), take_weights(weights, rows))
-
-
-def _concatenate(outputs: list):
-    """The outputs of several rounds, on the host: a compiled concatenation would take as many arguments as rounds."""
-    if not outputs:
-        return ()
-    return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *outputs)

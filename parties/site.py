@@ -25,9 +25,10 @@ from parties.data import Selection, VerticalData, select
 from parties.errors import ModelError, PartyError
 from parties.messages import Message, decode, dtype_name, encode
 from parties.network import TrainState
-from parties.party import FeatureParty, LabelParty, PartyData, Pass
+from parties.party import FeatureParty, LabelParty
 from parties.pulse import Pulse
 from parties.saving import Saved, read_party, write_party
+from parties.seat import PartyData, Pass
 from parties.states import PROGRESS, restore_states
 
 log = logging.getLogger(__name__)

@@ -33,11 +33,11 @@ from parties.checkpoints import Run, newest_common, read_position
 from parties.data import VerticalData
 from parties.errors import ModelError
 from parties.finite import NONFINITE
-from parties.party import Pass
 from parties.placement import Placement
 from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
+from parties.seat import Pass
 from parties.training import Training
 
 PLACEMENTS = {"local": Local, "fused": Fused, "joint": Joint}

@@ -12,10 +12,11 @@ from mmoe_jax import Bag, Ids, MMoEBase, MMoEFuse, Real, Task, init_apply, objec
 from parties.joint import joint_program
 from parties.keys import base_key, fuse_key
 from parties.network import Batch, ModelState, Network, TrainState
-from parties.party import FeatureParty, LabelParty, PartyData, Pass
+from parties.party import FeatureParty, LabelParty
 from parties.plan import Plan
 from parties.program import feature_program, label_program
 from parties.round import round_program
+from parties.seat import PartyData, Pass
 
 NAMES = ("alice", "bob", "carol", "dave", "erin")
 

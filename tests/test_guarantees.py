@@ -15,8 +15,8 @@ from parties import Counted, Encoded, MessageError, NumberError, Plain, Recorded
 from parties.keys import base_key, fuse_key, stable_hash
 from parties.messages import HEADER_BYTES, KINDS, Header, Message, check, decode, encode, nbytes
 from parties.network import TrainState, run_once
-from parties.party import PartyData
 from parties.rows import row_order, row_stream
+from parties.seat import PartyData
 from tests.problems import make, states_of
 
 PACKAGES = Path(__file__).parent.parent

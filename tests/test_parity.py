@@ -7,8 +7,8 @@ import pytest
 from mmoe_jax import init_apply, objective
 from parties import Encoded, Local
 from parties.network import Network
-from parties.party import PartyData, Pass
 from parties.plan import Plan
+from parties.seat import PartyData, Pass
 from tests.reference import keras_adam, recorded
 
 ROUNDS = {"seed20": 20, "three": 40}

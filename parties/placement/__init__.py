@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from parties.checkpoints import Found
 from parties.network import TrainState
-from parties.party import Pass
 from parties.saving import Saved
+from parties.seat import Pass
 
 States = dict[str, dict[str, TrainState]]  # party -> {"base": state, "fuse": state}, what it has of them
 Rounds = Callable[[int], Iterable]  # number of rounds -> something to iterate, such as a progress bar

@@ -17,13 +17,13 @@ from parties.finite import round_refused
 from parties.messages import encoded_bytes
 from parties.network import Batch, ModelState, run_once, take_rows
 from parties.packing import unpacked
-from parties.party import PartyData, Pass
 from parties.placement import Rounds, States
 from parties.placement.in_process import InProcess
 from parties.plan import Plan
 from parties.progress import Progress
 from parties.round import round_program, score_rounds, some_rounds
 from parties.rows import PADDING, row_stream
+from parties.seat import PartyData, Pass
 
 
 class Fused(InProcess):

@@ -21,10 +21,10 @@ from parties.assembly import Blueprint, activation_struct, check_fuse, describe
 from parties.checkpoints import Found, check_kept, find_checkpoints, forget_after, write_checkpoint
 from parties.data import VerticalData
 from parties.errors import DataError, ModelError
-from parties.party import PartyData, Pass
 from parties.placement import Rounds, States
 from parties.plan import Plan
 from parties.saving import Saved, party_folders, read_model, write_party
+from parties.seat import PartyData, Pass
 from parties.states import PROGRESS, restore_states
 
 

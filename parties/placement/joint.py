@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from parties.errors import ModelError
 from parties.joint import joint_program
-from parties.party import PartyData
 from parties.placement.fused import Fused
 from parties.plan import Plan
+from parties.seat import PartyData
 
 
 class Joint(Fused):

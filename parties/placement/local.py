@@ -7,10 +7,11 @@ from parties import members, protocol
 from parties.assembly import activation_struct
 from parties.channel import Channel, Counted
 from parties.errors import ModelError
-from parties.party import FeatureParty, LabelParty, PartyData, Pass
+from parties.party import FeatureParty, LabelParty
 from parties.placement import Rounds, States
 from parties.placement.in_process import InProcess
 from parties.plan import Plan
+from parties.seat import PartyData, Pass
 
 
 class Local(InProcess):

@@ -11,11 +11,11 @@ from parties import protocol
 from parties.assembly import Blueprint
 from parties.checkpoints import Found
 from parties.errors import DataError, MessageError, ModelError
-from parties.party import Pass
 from parties.placement import Rounds
 from parties.placement.device_data import DeviceData
 from parties.placement.devices import Devices
 from parties.saving import Saved, check_parts
+from parties.seat import Pass
 from parties.site import Held, Site, list_checkpoints, read_card
 
 CALLS = (

@@ -1,0 +1,63 @@
+"""A party's place in a pass: the public facts of it, the party's own part of the data, and what follows from both."""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from parties.messages import Header, dtype_name
+from parties.rows import PADDING, row_stream
+
+
+class Pass(NamedTuple):
+    """The public facts of one pass over a data set: every party is told the same."""
+
+    run: bytes  # 16 bytes
+    phase: str  # "fit", "evaluate" or "predict"
+    epoch: int
+    data: str  # name under which each party holds its part of the data set
+    batch_size: int
+    seed: int
+    shuffle: bool
+    start: int = 0  # round to begin at
+    nonfinite: str = "raise"  # or "skip_round": what is done about a training round that is not finite
+
+
+class PartyData(NamedTuple):
+    """A party's own part of a data set of N rows."""
+
+    ids: np.ndarray  # uint8 [N, 16], digests of the row ids
+    columns: Any = ()  # pytree with rows leading
+    labels: Any = None  # label party: float [N, T], NaN where missing
+    weights: Any = None  # label party: float [N]
+    row_ids: Any = None  # label party: the ids themselves, to name rows in errors; without them by position
+
+
+class Seat:
+    """A party's place in a pass: its rows, the digests of their ids, and the headers of a round."""
+
+    def __init__(self, pass_: Pass, data: PartyData):
+        self.facts, self.data = pass_, data
+        self.rows = row_stream(
+            len(data.ids), pass_.batch_size, seed=pass_.seed, epoch=pass_.epoch, shuffle=pass_.shuffle
+        )
+        self.rounds = len(self.rows)
+        self.round = pass_.start
+        padded = np.where(self.rows == PADDING, self.rows[:, :1], self.rows)
+        self._digests = [hashlib.blake2b(ids.tobytes(), digest_size=16).digest() for ids in data.ids[padded]]
+
+    def header(self, sender: str, receiver: str, kind: str, struct: jax.ShapeDtypeStruct) -> Header:
+        facts = self.facts
+        return Header(
+            run=facts.run,
+            phase=facts.phase,
+            epoch=facts.epoch,
+            round=self.round,
+            sender=sender,
+            receiver=receiver,
+            kind=kind,
+            shape=tuple(struct.shape),
+            dtype=dtype_name(struct.dtype),
+            rows=self._digests[self.round],
+        )
