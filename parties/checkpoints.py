@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parties.errors import ModelError, SaveError
+from parties.finite import NONFINITE
 from parties.network import TrainState
 from parties.saving import read_party, write_party
 from parties.states import KEPT, PROGRESS
@@ -54,15 +55,19 @@ def read_position(card: Mapping[str, Any], party: str) -> tuple[Run, Position]:
     """
     try:
         run = Run(**card["run"])
-        position = Position(card["round"], {n: [float(v) for v in values] for n, values in card["history"].items()})
-        position = position._replace(seconds=float(card["seconds"]))
-        counts = run.number, run.until, run.batch_size, run.checkpoint_every, position.round
-        if not all(isinstance(count, int) and count >= 0 for count in counts):
+        history = {str(name): [float(value) for value in values] for name, values in card["history"].items()}
+        position = Position(card["round"], history, float(card["seconds"]))
+        positive = [run.batch_size, run.checkpoint_every, 1 if run.every_rounds is None else run.every_rounds]
+        counts = [run.number, run.until, position.round, *positive]
+        if not all(type(count) is int and 0 <= count < 1 << 63 for count in counts) or 0 in positive:
             raise ValueError(f"counts {counts}")
+        if not all(type(flag) is bool for flag in (run.shuffle, run.validated)) or run.nonfinite not in NONFINITE:
+            raise ValueError(f"rules {run}")
         return run, position
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         wanted = "what `fit(checkpoint=)` wrote of its run"
-        raise SaveError(party=party, field="run", seen=f"{type(error).__name__} {error}", wanted=wanted) from error
+        seen = f"{type(error).__name__} {error}"[:200]
+        raise SaveError(party=party, field="run", seen=seen, wanted=wanted) from error
 
 
 class Found(NamedTuple):

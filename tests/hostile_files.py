@@ -11,6 +11,7 @@ import numpy as np
 
 from parties import saving
 from parties.network import TrainState
+from parties.progress import Progress
 from parties.saving import digest, write_party
 from tests.damage import Draw, damage, splice
 
@@ -37,10 +38,12 @@ class Files(NamedTuple):
 
 
 def saved(path: Path) -> tuple[Files, Files]:
-    """Of bob, and of alice who has the labels; written by the library under `path`."""
-    write_party(path / "bob", "bob", "feature", AGREED, {"base": state(3)})
+    """Checkpoints of bob, and of alice who has the labels; written by the library under `path`."""
+    write_party(path / "bob", "bob", "feature", AGREED, {"base": state(3), "kept_base": state(3)})
     described = AGREED | {"parties": ["alice", "bob"], "fuse": BASE, "tasks": [{"name": "rich", "weight": 0.5}]}
-    write_party(path / "alice", "alice", "label", described, {"base": state(2), "fuse": state(4)})
+    progress = Progress(None, 2, (np.ones((3, 4, 1), np.float32),), [True, False, True]).to_dict()
+    states = {"base": state(2), "fuse": state(4), "kept_base": state(2), "kept_fuse": state(4)}
+    write_party(path / "alice", "alice", "label", described, states, {"progress": progress})
     bob, alice = (path / name for name in ("bob", "alice"))
     return tuple(Files((f / "party.json").read_bytes(), (f / "state.msgpack").read_bytes()) for f in (bob, alice))
 

@@ -14,10 +14,12 @@ import pytest
 from mmoe_jax import MMoEBase
 from parties import DataError, EarlyStopping, ModelError, Party, PartyError, SaveError, SplitModel, VerticalData
 from parties import site as site_module
+from parties.checkpoints import read_position
 from parties.placement import in_process
 from parties.placement.pyu import pyu
 from parties.saving import read_party
 from tests import devices, test_saving
+from tests.hostile_files import JUNK
 from tests.test_saving import ALICE, BOB, FUSE_OPTIMIZER, OPTIMIZERS, TASKS, data, read
 
 pytestmark = pytest.mark.xdist_group("test_checkpoints")
@@ -283,3 +285,25 @@ def test_a_best_state_that_was_never_kept(ended):
     stopping = EarlyStopping("loss", mode="max", restore_best=True)
     with pytest.raises(ModelError, match="restore_best"):
         SplitModel.resume(ended, data(), validation=data(), callbacks=[stopping], **CODE)
+
+
+def test_a_card_of_another_kind_is_refused(ended):
+    """Each field of a run, and of where it is, replaced by each thing that JSON can say."""
+    card = json.loads(next((ended / "alice").glob("*/party.json")).read_text())
+    assert read_position(card, "alice")[1].history == card["history"]
+    wrong = [{**card, field: junk} for field in ("run", "round", "history", "seconds") for junk in JUNK]
+    wrong += [{**card, "run": {**card["run"], field: junk}} for field in card["run"] for junk in JUNK]
+    wrong += [{**card, "run": {**card["run"], "more": 1}}, {**card, "history": {"loss": ["x"]}}]
+    taken = 0
+    for other in wrong:
+        try:
+            run, position = read_position(other, "alice")
+        except SaveError as error:
+            assert (error.party, error.field) == ("alice", "run")
+        else:
+            taken += 1
+            assert all(
+                type(value) is type(card["run"][name]) for name, value in run._asdict().items() if value is not None
+            )
+            assert isinstance(position.round, int) and isinstance(position.seconds, float)
+    assert 0 < taken < len(wrong) / 4

@@ -142,9 +142,10 @@ def read(files: Files, folder: Path) -> str:
         assert error.party == "bob" and error.seen and error.wanted and len(str(error)) < 2_000
         return error.field
     assert isinstance(saved.description, dict)
-    assert set(saved.states) == {"base", "fuse"} & set(saved.description)
+    networks = {"base", "fuse"} & set(saved.description)
+    assert networks <= set(saved.states) <= networks | {f"kept_{name}" for name in networks} | {"progress"}
     assert saved.role == ("label" if "fuse" in saved.states else "feature")
-    assert all(set(own) == set(TrainState._fields) for own in saved.states.values())
+    assert all(set(own) == set(TrainState._fields) for name, own in saved.states.items() if name != "progress")
     leaves = jax.tree.leaves(saved.states)
     assert all(isinstance(leaf, np.ndarray) and not leaf.dtype.hasobject for leaf in leaves)
     return "taken"
