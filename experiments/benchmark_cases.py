@@ -139,8 +139,12 @@ def where_local(placement: Local, run: Callable[[], float]) -> dict[str, float]:
 
         return call
 
-    pieces = [(placement.label, "_score", "host syncs"), (placement.label, "statistics", "scores")]
-    pieces += [(party_module, "check", "header checks"), (placement.channel, "deliver", "channel and codec")]
+    pieces = [(placement.label, "statistics", "scores"), (placement.label, "_confirm", "host syncs")]
+    pieces += [
+        (placement.label._scoring, "_score", "host syncs"),
+        (party_module, "check", "header checks"),
+        (placement.channel, "deliver", "channel and codec"),
+    ]
     for party in placement.parties.values():
         compiled = [name for name, value in vars(party).items() if callable(value) and hasattr(value, "lower")]
         pieces += [(party, name, "dispatch") for name in compiled]

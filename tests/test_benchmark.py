@@ -47,6 +47,21 @@ def test_a_worker_answers_a_line_with_a_line(tiny, monkeypatch, capsys):
     assert (ready, turns) == (None, [3.0, 3.0]) and report["peak_mb"] >= 0
 
 
+def test_where_local_spends_its_seconds_adds_up():
+    data, model = census.divide(sampler.sample(300, seed=0)), census.model(0, "local")
+    model.fit(data, batch_size=100, progress=False)
+    total = []
+
+    def run():
+        total.append(model.fit(data, batch_size=100, progress=False)["seconds"][0])
+        return total[0]
+
+    pieces = cases.where_local(model._placement, run)
+    parts = {"scores", "host syncs", "header checks", "channel and codec", "dispatch", "the loop and its headers"}
+    assert set(pieces) == parts and all(seconds > 0 for seconds in pieces.values())
+    assert sum(pieces.values()) == pytest.approx(total[0])
+
+
 def test_every_ratio_is_of_cases_that_exist():
     known = {name for names in benchmark.GROUPS.values() for name in names}
     assert all({above, below} <= known for above, below, _ in benchmark.RATIOS.values())
