@@ -7,8 +7,8 @@ the cases of a group take turns: a repeat runs each once. A ratio is of one repe
 are over repeats. A peak is the process's less what it had after its imports. NAMES: cases or groups, with commas.
 
 Expected on two CPU cores, JAX 0.10, PyTorch 2.14 (medians of three runs, quartiles 5 to 20 % away; a busy machine moves
-them more): fused/joint_scan 0.94 to 0.96, fused/joint_scan_stream 1.0 to 1.2 (the baseline without its shuffle, a fifth
-of it), local/joint_scan 1.7, local_encoded/joint_scan 2.8 to 3.4, deepctr_torch/fused 9.7 to 11.4,
+them more): fused/joint_scan 1.07, fused/joint_scan_stream 1.0 to 1.2 (the baseline without its shuffle, a fifth
+of it), local/joint_scan 1.8, local_encoded/joint_scan 2.9 to 3.2, deepctr_torch/fused 9.7 to 11.4,
 joint_scan_columns/joint_scan 1.06, rows_1e7/rows_1e5 0.82 to 0.86, sweep_8/single_x8 0.50 to 0.56,
 sparse_1e6/sparse_1e3 1.15, dense_1e6/sparse_1e6 50 to 77, import 1.10. Everything takes 15 minutes.
 """

@@ -128,10 +128,10 @@ def where_local(placement: Local, run: Callable[[], float]) -> dict[str, float]:
     seconds, inner = Counter(), 0.0
 
     def clocked(name, function):
-        def call(*args):
+        def call(*args, **options):
             nonlocal inner
             outside, inner, began = inner, 0.0, time.perf_counter()
-            result = function(*args)
+            result = function(*args, **options)
             spent = time.perf_counter() - began
             seconds[name] += spent - inner
             inner = outside + spent

@@ -4,8 +4,9 @@ A feature role has `turn`, a label role `step`; the loop in `protocol` knows no 
 are the public facts of a pass over a data set, from which each draws the same rows, digests and headers by itself.
 """
 
+from collections import deque
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -148,7 +149,8 @@ class LabelParty(_Party):
         self.state, self.base_state = state, base_state
         self._structs = dict(structs)
         self._scoring = Scoring(objective)
-        self._last: _Last | None = None
+        self._pending: deque[_Pending] = deque()
+        self._true = jnp.ones((), bool)
         self._read: Mapping | None = None
 
         def batch_of(data, rows):
@@ -156,12 +158,12 @@ class LabelParty(_Party):
             return columns, labels, take_weights(data.weights, rows)
 
         @jax.jit
-        def step(state, base_state, activations, data, rows):
+        def step(state, base_state, activations, data, rows, go_on):
             columns, labels, weights = batch_of(data, rows)
             activations = dict(activations)
             if base is not None:
                 activations[name], pullback = base.forward(base_state, columns)
-            state, cotangents, stats = program.step(state, activations, labels, weights)
+            state, cotangents, stats = program.step(state, activations, labels, weights, go_on)
             if base is not None:
                 base_state = base.backward(base_state, pullback, cotangents.pop(name))
             return state, base_state, cotangents, stats.logits, stats.finite
@@ -185,7 +187,8 @@ class LabelParty(_Party):
         self._checked = program.checked
 
     def begin(self, pass_: Pass) -> int:
-        rounds, self._last = super().begin(pass_), None
+        rounds = super().begin(pass_)
+        self._pending.clear()
         if pass_.start == 0:
             self._seen: list[Any] = []
             self._scoring.begin(self._seated())
@@ -199,9 +202,10 @@ class LabelParty(_Party):
 
         Raises:
             MessageError: an activation is missing, too many, or not the one of this round. No state is then touched.
-            NumberError: the round before was not finite, and such rounds are not skipped. No state has taken it.
+            NumberError: a round before was not finite, and such rounds are not skipped. No state has taken it, or a
+                later one.
         """
-        self._confirm()
+        self._confirm(wait=False)
         seat = self._seated()
         if seat.round == seat.rounds:
             seen = "a round after the last"
@@ -218,9 +222,12 @@ class LabelParty(_Party):
         rows, data = seat.rows[seat.round], _LabelData(seat.data.columns, seat.data.labels, seat.data.weights)
         replies = {}
         if seat.facts.phase == "fit":
-            stepped = self._step(self.state, self.base_state, arrays, data, rows)
+            raises = seat.facts.nonfinite == "raise"
+            go_on = self._pending[-1].finite if self._pending and raises else self._true
+            stepped = self._step(self.state, self.base_state, arrays, data, rows, go_on)
             self.state, self.base_state, cotangents, logits, finite = stepped
-            self._last = _Last(finite, arrays, seat.round)
+            if raises:
+                self._pending.append(_Pending(finite, arrays, seat.round))
             for party, cotangent in cotangents.items():
                 replies[party] = Message(seat.header(self.name, party, "cotangent", cotangent), cotangent)
         else:
@@ -236,9 +243,9 @@ class LabelParty(_Party):
         """The objective's scores over the rows of the pass so far, and how many rounds were `skipped` if they may be.
 
         Raises:
-            NumberError: as `step`, of the last round.
+            NumberError: as `step`, of the last rounds.
         """
-        self._confirm()
+        self._confirm(wait=True)
         if self._scoring.scores is None:
             raise ModelError(party=self.name, field="statistics", seen="no scored round", wanted="a pass that ran")
         facts = self._seated().facts
@@ -251,7 +258,7 @@ class LabelParty(_Party):
         Raises:
             NumberError: as `statistics`.
         """
-        self._confirm()
+        self._confirm(wait=True)
         return self._scoring.progress()
 
     def go_on(self, progress: Mapping) -> None:
@@ -263,12 +270,14 @@ class LabelParty(_Party):
         rows = len(self._seated().data.ids)
         return jax.tree.map(lambda leaf: leaf[:rows], (concatenate(self._scoring.logits), concatenate(self._seen)))
 
-    def _confirm(self) -> None:
-        """Wait for the round before, and refuse it if it was not finite."""
-        last, self._last = self._last, None
+    def _confirm(self, wait: bool) -> None:
+        """Refuse the first round that was not finite, of those that are done, or of all where it may `wait`."""
+        while self._pending and (wait or self._pending[0].finite.is_ready()):
+            if not (done := self._pending.popleft()).finite:
+                self._refuse(done)
+
+    def _refuse(self, last: "_Pending") -> NoReturn:
         seat = self._seated()
-        if last is None or seat.facts.nonfinite == "skip_round" or last.finite:
-            return
         rows, data = seat.rows[last.round], _LabelData(seat.data.columns, seat.data.labels, seat.data.weights)
         found = self._check(self.state, self.base_state, last.activations, data, rows)
         checks = dict(zip(self._checked, found, strict=True))
@@ -277,9 +286,9 @@ class LabelParty(_Party):
         raise round_refused(checks, self.name, seat.facts.epoch, last.round, ids)
 
 
-class _Last(NamedTuple):
-    """The round before, of which it is not known yet whether it was finite."""
+class _Pending(NamedTuple):
+    """A round of which it is not known yet whether it was finite; a later one is taken only if it was."""
 
-    finite: jax.Array
+    finite: Any  # bool [], on the device
     activations: Mapping[str, Any]
     round: int

@@ -27,15 +27,16 @@ class LabelProgram(NamedTuple):
     """The party with the labels. `step` is one pure function, so that it can be placed anywhere whole.
 
     A round in which an activation, a label, a weight, the loss or a cotangent is NaN or infinite changes no state, and
-    every cotangent of it is NaN, by which each party's `backward` knows to leave its state as it is.
+    every cotangent of it is NaN, by which each party's `backward` knows to leave its state as it is. The same where the
+    last argument of `step`, True by default, is False.
     """
 
     init: Callable[[jax.Array, Activations], TrainState]  # key, activations -> state
     step: Callable[
         ..., tuple[TrainState, dict[str, jax.Array], Stats]
-    ]  # state, activations, labels, weights -> (state, cotangents, stats)
+    ]  # state, activations, labels, weights, go_on: bool [] -> (state, cotangents, stats)
     predict: Callable[[TrainState, Activations], tuple[Any, Any]]  # state, activations -> logits, what inspect sees
-    check: Callable[..., tuple[jax.Array, ...]]  # arguments of `step` -> finite rows of each number of it, bool [B]
+    check: Callable[..., tuple[jax.Array, ...]]  # state, activations, labels, weights -> finite rows of each, bool [B]
     checked: Checked  # which numbers, in the order of the round
 
 
@@ -85,28 +86,26 @@ def label_program(
         gradient = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
         return gradient(state.params, dict(activations))
 
-    def step(state, activations, labels, weights):
+    def step(state, activations, labels, weights, go_on=True):
         (total, logits), (grads, cotangents) = gradients(state, activations, labels, weights)
-        finite = all_finite(activations, weights, total, grads, cotangents) & ~jnp.isinf(labels).any()
+        finite = all_finite(activations, weights, total, cotangents) & ~jnp.isinf(labels).any() & go_on
         cotangents = jax.tree.map(lambda cotangent: jnp.where(finite, cotangent, jnp.nan), cotangents)
         return apply_gradients(optimizer, state, grads, finite), cotangents, Stats(total, logits, finite)
 
     def check(state, activations, labels, weights):
-        (total, _), (grads, cotangents) = gradients(state, activations, labels, weights)
+        (total, _), (_, cotangents) = gradients(state, activations, labels, weights)
         return (
             *(finite_rows(activations[party]) for party in order),
             ~jnp.isinf(labels).any(axis=1),
             jnp.isfinite(weights),
             jnp.broadcast_to(jnp.isfinite(total), weights.shape),
             *(finite_rows(cotangents[party]) for party in order),
-            jnp.broadcast_to(all_finite(grads), weights.shape),
         )
 
     checked: Checked = (
         *((party, "activation") for party in order),
         *((None, what) for what in ("labels", "weights", "loss")),
         *((party, "cotangent") for party in order),
-        (None, "gradient of the fuse network"),
     )
 
     def predict(state, activations):
@@ -140,8 +139,8 @@ def packed_label(program: LabelProgram) -> LabelProgram:
     def init(key, activations):
         return pack(program.init(key, activations))
 
-    def step(state, activations, labels, weights):
-        state, cotangents, stats = program.step(state.unpack(), activations, labels, weights)
+    def step(state, activations, labels, weights, go_on=True):
+        state, cotangents, stats = program.step(state.unpack(), activations, labels, weights, go_on)
         return pack(state), cotangents, stats
 
     def predict(state, activations):
