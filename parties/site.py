@@ -136,8 +136,9 @@ class Site:
     # A pass: as a party object, but for bytes.
 
     def begin(self, facts: Pass) -> None:
-        """As `FeatureParty.begin` and `LabelParty.begin`."""
-        self._failure = None
+        """As `FeatureParty.begin` and `LabelParty.begin`; what was refused in a pass stays so in its later rounds."""
+        if facts.start == 0:
+            self._failure = None
         self._guarded(lambda: self._settled().begin(facts))
 
     def turn(self, cotangent: bytes | None) -> bytes:

@@ -200,8 +200,11 @@ def test_columns_in_another_order_than_at_the_fit_are_the_same_columns(pyus, fil
     assert (caught.value.party, caught.value.field) == ("bob", "column 'age'")
 
 
+@pytest.mark.parametrize("every", [None, 2])
 @pytest.mark.parametrize("party, call, at", [("bob", "turn", 2), ("carol", "finish", 1), ("alice", "step", 3)])
-def test_an_exception_in_a_call_is_the_drivers_in_the_same_epoch(pyus, files, tmp_path, monkeypatch, party, call, at):
+def test_an_exception_in_a_call_is_the_drivers_in_the_same_epoch(
+    pyus, files, tmp_path, monkeypatch, party, call, at, every
+):
     """Its party's state is that before the call; all parties are at most a round apart; it can be saved and goes on."""
     sites, init = [], site_module.Site.__init__
     monkeypatch.setattr(site_module.Site, "__init__", lambda self, *a: sites.append(self) or init(self, *a))
@@ -219,7 +222,7 @@ def test_an_exception_in_a_call_is_the_drivers_in_the_same_epoch(pyus, files, tm
 
     monkeypatch.setattr(site_module.Site, f"_{call}", fails)
     with pytest.raises(PartyError) as caught:
-        made.fit(data, progress=False, batch_size=16)
+        made.fit(data, progress=False, batch_size=16, every_rounds=every)
     assert caught.value.party == party and "ZeroDivisionError" in caught.value.seen
     assert "secret" not in str(caught.value)
     assert len(seen) == at, "nothing was tried after it"
