@@ -139,7 +139,7 @@ def where_local(placement: Local, run: Callable[[], float]) -> dict[str, float]:
 
         return call
 
-    pieces = [(placement.label, "statistics", "scores"), (placement.label, "_confirm", "host syncs")]
+    pieces = [(placement.label, "statistics", "scores"), (placement.label, "confirm", "host syncs")]
     pieces += [
         (placement.label._scoring, "_score", "host syncs"),
         (party_module, "check", "header checks"),

@@ -187,8 +187,10 @@ class LabelParty(_Party):
         self._checked = program.checked
 
     def begin(self, pass_: Pass) -> int:
-        rounds = super().begin(pass_)
+        if pass_.start:
+            self.confirm()
         self._pending.clear()
+        rounds = super().begin(pass_)
         if pass_.start == 0:
             self._seen: list[Any] = []
             self._scoring.begin(self._seated())
@@ -205,7 +207,7 @@ class LabelParty(_Party):
             NumberError: a round before was not finite, and such rounds are not skipped. No state has taken it, or a
                 later one.
         """
-        self._confirm(wait=False)
+        self.confirm(wait=False)
         seat = self._seated()
         if seat.round == seat.rounds:
             seen = "a round after the last"
@@ -245,7 +247,7 @@ class LabelParty(_Party):
         Raises:
             NumberError: as `step`, of the last rounds.
         """
-        self._confirm(wait=True)
+        self.confirm()
         if self._scoring.scores is None:
             raise ModelError(party=self.name, field="statistics", seen="no scored round", wanted="a pass that ran")
         facts = self._seated().facts
@@ -258,7 +260,7 @@ class LabelParty(_Party):
         Raises:
             NumberError: as `statistics`.
         """
-        self._confirm(wait=True)
+        self.confirm()
         return self._scoring.progress()
 
     def go_on(self, progress: Mapping) -> None:
@@ -270,8 +272,12 @@ class LabelParty(_Party):
         rows = len(self._seated().data.ids)
         return jax.tree.map(lambda leaf: leaf[:rows], (concatenate(self._scoring.logits), concatenate(self._seen)))
 
-    def _confirm(self, wait: bool) -> None:
-        """Refuse the first round that was not finite, of those that are done, or of all where it may `wait`."""
+    def confirm(self, wait: bool = True) -> None:
+        """Refuse the first round that was not finite, of all so far, or without `wait` of those that are done.
+
+        Raises:
+            NumberError: as `step`.
+        """
         while self._pending and (wait or self._pending[0].finite.is_ready()):
             if not (done := self._pending.popleft()).finite:
                 self._refuse(done)

@@ -77,13 +77,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("placement", ["local", "encoded", "fused"])
+@pytest.mark.parametrize("placement, every", [("local", None), ("local", BAD + 1), ("encoded", None), ("fused", None)])
 @pytest.mark.parametrize("case", CASES)
-def test_a_round_that_is_not_finite_is_refused_before_any_state_takes_it(case, placement):
+def test_a_round_that_is_not_finite_is_refused_before_any_state_takes_it(case, placement, every):
     frames, rooted, party, field, ids = CASES[case]
     made = build(Local(Encoded()) if placement == "encoded" else placement, rooted)
     with pytest.raises(NumberError) as caught:
-        made.fit(data(**frames), **RULES)
+        made.fit(data(**frames), every_rounds=every, **RULES)
     error = caught.value
     assert (error.party, error.field) == (party, field), error
     assert error.seen == f"NaN or infinity in round {BAD} of epoch 0, ids {ids}"
@@ -164,8 +164,9 @@ def test_devices_refuse_and_skip_as_local_does(tmp_path, monkeypatch):
         frame.rename_axis("id").reset_index().to_csv(tmp_path / f"{party}.csv", index=False)
     files = {pyus[p]: tmp_path / f"{p}.csv" for p in pyus}
     placed = VerticalData.from_files(files, on="id", label_party="alice", labels=["y"])
-    with pytest.raises(NumberError) as caught:
-        build(pyu(pyus)).fit(placed, **RULES)
+    for every in (None, BAD + 1):  # the last round of a part
+        with pytest.raises(NumberError) as caught:
+            build(pyu(pyus)).fit(placed, every_rounds=every, **RULES)
     assert caught.value.party == "bob" and f"round {BAD} of epoch 0, ids ['{100 + ROW}']" in caught.value.seen
     ours, local = build(pyu(pyus)), build()
     for made, given in ((ours, placed), (local, rows)):

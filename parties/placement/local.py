@@ -46,7 +46,7 @@ class Local(InProcess):
             members.hold(self.parties[party], name, part)
 
     def fit(self, facts: Pass, rounds: Rounds, most: int) -> None:
-        self._run(protocol.train, facts, lambda left: rounds(min(left, most)))
+        self._run(protocol.train, facts, lambda left: rounds(min(left, most))).confirm()
 
     def scores(self) -> dict[str, float]:
         return self._placed().statistics()
