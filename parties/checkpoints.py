@@ -92,7 +92,9 @@ def write_checkpoint(
     kept: Mapping[str, TrainState],
     progress: Mapping[str, Any] | None,
 ) -> None:
-    """Write a party's checkpoint whole or not at all, and remove all but its last two.
+    """Write a party's checkpoint whole or not at all, and then remove all but it and the one before.
+
+    A newer one is of a run that was resumed from before it; until its run is really going on, nothing is removed.
 
     Args:
         states, kept: the party's, now and when it was last told to keep them.
@@ -103,7 +105,9 @@ def write_checkpoint(
     states = {**states, **{KEPT + kind: state for kind, state in kept.items()}}
     extra = {} if progress is None else {PROGRESS: progress}
     write_party(folder / name, party, role, description, states, extra)
-    _remove(folder, _names(folder)[:-LAST])
+    written = _names(folder)
+    at = written.index(name) + 1
+    _remove(folder, written[: max(0, at - LAST)] + written[at:])
 
 
 def find_checkpoints(path: Path, party: str) -> Found:
@@ -155,9 +159,16 @@ def check_kept(kept: Any) -> Any:
     return kept
 
 
-def forget_after(path: Path, party: str, name: str) -> None:
-    """Remove a party's checkpoints that are newer than that one, from which its run goes on."""
-    _remove(path / party, [newer for newer in _names(path / party) if newer > name])
+def data_digests(card: Mapping[str, Any], party: str) -> dict[str, str]:
+    """The digests of its data sets that a party's checkpoint has.
+
+    Raises:
+        SaveError: a card that no checkpoint has.
+    """
+    digests = card.get("data")
+    if not isinstance(digests, dict) or "train" not in digests:
+        raise SaveError(party=party, field="data", seen=repr(digests)[:200], wanted="a digest of each data set")
+    return digests
 
 
 def _names(folder: Path) -> list[str]:

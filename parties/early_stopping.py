@@ -12,7 +12,7 @@ from parties.errors import ModelError
 if TYPE_CHECKING:
     from parties.training import Training
 
-LOWER_IS_BETTER = ("loss", "rmse")
+LOWER_IS_BETTER = ("loss", "rmse", "skipped", "seconds")
 
 
 class EarlyStopping(Callback):
@@ -20,7 +20,7 @@ class EarlyStopping(Callback):
 
     Args:
         monitor: a name of the history, such as "val_loss" or "val_income_50k/auc".
-        mode: "min" or "max", what is better; "auto" minimises losses and errors and maximises other metrics.
+        mode: "min" or "max", what is better; "auto" minimises losses, errors and times, and maximises metrics.
         patience: epochs in a row without an improvement after which training ends, as in Keras; 0 and 1 both end it at
             the first. NaN is no improvement.
         min_delta: an improvement is more than this, not negative.

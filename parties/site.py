@@ -20,7 +20,7 @@ from parties.answers import hear, is_refusal, refuse, say
 from parties.arrays import check_digests, data_digest, empty_columns, fit_parties, party_data, prediction_table
 from parties.assembly import Blueprint, activation_struct, check_fuse, describe, public_description, read_columns
 from parties.channel import Counted
-from parties.checkpoints import check_kept, find_checkpoints, forget_after, write_checkpoint
+from parties.checkpoints import check_kept, data_digests, find_checkpoints, write_checkpoint
 from parties.data import Selection, VerticalData, select
 from parties.errors import ModelError, PartyError
 from parties.messages import Message, decode, dtype_name, encode
@@ -208,10 +208,8 @@ class Site:
 
     def _adopt(self, path: str, optimizer: bool, checkpoint: str) -> bytes:
         saved = read_party(Path(path) / self.name / checkpoint, self.name)
-        if checkpoint:
-            forget_after(Path(path), self.name, checkpoint)
         columns = read_columns(saved)
-        resumed = saved.description["data"] if checkpoint else {}
+        resumed = data_digests(saved.description, self.name) if checkpoint else {}
         like = empty_columns(columns)
         self._proposal = _Proposal(columns, like, resumed=resumed, saved=saved, optimizer=optimizer)
         return self._proposed()

@@ -142,6 +142,8 @@ def test_the_newest_that_all_have_is_taken_and_said(ended, whole, caplog):
         resumed = SplitModel.resume(ended, data(), validation=data(), **CODE)
     left = f"{names['bob'][1]} of 'bob' is left out (not every party has it), {names['bob'][0]} taken"
     assert left in caplog.text
+    left_now = {party: sorted(f.name for f in (ended / party).iterdir()) for party in ("alice", "bob")}
+    assert left_now["alice"] == left_now["bob"] and len(left_now["bob"]) == 2, "the run has gone on"
     assert same(states(resumed), states(whole["local"]))
 
 
@@ -242,12 +244,16 @@ def test_other_data_are_refused(ended, frames, party):
 
 
 def test_arguments_that_do_not_fit_the_run(ended):
+    before = read(ended)
     with pytest.raises(ModelError, match="validation: saw none"):
         SplitModel.resume(ended, data(), **CODE)
     with pytest.raises(SaveError, match="opt_state"):
         SplitModel.resume(ended, data(), validation=data(), **(CODE | {"fuse_optimizer": optax.adam(0.1)}))
     with pytest.raises(ModelError, match="checkpoint: saw checkpoints in"):
         build().fit(data(), checkpoint=ended, **RULES)
+    with pytest.raises(DataError):
+        SplitModel.resume(ended, data(bob=BOB.assign(wage=0.5)), validation=data(), **CODE)
+    assert read(ended) == before, "a refusal removes nothing, be it newer than what all have"
     with pytest.raises(SaveError, match="no party's folder"):
         SplitModel.resume(ended / "nowhere", data(), **CODE)
 

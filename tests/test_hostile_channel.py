@@ -165,7 +165,7 @@ class Runs(RuleBasedStateMachine):
         self.channel.reset()
         name = newest_common(placement.find_checkpoints(folder), folder)
         saved = placement.read(folder, name)
-        placement._take(folder, saved, True, name)
+        placement._take(saved, True, name)
         run, position = read_position(saved["alice"].description, "alice")
         model.epoch = saved["alice"].description["epoch"]
         self.before = model.epoch * ROUNDS + position.round

@@ -18,7 +18,7 @@ from parties.arrays import (
     prediction_table,
 )
 from parties.assembly import Blueprint, activation_struct, check_fuse, describe
-from parties.checkpoints import Found, check_kept, find_checkpoints, forget_after, write_checkpoint
+from parties.checkpoints import Found, check_kept, data_digests, find_checkpoints, write_checkpoint
 from parties.data import VerticalData
 from parties.errors import DataError, ModelError
 from parties.placement import Rounds, States
@@ -144,10 +144,10 @@ class InProcess(abc.ABC):
         empty = np.zeros((0, 16), np.uint8)
         parts = {self._built().label_party: PartyData(empty)}
         self._draw(parts | {name: PartyData(empty, empty_columns(specs)) for name, specs in columns.items()})
-        self._take(path, saved, optimizer, checkpoint)
+        self._take(saved, optimizer, checkpoint)
         self.columns = columns
 
-    def _take(self, path: Path, saved: Mapping[str, Saved], optimizer: bool, checkpoint: str) -> None:
+    def _take(self, saved: Mapping[str, Saved], optimizer: bool, checkpoint: str) -> None:
         """Each party's states, and where its run is."""
         states, kept = {}, {}
         for name, drawn in self.states().items():
@@ -155,10 +155,8 @@ class InProcess(abc.ABC):
         self.restore(states)
         self._kept = kept if all(kept.values()) else {}
         if checkpoint:
-            self._resumed = {party: part.description["data"] for party, part in saved.items()}
+            self._resumed = {party: data_digests(part.description, party) for party, part in saved.items()}
             self.go_on(saved[self._built().label_party].states.get(PROGRESS, {}))
-            for party in saved:
-                forget_after(path, party, checkpoint)
 
     def _draw(self, parts: Mapping[str, PartyData]) -> None:
         model = self._built()
