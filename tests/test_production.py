@@ -219,7 +219,7 @@ def test_a_run_in_which_bob_was_killed_is_resumed(tmp_path, files):
         assert [run.wait(party) for party in ("alice", "bob")] == [0, 0], run.said("alice") + run.said("bob")
         said = {party: run.said(party) for party in run.processes}
     first = {int(said[party].split("\nepoch ")[1].split()[0]) for party in said}
-    assert len(first) == 1 and min(first) > 3, "both go on from one checkpoint"
+    assert len(first) == 1 and min(first) >= 3, f"both go on from one checkpoint, {first}"
     scores = json.loads(said["alice"].split("\ndone ")[1].splitlines()[0])["scores"]
     data = VerticalData.from_files(files, on="id", sep="|", label_party="alice", labels=list(census.LABELS))
     same_as_local(run.save, data, tmp_path, scores, epochs=12)
