@@ -1,5 +1,6 @@
 """The objective of several tasks: one total to differentiate, one table of scores to report."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,8 +25,8 @@ class Objective(NamedTuple):
 def objective(tasks: Sequence[Task]) -> Objective:
     """The weighted, masked total of `tasks`, and their metrics; training and validation are scored by the same ones.
 
-    `TASK/loss` is the mean over the rows that have the label, `loss` the sum over tasks of weight * `TASK/loss`; a
-    task without a labelled row has the loss NaN and adds nothing to the sum.
+    `TASK/loss` is the mean over the rows that have the label, `loss` the sum over tasks of weight * `TASK/loss`. A task
+    without a labelled row has the loss NaN and adds nothing to the sum; without any labelled row `loss` is NaN.
     """
 
     def metrics(rows: int):
@@ -52,6 +53,7 @@ def objective(tasks: Sequence[Task]) -> Objective:
     def compute(scores):
         table = {key(t, name): metric.compute(scores[key(t, name)]) for t, name, metric in metrics(1)}
         labelled = [t for t in range(len(tasks)) if scores[key(t, "loss")].denominator.value() != 0]
-        return {"loss": sum(float(tasks[t].weight) * table[key(t, "loss")] for t in labelled)} | table
+        total = sum(float(tasks[t].weight) * table[key(t, "loss")] for t in labelled) if labelled else math.nan
+        return {"loss": total} | table
 
     return Objective(lambda *rows: total_loss(tasks, *rows), init, update, compute)

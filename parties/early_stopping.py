@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +12,8 @@ from parties.errors import ModelError
 
 if TYPE_CHECKING:
     from parties.training import Training
+
+log = logging.getLogger(__name__)
 
 LOWER_IS_BETTER = ("loss", "rmse", "skipped", "seconds")
 
@@ -22,10 +25,11 @@ class EarlyStopping(Callback):
         monitor: a name of the history, such as "val_loss" or "val_income_50k/auc".
         mode: "min" or "max", what is better; "auto" minimises losses, errors and times, and maximises metrics.
         patience: epochs in a row without an improvement after which training ends, as in Keras; 0 and 1 both end it at
-            the first. NaN is no improvement.
+            the first. A value that is not finite is no improvement, and never the best.
         min_delta: an improvement is more than this, not negative.
         restore_best: when training ends, for whatever reason, every party goes back to its state (parameters,
-            optimiser, keys) after the best epoch, and `model.epoch` to that epoch.
+            optimiser, keys) after the best epoch, and `model.epoch` to that epoch. Where no value was finite nothing is
+            restored; a warning says so.
 
     Attributes:
         best, best_epoch: the best score, and how many epochs were trained when it was seen; None before there is one.
@@ -49,6 +53,7 @@ class EarlyStopping(Callback):
         self.restore_best = restore_best
         self.best: float | None = None
         self.best_epoch: int | None = None
+        self._waited = 0
 
     def on_fit_begin(self, training: Training) -> None:
         if self.monitor not in training.scores:
@@ -65,13 +70,17 @@ class EarlyStopping(Callback):
             training.keep()
 
     def on_fit_end(self, training: Training) -> None:
-        if self.restore_best and self.best_epoch is not None:
+        if self.best_epoch is None:
+            if training.history.get(self.monitor):
+                restored = ", so that no state was restored" if self.restore_best else ""
+                log.warning("%s was finite after no epoch: there is no best one%s", self.monitor, restored)
+        elif self.restore_best:
             training.restore_kept(self.best_epoch)
 
     def _look(self, training: Training, value: float, epoch: int) -> bool:
         """Whether the value, after so many epochs, is the best so far."""
         sign = 1 if self._lower_is_better() else -1
-        if not math.isnan(value) and (self.best is None or sign * value < sign * self.best - self.min_delta):
+        if math.isfinite(value) and (self.best is None or sign * value < sign * self.best - self.min_delta):
             self.best, self.best_epoch, self._waited = value, epoch, 0
             return True
         self._waited += 1

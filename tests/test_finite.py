@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from mmoe_jax import Categorical, MMoEBase, Numeric, Task
-from parties import Callback, Encoded, Local, NumberError, Party, SplitModel, VerticalData
+from parties import Callback, EarlyStopping, Encoded, Local, NumberError, Party, SplitModel, VerticalData
 from parties.placement.pyu import pyu
 from parties.rows import row_stream
 from tests import devices
@@ -137,6 +137,18 @@ def test_skipped_rounds_score_nothing():
     unshuffled = taken.fit(others, shuffle=False, **RULES)
     assert same(states(made), states(taken))
     assert history["loss"] == pytest.approx(unshuffled["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("placement", ["local", "fused", "joint"])
+def test_an_epoch_of_which_every_round_was_skipped_has_no_loss_and_is_never_the_best(placement, caplog):
+    made = build(placement)
+    stopping = EarlyStopping("loss", patience=9, restore_best=True)
+    nothing = data(wages=[(row, 0.0) for row in range(N)])
+    history = made.fit(nothing, nonfinite="skip_round", epochs=2, callbacks=[stopping], **RULES)
+    assert history["skipped"] == [ROUNDS] * 2 and np.isnan(history["loss"]).all()
+    assert stopping.best_epoch is None and made.epoch == 2
+    assert "loss was finite after no epoch" in caplog.text
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states(made)))
 
 
 @pytest.mark.parametrize("placement", ["local", "fused"])

@@ -50,7 +50,7 @@ def expected(values, mode, patience, min_delta):
         gains = values if mode == "max" else [-value for value in values]
         seen, best, since = None, None, 0
         for at, value in enumerate(gains[:epoch], 1):
-            if not np.isnan(value) and (seen is None or value - min_delta > seen):
+            if np.isfinite(value) and (seen is None or value - min_delta > seen):
                 seen, best, since = value, at, 0
             else:
                 since += 1
@@ -59,7 +59,7 @@ def expected(values, mode, patience, min_delta):
     return len(values), best
 
 
-values = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, -1.0, float("nan")]), min_size=1, max_size=9)
+values = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, -1.0, float("nan"), float("inf"), -float("inf")]), min_size=1, max_size=9)
 
 
 @given(values, st.sampled_from(["min", "max"]), st.integers(0, 4), st.sampled_from([0.0, 0.25, 0.3]), st.data())
@@ -125,6 +125,12 @@ def test_restored_weights_are_the_best_ones(placement):
     assert same(states(made), seen[1]) and not same(seen[1], seen[3])
     more = made.fit(data(), **RULES)
     assert made.epoch == 5 and len(more["loss"]) == 3, "it goes on from there"
+
+
+def test_a_score_that_was_never_finite_is_never_the_best_and_a_warning_says_so(caplog):
+    done = Scripted([float("nan"), -float("inf")]).run(EarlyStopping("val_loss", "min", patience=2, restore_best=True))
+    assert not done.kept and not hasattr(done, "restored")
+    assert "val_loss was finite after no epoch: there is no best one, so that no state was restored" in caplog.text
 
 
 def test_an_unknown_monitor_says_what_there_is_and_changes_nothing():
