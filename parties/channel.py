@@ -37,24 +37,26 @@ class Counted:
 
     Attributes:
         messages, bytes: Counters with keys `(sender, receiver, phase, kind)`.
+        latest: bytes of the latest message of each of those keys.
     """
 
     def __init__(self, inner: Channel | None = None):
         self.inner = inner or Plain()
         self.messages: Counter[tuple[str, str, str, str]] = Counter()
         self.bytes: Counter[tuple[str, str, str, str]] = Counter()
+        self.latest: dict[tuple[str, str, str, str], int] = {}
 
     def deliver(self, message: Message) -> Message:
         header = message.header
         key = (header.sender, header.receiver, header.phase, header.kind)
         self.messages[key] += 1
-        self.bytes[key] += nbytes(header)
+        self.latest[key] = nbytes(header)
+        self.bytes[key] += self.latest[key]
         return self.inner.deliver(message)
 
     def bytes_per_round(self) -> dict[str, int]:
-        """Bytes of a training round by edge, "sender->receiver"."""
-        trained = {key: count for key, count in self.messages.items() if key[2] == "fit"}
-        return {f"{key[0]}->{key[1]}": self.bytes[key] // count for key, count in trained.items()}
+        """Bytes of the latest training round by edge, "sender->receiver": one message each, padded to the batch size."""
+        return {f"{key[0]}->{key[1]}": size for key, size in self.latest.items() if key[2] == "fit"}
 
 
 class Recorded:

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
 from parties import Encoded, Local, ModelError, Party, Recorded, SplitModel, VerticalData
+from parties.messages import HEADER_BYTES, encode
 
 pytestmark = pytest.mark.xdist_group("test_split_model")  # one worker, which compiles its models once
 
@@ -106,6 +107,14 @@ def test_predict_needs_no_labels(runs):
     pd.testing.assert_frame_equal(made["local"].predict(unlabelled), made["local"].predict(valid))
 
 
+@pytest.mark.parametrize("placement", ["local", "fused"])
+def test_bytes_per_round_are_those_of_the_last_fit(placement):
+    made = model(placement)
+    for batch_size in (16, 4, 8):
+        made.fit(data(), batch_size=batch_size, progress=False)
+        assert set(made.bytes_per_round().values()) == {HEADER_BYTES + batch_size * 3 * 4}
+
+
 def test_gates_of_each_row_sum_to_one(runs):
     made, _, (_, valid), _ = runs
     local, joint = (made[name].gates(valid, batch_size=3) for name in ("local", "joint"))
@@ -116,8 +125,6 @@ def test_gates_of_each_row_sum_to_one(runs):
 
 def test_bytes_per_round_are_those_of_the_messages(runs):
     made, _, _, channel = runs
-    from parties.messages import HEADER_BYTES, encode
-
     fitted = [m for m in channel.messages if m.header.phase == "fit"]
     by_edge = {f"{m.header.sender}->{m.header.receiver}": len(encode(m)) for m in fitted}
     assert (
