@@ -52,7 +52,7 @@ class _Party:
 
     def _seated(self) -> Seat:
         if self._seat is None:
-            raise ModelError(party=self.name, field="begin", seen="a message before a pass", wanted="begin first")
+            raise ModelError(party=self.name, field="pass", seen="no pass", wanted="begin first")
         return self._seat
 
 
@@ -150,6 +150,7 @@ class LabelParty(_Party):
         self._structs = dict(structs)
         self._scoring = Scoring(objective)
         self._pending: deque[_Pending] = deque()
+        self._seen: list[Any] = []  # what `inspect` sees of each round of a `predict` pass
         self._true = jnp.ones((), bool)
         self._read: Mapping | None = None
 
@@ -192,7 +193,7 @@ class LabelParty(_Party):
         self._pending.clear()
         rounds = super().begin(pass_)
         if pass_.start == 0:
-            self._seen: list[Any] = []
+            self._seen = []
             self._scoring.begin(self._seated())
         elif self._read is not None:
             self._scoring.go_on(self._seated(), self._read, self.name)
@@ -245,12 +246,13 @@ class LabelParty(_Party):
         """The objective's scores over the rows of the pass so far, and how many rounds were `skipped` if they may be.
 
         Raises:
+            ModelError: before a pass, or after one that scores nothing.
             NumberError: as `step`, of the last rounds.
         """
+        facts = self._seated().facts
         self.confirm()
         if self._scoring.scores is None:
             raise ModelError(party=self.name, field="statistics", seen="no scored round", wanted="a pass that ran")
-        facts = self._seated().facts
         skipped = {"skipped": self._scoring.skipped} if (facts.phase, facts.nonfinite) == ("fit", "skip_round") else {}
         return self._scoring.compute() | skipped
 
@@ -258,8 +260,10 @@ class LabelParty(_Party):
         """The running scores of a pass that has not ended, for a checkpoint.
 
         Raises:
+            ModelError: before a pass.
             NumberError: as `statistics`.
         """
+        self._seated()
         self.confirm()
         return self._scoring.progress()
 

@@ -26,6 +26,10 @@ class Scoring:
     def __init__(self, objective: Any):
         self._objective = objective
         self._update = jax.jit(_update, static_argnums=0)
+        self.scores: Any = None
+        self.skipped, self._size = 0, ROUNDS
+        self.logits: list[Any] = []
+        self._finite: list[Any] = []
 
     def begin(self, seat: Seat) -> None:
         """Before the first round."""
@@ -41,7 +45,7 @@ class Scoring:
 
     def _set(self, seat: Seat, progress: Progress) -> None:
         self.scores, self.skipped = progress.scores, progress.skipped
-        self._finite: list[Any] = list(progress.finite)
+        self._finite = list(progress.finite)
         self.logits = [tuple(task[r] for task in progress.logits) for r in range(len(self._finite))]
         self._size = min(seat.rounds, ROUNDS)
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from mmoe_jax import Task
-from parties import Counted, Encoded, MessageError, NumberError, Plain, Recorded, protocol
+from parties import Counted, Encoded, MessageError, ModelError, NumberError, Plain, Recorded, protocol
 from parties.keys import base_key, fuse_key, stable_hash
 from parties.messages import HEADER_BYTES, KINDS, Header, Message, check, decode, encode, nbytes
 from parties.network import TrainState, run_once
@@ -258,6 +258,14 @@ def test_5_row_order_is_the_same_everywhere():
 
 
 ROW_ORDER = [6, 5, 9, 8, 3, 7, 1, 2, 0, 4]
+
+
+@pytest.mark.parametrize("call", ["statistics", "progress"])
+def test_scores_before_a_pass_are_refused(call):
+    _, label = problem().parties()
+    with pytest.raises(ModelError) as caught:
+        getattr(label, call)()
+    assert (caught.value.party, caught.value.seen) == ("alice", "no pass")
 
 
 def test_5_every_placement_draws_its_rows_from_the_stream():

@@ -59,7 +59,11 @@ def expected(values, mode, patience, min_delta):
     return len(values), best
 
 
-values = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, -1.0, float("nan"), float("inf"), -float("inf")]), min_size=1, max_size=9)
+values = st.lists(
+    st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, -1.0, float("nan"), float("inf"), -float("inf")]),
+    min_size=1,
+    max_size=9,
+)
 
 
 @given(values, st.sampled_from(["min", "max"]), st.integers(0, 4), st.sampled_from([0.0, 0.25, 0.3]), st.data())

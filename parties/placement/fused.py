@@ -20,6 +20,7 @@ from parties.packing import unpacked
 from parties.placement import Rounds, States
 from parties.placement.in_process import InProcess
 from parties.plan import Plan
+from parties.program import Checked
 from parties.progress import Progress
 from parties.round import round_program, score_rounds, some_rounds
 from parties.rows import PADDING, row_stream
@@ -37,7 +38,14 @@ class Fused(InProcess):
 
     def __init__(self):
         super().__init__()
+        self.state: Any = None
         self._plan: Plan | None = None
+        self._activations: dict[str, jax.ShapeDtypeStruct] = {}
+        self._checked: Checked = ()
+        self._train: Callable = _not_placed
+        self._predict: Callable = _not_placed
+        self._score: Callable = _not_placed
+        self._check: Callable = _not_placed
         self._data: dict[str, Batch] = {}
         self._trained_batch = 0
         self._scores: Any = None  # running, of the epoch being trained
@@ -47,7 +55,7 @@ class Fused(InProcess):
     def place(self, plan: Plan, data: Mapping[str, PartyData], seed: int) -> None:
         first = {p: jax.tree.map(lambda leaf: leaf[:1], data[p].columns) for p in plan.bases}
         program = self.program(plan, first)
-        self.state: ModelState = run_once(program.init, jax.random.key(seed))
+        self.state = run_once(program.init, jax.random.key(seed))
         self._activations = {
             p: jax.eval_shape(plan.bases[p].apply, self.state.bases[p].params, first[p], None) for p in plan.bases
         }
@@ -157,5 +165,9 @@ class Fused(InProcess):
 
     def _placed(self) -> Plan:
         if self._plan is None:
-            raise ModelError(field="placement", seen="no model", wanted="place first")
+            _not_placed()
         return self._plan
+
+
+def _not_placed(*_: Any) -> NoReturn:
+    raise ModelError(field="placement", seen="no model", wanted="place first")

@@ -58,6 +58,8 @@ class Pyu:
                 raise ModelError(party=party, field="placement", seen=repr(device), wanted=wanted)
         self.fitted = False
         self._devices = Devices(devices, deadline)
+        self._label = ""
+        self._features: list[str] = []
         self._sites: dict[str, Any] = {}
         self._rows: dict[str, int] = {}
         self._bytes: dict[str, int] = {}

@@ -42,7 +42,8 @@ class Framed:
     _party: str
     _addresses: dict[str, str]
 
-    def _draw_keys(self) -> None:
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
         self._others = [party for party in self._addresses if party != self._party]
         self._from = {p: Lane(p, self._party, os.urandom(KEY_BYTES)) for p in self._others}
         self._to: dict[str, Lane] = {}
@@ -79,9 +80,10 @@ class Framed:
 
 
 class FramedGrpc(Framed, GrpcProxy):
+    _server: Any  # which `GrpcProxy` stops
+
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self._draw_keys()
         self._came: dict[tuple[str, int], Any] = {}  # by sender and number; 0 is a greeting
         self._events: dict[tuple[str, int], threading.Event] = {}
 
@@ -177,7 +179,6 @@ class FramedBrpc(Framed, BrpcLinkProxy):
         self._desc.enable_ssl = bool(self._tls_config)
         # After its last try to send, three by default and 9 s, the link ends the process; ours is the deadline.
         self._desc.retry_opts.max_retry = 1 << 30
-        self._draw_keys()
 
     def start(self):
         super().start()
