@@ -55,7 +55,7 @@ class Counted:
         return self.inner.deliver(message)
 
     def bytes_per_round(self) -> dict[str, int]:
-        """Bytes of the latest training round by edge, "sender->receiver": one message each, padded to the batch size."""
+        """Bytes of the latest training round by edge, "sender->receiver": one message each, of a full batch."""
         return {f"{key[0]}->{key[1]}": size for key, size in self.latest.items() if key[2] == "fit"}
 
 

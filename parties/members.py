@@ -42,9 +42,10 @@ def make_label(plan: Plan, columns: Any, structs: Structs, seed: int) -> LabelPa
     return LabelParty(party, fuse, plan.objective, others, state, own, own_state)
 
 
-def hold(member: Member, name: str, part: PartyData) -> None:
-    """Give a member its part of a data set."""
-    member.load(name, part._replace(columns=pack(jax.tree.map(np.asarray, part.columns), 1)))
+def hold(member: Member, parts: Mapping[str, PartyData]) -> None:
+    """Give a member its parts of data sets, by name."""
+    packed = {n: part._replace(columns=pack(jax.tree.map(np.asarray, part.columns), 1)) for n, part in parts.items()}
+    member.load(packed)
 
 
 def states_of(member: Member) -> dict[str, TrainState]:

@@ -18,7 +18,7 @@ from parties.network import take_rows, take_weights
 from parties.program import FeatureProgram, LabelProgram
 from parties.rows import PADDING
 from parties.scoring import Scoring, concatenate
-from parties.seat import PartyData, Pass, Seat
+from parties.seat import PartyData, Pass, Seat, held_with
 
 
 class _LabelData(NamedTuple):
@@ -37,10 +37,13 @@ class _Party:
         self._data: dict[str, PartyData] = {}
         self._seat: Seat | None = None
 
-    def load(self, data: str, part: PartyData) -> None:
-        """Hold `part` under the name `data`, on the device."""
-        columns, labels, weights = jax.tree.map(jnp.asarray, (part.columns, part.labels, part.weights))
-        self._data[data] = PartyData(part.ids, columns, labels, weights, part.row_ids)
+    def load(self, parts: Mapping[str, PartyData]) -> None:
+        """Hold data sets by name, on the device."""
+        given = {}
+        for name, part in parts.items():
+            columns, labels, weights = jax.tree.map(jnp.asarray, (part.columns, part.labels, part.weights))
+            given[name] = PartyData(part.ids, columns, labels, weights, part.row_ids)
+        self._data = held_with(self._data, given)
 
     def begin(self, pass_: Pass) -> int:
         """Take a seat in a pass, or go on with it; what is pending is dropped. Returns the number of rounds left."""

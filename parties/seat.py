@@ -1,6 +1,7 @@
 """A party's place in a pass: the public facts of it, the party's own part of the data, and what follows from both."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +33,14 @@ class PartyData(NamedTuple):
     labels: Any = None  # label party: float [N, T], NaN where missing
     weights: Any = None  # label party: float [N]
     row_ids: Any = None  # label party: the ids themselves, to name rows in errors; without them by position
+
+
+RUN = ("train", "validation")  # the data sets of a run of `fit`; any other is of one call
+
+
+def held_with(held: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is held of data sets once `given` has come: those of a run replace all, that of a call the last call's."""
+    return ({} if "train" in given else {name: held[name] for name in RUN if name in held}) | dict(given)
 
 
 class Seat:

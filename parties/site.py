@@ -28,7 +28,7 @@ from parties.network import TrainState
 from parties.party import FeatureParty, LabelParty
 from parties.pulse import Pulse
 from parties.saving import Saved, read_party, write_party
-from parties.seat import PartyData, Pass
+from parties.seat import PartyData, Pass, held_with
 from parties.states import PROGRESS, restore_states
 
 log = logging.getLogger(__name__)
@@ -109,12 +109,11 @@ class Site:
         proposal, self._proposal = self._proposal, None
         if proposal is not None and proposal.member is not None:
             self._columns, self.member = proposal.columns, proposal.member
-            self._ids |= proposal.ids
+            self._ids = held_with(self._ids, proposal.ids)
             self._digests = proposal.digests or self._digests
             if "train" in proposal.parts or proposal.saved is not None:
                 self._kept, self._resumed = proposal.kept, proposal.resumed
-            for name, part in proposal.parts.items():
-                members.hold(proposal.member, name, part)
+            members.hold(proposal.member, proposal.parts)
 
     def save(self, path: str, epoch: int) -> bytes:
         """Write the party's own folder: what it holds, also after a pass that was refused."""

@@ -65,7 +65,7 @@ class Problem(NamedTuple):
             party.state = self.states.bases[name]
         label.state, label.base_state = self.states.fuse, self.states.bases.get(label.name)
         for party in (*features.values(), label):
-            party.load("rows", self.data[party.name])
+            party.load({"rows": self.data[party.name]})
 
     def parties(self, programs=lambda name, program: program) -> tuple[dict[str, FeatureParty], LabelParty]:
         """New party objects; `programs` may wrap each program, by party name and "fuse"."""

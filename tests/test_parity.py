@@ -47,7 +47,7 @@ def test_recorded_run(case):
 
     local = Local(Encoded())
     local.place(plan, data, seed=0)
-    local.load("rows", data)
+    local.load({"rows": data})
     states = local.states()
     for name in names:
         states[name]["base"] = states[name]["base"]._replace(params=run.base_params("init", name))

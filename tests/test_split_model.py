@@ -1,5 +1,7 @@
 """SplitModel as a script uses it, on every placement that needs nothing else."""
 
+import gc
+
 import jax
 import numpy as np
 import optax
@@ -249,3 +251,19 @@ def test_library_code_sets_no_configuration():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert jax.config.jax_numpy_rank_promotion == "raise"
+
+
+@pytest.mark.parametrize("placement", ["local", "fused"])
+def test_only_the_data_sets_of_the_run_and_of_the_last_call_stay_on_the_device(placement):
+    def on_device() -> set[int]:
+        gc.collect()
+        return {size for array in jax.live_arrays() for size in array.shape[:1]} & {31, 30, 29, 28, 27, 26}
+
+    made, before = model(placement), on_device()
+    made.fit(data().take(range(31)), validation=data().take(range(30)), batch_size=16, progress=False)
+    for rows in (29, 28):
+        made.evaluate(data().take(range(rows)), batch_size=16)
+    made.predict(data().take(range(27)), batch_size=16)
+    assert on_device() - before == {31, 30, 27}
+    made.fit(data().take(range(26)), batch_size=16, progress=False)
+    assert on_device() - before == {26}

@@ -24,7 +24,7 @@ from parties.program import Checked
 from parties.progress import Progress
 from parties.round import round_program, score_rounds, some_rounds
 from parties.rows import PADDING, row_stream
-from parties.seat import PartyData, Pass
+from parties.seat import PartyData, Pass, held_with
 
 
 class Fused(InProcess):
@@ -75,11 +75,13 @@ class Fused(InProcess):
         self._train = jax.jit(some_rounds(program.round), donate_argnums=0)
         self._predict, self._score, self._check = jax.jit(predict), jax.jit(score), jax.jit(check)
 
-    def load(self, name: str, data: Mapping[str, PartyData]) -> None:
-        plan = self._placed()
-        own = data[plan.label_party]
-        columns = {party: data[party].columns for party in plan.bases}
-        self._data[name] = jax.tree.map(jnp.asarray, Batch(columns, own.labels, own.weights).laid_out())
+    def load(self, parts: Mapping[str, Mapping[str, PartyData]]) -> None:
+        plan, given = self._placed(), {}
+        for name, data in parts.items():
+            own = data[plan.label_party]
+            columns = {party: data[party].columns for party in plan.bases}
+            given[name] = jax.tree.map(jnp.asarray, Batch(columns, own.labels, own.weights).laid_out())
+        self._data = held_with(self._data, given)
 
     def fit(self, facts: Pass, rounds: Rounds, most: int) -> None:
         plan, data, self._trained_batch = self._placed(), self._data[facts.data], facts.batch_size

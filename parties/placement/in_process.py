@@ -24,7 +24,7 @@ from parties.errors import DataError, ModelError
 from parties.placement import Rounds, States
 from parties.plan import Plan
 from parties.saving import Saved, party_folders, read_model, write_party
-from parties.seat import PartyData, Pass
+from parties.seat import PartyData, Pass, held_with
 from parties.states import PROGRESS, restore_states
 
 
@@ -50,8 +50,8 @@ class InProcess(abc.ABC):
         """Make the parties, with parameters drawn for columns of the structure of `data`'s; rows do not matter."""
 
     @abc.abstractmethod
-    def load(self, name: str, data: Mapping[str, PartyData]) -> None:
-        """Hold each party's part of a data set under `name`."""
+    def load(self, parts: Mapping[str, Mapping[str, PartyData]]) -> None:
+        """Hold each party's part of data sets, by the sets' names; see `held_with`."""
 
     @abc.abstractmethod
     def outputs(self, facts: Pass, rounds: Rounds) -> tuple[Any, Any]:
@@ -101,9 +101,8 @@ class InProcess(abc.ABC):
         if not self.columns:
             self._draw(next(iter(parts.values())))
             self.columns = columns
-        for name, part in parts.items():
-            self.load(name, part)
-            self._ids[name] = data[name].ids
+        self.load(parts)
+        self._ids = held_with(self._ids, {name: data[name].ids for name in parts})
         if "train" in data:
             self._kept, self._resumed = self._kept if self._resumed else {}, {}
 

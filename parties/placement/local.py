@@ -41,9 +41,9 @@ class Local(InProcess):
         self.features = {p: members.make_feature(plan, p, data[p].columns, seed) for p in others}
         self.label = members.make_label(plan, data[label].columns, structs, seed)
 
-    def load(self, name: str, data: Mapping[str, PartyData]) -> None:
-        for party, part in data.items():
-            members.hold(self.parties[party], name, part)
+    def load(self, parts: Mapping[str, Mapping[str, PartyData]]) -> None:
+        for party, member in self.parties.items():
+            members.hold(member, {name: part[party] for name, part in parts.items()})
 
     def fit(self, facts: Pass, rounds: Rounds, most: int) -> None:
         self._run(protocol.train, facts, lambda left: rounds(min(left, most))).confirm()
