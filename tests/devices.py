@@ -62,6 +62,7 @@ class StandIns(Devices):
 
     def __init__(self, pyus, deadline):
         self.pyus, self.deadline, self.own, self.simulated = dict(pyus), deadline, None, False
+        self._incoming = deque(maxlen=512)
         self._clerks = {p: self.actor(Clerk, ("read", "take", "intersect", "hear"), p, p) for p in pyus}
 
     def actor(self, kind, calls, party, *arguments):

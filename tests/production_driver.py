@@ -2,6 +2,7 @@
 
 import gc
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,8 @@ def main(settings: dict) -> None:
         data = VerticalData.from_files(paths, deadline=deadline, **names)
         read = {"rows": len(data), "seconds": time.monotonic() - began, "bytes": loopback_bytes() - sent}
         print("read", json.dumps(read), flush=True)
+        if "leave" in settings:
+            sys.exit(settings["leave"])
         place = pyu(devices, deadline)
         if "checkpoint" in settings:
             model = checkpointed(settings, place, data)
@@ -55,6 +58,7 @@ def main(settings: dict) -> None:
         done["rows"] = len(place.reveal(table)) if settings.get("reveal") else None
         done |= {"scores": scores, "bytes": model.bytes_per_round()}
         print("done", json.dumps(done), flush=True)
+    print("after", signal.getsignal(signal.SIGINT) is signal.default_int_handler, gc.get_freeze_count(), flush=True)
 
 
 class Says(Callback):

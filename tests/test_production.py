@@ -100,6 +100,7 @@ def test_two_processes_train_what_local_trains(tmp_path, files, tls, transport, 
     with Run(tmp_path, files, transport, reveal=True, **({"tls": tls["good"]} if secure else {})) as run:
         assert [run.wait(party) for party in ("alice", "bob")] == [0, 0], run.said("alice") + run.said("bob")
         done = {p: json.loads(run.said(p).split("done ")[1].splitlines()[0]) for p in run.processes}
+        assert all("after True 0" in run.said(p) for p in run.processes), "the process is as it was before"
     assert done["alice"] == done["bob"], "scores and bytes are public; the table was revealed"
     assert done["alice"]["rows"] == ROWS
     assert done["alice"]["reachable"] == [] == done["alice"]["of others"]  # and the same at bob
@@ -258,6 +259,12 @@ def test_a_wrong_address(tmp_path, files):
         assert run.wait("alice", 60) == 1 and run.wait("bob", 60) == 1
         assert "party 'bob': connection: saw" in run.said("alice"), run.said("alice")
         assert "party 'alice': connection: saw" in run.said("bob"), run.said("bob")
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_script_that_exits_within_the_block_ends_with_its_own_code(tmp_path, files, code):
+    with Run(tmp_path, files, leave=code) as run:
+        assert [run.wait(party, 60) for party in ("alice", "bob")] == [code, code], run.said("alice") + run.said("bob")
 
 
 def broken(files, tmp_path, party, change):

@@ -1,6 +1,8 @@
 """Placement `pyu`, in one process: SecretFlow's debug mode where it is installed, else stand-ins for its devices."""
 
+import gc
 import json
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -279,6 +281,25 @@ def test_a_vdataframe_is_data_on_devices(pyus, tmp_path):
     history = made.fit(VerticalData.from_frames(frame, **shared), progress=False, batch_size=16)
     wanted = model("local").fit(VerticalData.from_frames(FRAMES, **shared), progress=False, batch_size=16)
     assert without_seconds(history) == without_seconds(wanted)
+
+
+def test_a_message_that_was_used_is_not_kept_alive():
+    """And of those that have not come the sender is named, who is then the one that is gone."""
+
+    class Message:
+        def __init__(self, come):
+            self.has_object = lambda: come
+
+    driver = devices.StandIns({name: devices.Device(name) for name in NAMES}, 1.0)
+    driver.own = "alice"
+    used, late = Message(False), Message(False)
+    for sender, message in (("bob", used), ("bob", Message(True)), ("carol", late)):
+        driver.send(sender, devices.Ref(driver.pyus[sender], message), "alice")
+    assert driver.waits_for() == ["bob", "carol"]
+    kept = weakref.ref(used)
+    del used, message
+    gc.collect()
+    assert kept() is None and driver.waits_for() == ["carol"]
 
 
 def test_placements_and_data_that_do_not_go_together(pyus, files):

@@ -1,7 +1,10 @@
 """Frames between processes, and the files of mutual TLS: without SecretFlow."""
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,6 +89,18 @@ def test_a_number_passes_once(monkeypatch):
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("certificates")
     return {name: certificates.make(folder / name, ["alice", "bob"], expired=True) for name in ("good", "other")}
+
+
+def test_a_number_passes_once_however_many_threads_ask():
+    class Slow(int):
+        def __hash__(self):
+            time.sleep(0.001)  # and another thread goes on
+            return super().__hash__()
+
+    once, threads = Once(), 8
+    with ThreadPoolExecutor(threads) as pool:
+        passed = list(pool.map(lambda _: [once.passes(Slow(number)) for number in range(10)], range(threads)))
+    assert np.sum(passed, axis=0).tolist() == [1] * 10
 
 
 def test_certificates_that_hold(files):

@@ -6,6 +6,7 @@ decides by comes from arguments or from answers that every driver hears.
 """
 
 import socket
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -110,7 +111,8 @@ class Devices:
         self.simulated = mode == DISTRIBUTION_MODE.SIMULATION
         self.pulse = Pulse()
         self._questions = 0
-        self._incoming: deque[tuple[str, Any]] = deque(maxlen=512)  # latest (sender, message) to this party
+        # The latest messages to this party, by sender. What waits for one holds it; here it must not stay alive.
+        self._incoming: deque[tuple[str, weakref.ref]] = deque(maxlen=512)
         self._clerks = {p: self.actor(Clerk, ("read", "take", "intersect", "hear"), p, p) for p in self.pyus}
 
     def actor(self, kind: type, calls: Sequence[str], party: str, *arguments: Any) -> Any:
@@ -128,7 +130,7 @@ class Devices:
         """Move a value to the receiver's device."""
         moved = value.to(self.pyus[receiver])
         if receiver == self.own:
-            self._incoming.append((sender, moved))
+            self._incoming.append((sender, weakref.ref(moved.data)))
         return moved
 
     def ask(self, answers: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -153,9 +155,13 @@ class Devices:
         """The error that names a party that is there no more, or else one that this one waits for."""
         others = [party for party in self.pyus if party != self.own]
         dead = [party for party in others if not _listens(party)]
-        missing = dead or [sender for sender, value in self._incoming if not _arrived(value)]
+        missing = dead or self.waits_for()
         party = (missing or others)[0] if missing or len(others) == 1 else None
         return PartyError(party=party, field=CONNECTION, seen=seen, wanted="a party that answers in time")
+
+    def waits_for(self) -> list[str]:
+        """Senders of the latest messages to this party that have not come."""
+        return [sender for sender, message in self._incoming if not _arrived(message())]
 
     def broken(self) -> PartyError | None:
         """The error that SecretFlow's own threads met, if any: it names the party where that was."""
@@ -220,10 +226,14 @@ def _listens(party: str) -> bool:
     return True
 
 
-def _arrived(value: Any) -> bool:
-    """Whether a message of another party has been received; SecretFlow has no call that tells without waiting."""
-    future = getattr(getattr(value.data, "_object", None), "future", None)
-    return value.data.has_object() and (future is None or future.done())
+def _arrived(message: Any) -> bool:
+    """Whether a message of another party has been received; SecretFlow has no call that tells without waiting.
+
+    Args:
+        message: None if it has been used already.
+    """
+    future = getattr(getattr(message, "_object", None), "future", None)
+    return message is None or (message.has_object() and (future is None or future.done()))
 
 
 def _thin(kind: type, calls: Sequence[str]) -> type:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from parties.answers import say
 from parties.errors import ModelError, PartyError
@@ -43,9 +43,11 @@ def production(
 ) -> Iterator[dict[str, Any]]:
     """`with production({"alice": {"address": "10.0.0.1:9000"}, "bob": ...}, "alice") as devices: ...`.
 
-    Leaving the block waits until every party has left it. An exception that leaves the block, or a party that does not
-    come, is logged and ends the process with exit code 1: threads of SecretFlow that wait for a lost party cannot be
-    ended in another way. What one party refuses is an error at all; each ends once its part of that has been sent.
+    Leaving the block, also by `sys.exit(0)`, waits until every party has left it; the handler of Ctrl-C and the garbage
+    collector are then those of before. An exception that leaves the block, or a party that does not come, is logged and
+    ends the process with exit code 1, `sys.exit(CODE)` with that code: threads of SecretFlow that wait for a lost party
+    cannot be ended in another way. What one party refuses is an error at all; each ends once its part of that has been
+    sent.
 
     Args:
         cluster: party -> `address` as the others reach it, and `listen_addr` where that differs.
@@ -67,6 +69,7 @@ def production(
     from parties.placement.transports import check_version
 
     check_version()
+    handler, frozen, leaving = signal.getsignal(signal.SIGINT), gc.get_freeze_count(), None
     try:
         _start(sf, cluster, party, transport, tls, deadline, log_level)
         devices = Devices({name: sf.PYU(name) for name in cluster}, deadline)
@@ -74,17 +77,27 @@ def production(
         _meet(devices)
         gc.collect()
         gc.freeze()  # what was imported is not walked again: a full collection took as long as 80 rounds
-        yield devices.pyus
+        try:
+            yield devices.pyus
+        except SystemExit as error:
+            if error.code not in (None, 0):
+                raise
+            leaving = error
         _meet(devices)  # the last message of each has arrived, and nobody waits for more
         sf.shutdown(barrier_on_shutdown=False)
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # SecretFlow's own comes when it will
-        log.critical("%s: %s", party, error, exc_info=not isinstance(error, PartyError))
+        log.critical("%s: %s", party, error, exc_info=not isinstance(error, PartyError | SystemExit))
         if transport_error() is not None:
             time.sleep(1)  # SecretFlow tells the others, by a thread of its own; to stop it could wait or crash
         elif isinstance(error, PartyError) and error.field != CONNECTION:
             _flush(sf, deadline)
-        _exit()
+        _exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
+    signal.signal(signal.SIGINT, handler)
+    if not frozen:  # what others had frozen stays so, and ours with it
+        gc.unfreeze()
+    if leaving is not None:
+        raise leaving
 
 
 def _check(cluster: Mapping, party: str, transport: str, tls: Tls | None, deadline: float) -> None:
@@ -218,8 +231,8 @@ def _interrupted(devices: Devices, signal_number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _exit() -> None:
+def _exit(code: int = 1) -> NoReturn:
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os._exit(1)
+    os._exit(code)

@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import json
 import struct
+import threading
 from typing import Any, NamedTuple
 
 from parties.errors import MessageError
@@ -137,21 +138,22 @@ class Lane(NamedTuple):
 
 
 class Once:
-    """Numbers that may pass once: memory for the last `KEPT`, and whatever is older does not pass."""
+    """Numbers that may pass once, in any thread: memory for the last `KEPT`, and whatever is older does not pass."""
 
     KEPT = 1 << 16
 
     def __init__(self) -> None:
-        self._oldest, self._passed = 0, set[int]()
+        self._oldest, self._passed, self._lock = 0, set[int](), threading.Lock()
 
     def passes(self, number: int) -> bool:
-        if number < self._oldest or number in self._passed:
-            return False
-        self._passed.add(number)
-        if len(self._passed) > 2 * self.KEPT:
-            self._oldest = max(self._passed) - self.KEPT
-            self._passed = {kept for kept in self._passed if kept >= self._oldest}
-        return True
+        with self._lock:
+            if number < self._oldest or number in self._passed:
+                return False
+            self._passed.add(number)
+            if len(self._passed) > 2 * self.KEPT:
+                self._oldest = max(self._passed) - self.KEPT
+                self._passed = {kept for kept in self._passed if kept >= self._oldest}
+            return True
 
 
 def _plain(value: Any) -> bool:
