@@ -115,7 +115,7 @@ def as_batch(
     return Batch({party: parts[party].columns for party in columns}, own.labels, own.weights)
 
 
-def prediction_table(tasks: Sequence[Task], logits: Sequence[Any], ids: np.ndarray) -> pd.DataFrame:
+def prediction_table(tasks: Sequence[Task], logits: Sequence[Any], ids: pd.Index) -> pd.DataFrame:
     """Logits `[N, K_t]` -> a column a task, or `TASK/CLASS` for each class of a multiclass task; indexed by row id."""
     table: dict[str, np.ndarray] = {}
     for task, values in zip(tasks, logits, strict=True):
@@ -124,7 +124,7 @@ def prediction_table(tasks: Sequence[Task], logits: Sequence[Any], ids: np.ndarr
             table |= {f"{task.name}/{c}": predictions[:, k] for k, c in enumerate(task.classes)}
         else:
             table[task.name] = predictions
-    return pd.DataFrame(table, index=pd.Index(ids, name="id"))
+    return pd.DataFrame(table, index=pd.Index(ids.to_numpy(), name=ids.name))
 
 
 def empty_columns(specs: Sequence[ColumnSpec]) -> tuple:

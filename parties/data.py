@@ -124,6 +124,11 @@ class VerticalData:
         return cls.from_frames(frames, on=on, label_party=label_party, labels=labels, row_weight=row_weight)
 
     @property
+    def index(self) -> pd.Index:
+        """Row ids as the label party's frame names them; on another party's device, as its own does."""
+        return self.frames.get(self.label_party, next(iter(self.frames.values()))).index
+
+    @property
     def parties(self) -> list[str]:
         """Names of the parties with a frame."""
         return list(self.frames)

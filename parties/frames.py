@@ -55,7 +55,7 @@ def read_file(path: str | PathLike, on: str, party: str, sep: str) -> pd.DataFra
 
 
 def index_frame(frame: pd.DataFrame, on: str | None, party: str) -> pd.DataFrame:
-    """The frame indexed by its ids, int64 or object; the id column itself is no feature."""
+    """The frame indexed by its ids, int64 or object, named as they were; the id column itself is no feature."""
     if not isinstance(frame, pd.DataFrame):
         raise DataError(party=party, field="frame", seen=type(frame).__name__, wanted="a pandas DataFrame")
     if on is not None and on not in list(frame.columns):
@@ -67,21 +67,21 @@ def index_frame(frame: pd.DataFrame, on: str | None, party: str) -> pd.DataFrame
     if len(repeated):
         raise DataError(party=party, field=f"column {repeated[0]!r}", seen="two of one name", wanted="distinct names")
     ids = pd.Series(frame.index if on is None else frame[on].to_numpy()).infer_objects()
-    what = "index" if on is None else f"column {on!r}"
+    what, name = ("index", frame.index.name) if on is None else (f"column {on!r}", on)
     if ids.isna().any():
         seen = f"a missing id in line {int(ids.isna().to_numpy().argmax())}"
         raise DataError(party=party, field=what, seen=seen, wanted="an id in every row")
     if pd.api.types.is_integer_dtype(ids.dtype):
         if ids.max() > np.iinfo(np.int64).max:
             raise DataError(party=party, field=what, seen=str(ids.max()), wanted="integers that fit in 64 bits")
-        index = pd.Index(ids.to_numpy(dtype=np.int64))
+        index = pd.Index(ids.to_numpy(dtype=np.int64), name=name)
     else:
         values = ids.to_numpy(dtype=object)
         strange = next((value for value in values if not isinstance(value, str)), None)
         if strange is not None:
             seen = f"{strange!r} ({type(strange).__name__})"
             raise DataError(party=party, field=what, seen=seen, wanted="ids that are all integers or all text")
-        index = pd.Index(values, dtype=object)
+        index = pd.Index(values, dtype=object, name=name)
     if not index.is_unique:
         seen = f"{index[index.duplicated()].tolist()[0]!r} more than once"
         raise DataError(party=party, field=what, seen=seen, wanted="distinct ids")

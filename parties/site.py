@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pandas as pd
 
 from parties import members
@@ -50,7 +49,7 @@ class _Proposal(NamedTuple):
     columns: tuple  # fitted specifications
     like: Any  # typed columns of that structure
     parts: dict[str, PartyData] = {}
-    ids: dict[str, np.ndarray] = {}
+    ids: dict[str, pd.Index] = {}
     digests: dict[str, str] = {}
     resumed: dict[str, str] = {}
     kept: dict[str, TrainState] = {}
@@ -74,7 +73,7 @@ class Site:
         self._pulse = pulse or Pulse()
         self._plan = model.plan()
         self._columns: tuple = ()
-        self._ids: dict[str, np.ndarray] = {}
+        self._ids: dict[str, pd.Index] = {}
         self._digests: dict[str, str] = {}  # of each data set of this run
         self._resumed: dict[str, str] = {}  # the same, of the run that is to be resumed
         self._kept: dict[str, TrainState] = {}
@@ -196,7 +195,7 @@ class Site:
             training, labels = held.name == "train", held.name != "predict"
             specs = dict.fromkeys(own, columns)
             parts[held.name] = party_data(view, specs, self.model.tasks, training=training, labels=labels)[self.name]
-            ids[held.name] = view.ids
+            ids[held.name] = view.index
             if held.digest:
                 digests[held.name] = data_digest(parts[held.name])
         if digests:
@@ -295,8 +294,9 @@ class Site:
         if not isinstance(table, pd.DataFrame):
             seen, wanted = type(table).__name__, "a table of predictions"
             raise ModelError(party=self.name, field="reveal", seen=seen, wanted=wanted)
-        cells, columns = table.to_numpy(), list(table.columns)
-        return say(cells=cells.tolist(), ids=table.index.tolist(), columns=columns, dtype=dtype_name(cells.dtype))
+        cells, columns, name = table.to_numpy(), list(table.columns), table.index.name
+        ids = {"ids": table.index.tolist(), "name": name if name is None else str(name)}
+        return say(cells=cells.tolist(), columns=columns, dtype=dtype_name(cells.dtype), **ids)
 
     def _received(self, data: bytes) -> Message:
         return self.channel.deliver(decode(data, self.name))

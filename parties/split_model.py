@@ -245,7 +245,8 @@ class SplitModel:
         return self._placement.evaluate(facts, range)
 
     def predict(self, data: VerticalData, *, batch_size: int | None = None) -> pd.DataFrame:
-        """Predictions indexed by row id: a column a task, or `TASK/CLASS` for each class of a multiclass task.
+        """Predictions indexed by row id, named as in the data: one column per task, or `TASK/CLASS` for each class of a
+        multiclass task.
 
         Probabilities for binary and multiclass tasks, values for regression. Labels are not read.
 

@@ -330,6 +330,7 @@ def test_a_table_is_revealed_by_the_label_party(pyus, files):
     ours.fit(data, batch_size=4, progress=False)
     table = ours.predict(data)
     pd.testing.assert_frame_equal(place.reveal(table), devices.reveal(table))
+    assert place.reveal(table).index.name == "id"
     with pytest.raises(ModelError, match="reveal: saw .*, wanted a table of predictions"):
         place.reveal(ours.gates(data))
 

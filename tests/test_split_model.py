@@ -109,6 +109,16 @@ def test_predict_needs_no_labels(runs):
     pd.testing.assert_frame_equal(made["local"].predict(unlabelled), made["local"].predict(valid))
 
 
+@pytest.mark.parametrize("on, name", [("customer", "customer"), (None, "customer"), (None, None)])
+def test_predictions_are_indexed_as_the_data(runs, on, name):
+    named = {party: frame.rename(columns={"id": "customer"}) for party, frame in frames().items()}
+    if on is None:
+        named = {party: frame.set_index("customer").rename_axis(name) for party, frame in named.items()}
+    rows = VerticalData.from_frames(named, on=on, label_party="alice").take(range(10))
+    for made in runs[0].values():
+        assert made.predict(rows).index.equals(pd.Index(range(10), name=name)) and made.predict(rows).index.name == name
+
+
 @pytest.mark.parametrize("placement", ["local", "fused"])
 def test_bytes_per_round_are_those_of_the_last_fit(placement):
     made = model(placement)

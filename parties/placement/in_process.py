@@ -40,7 +40,7 @@ class InProcess(abc.ABC):
     def __init__(self) -> None:
         self.columns: Columns = {}
         self._model: Blueprint | None = None
-        self._ids: dict[str, np.ndarray] = {}  # row ids of each data set held
+        self._ids: dict[str, pd.Index] = {}  # row ids of each data set held
         self._digests: dict[str, dict[str, str]] = {}  # party -> of each data set of this run
         self._resumed: dict[str, dict[str, str]] = {}  # the same, of the run that is to be resumed
         self._kept: States = {}
@@ -102,7 +102,7 @@ class InProcess(abc.ABC):
             self._draw(next(iter(parts.values())))
             self.columns = columns
         self.load(parts)
-        self._ids = held_with(self._ids, {name: data[name].ids for name in parts})
+        self._ids = held_with(self._ids, {name: data[name].index for name in parts})
         if "train" in data:
             self._kept, self._resumed = self._kept if self._resumed else {}, {}
 

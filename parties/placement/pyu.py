@@ -124,9 +124,11 @@ class Pyu:
         """
         said = self._ask_label(self._call(self._label, "reveal", table))
         try:
-            return pd.DataFrame(said["cells"], pd.Index(said["ids"], name="id"), said["columns"], dtype=said["dtype"])
+            return pd.DataFrame(
+                said["cells"], pd.Index(said["ids"], name=said["name"]), said["columns"], dtype=said["dtype"]
+            )
         except (KeyError, TypeError, ValueError) as error:
-            wanted = "cells, ids, columns and a dtype"
+            wanted = "cells, ids, their name, columns and a dtype"
             raise MessageError(party=self._label, field="reveal", seen=str(error), wanted=wanted) from error
 
     def save(self, path: Path, epoch: int) -> None:
