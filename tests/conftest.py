@@ -10,12 +10,14 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+pytest.register_assert_rewrite("tests.support")  # so that its assertions, too, say what they saw
+
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_threefry_partitionable", True)
 
 # Has a leg of CI of its own, as SecretFlow shares no environment with new JAX.
-NEED_SECRETFLOW = ["test_production.py", "test_hostile_peer.py", "test_intersection.py"]
+NEED_SECRETFLOW = [f"devices/{name}.py" for name in ("test_production", "test_hostile_peer", "test_intersection")]
 collect_ignore = [] if importlib.util.find_spec("secretflow") else NEED_SECRETFLOW
 
 common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}

@@ -5,8 +5,6 @@ import logging
 import shutil
 from pathlib import Path
 
-import jax
-import numpy as np
 import optax
 import pandas as pd
 import pytest
@@ -18,41 +16,16 @@ from parties.checkpoints import read_position
 from parties.placement import in_process
 from parties.placement.pyu import pyu
 from parties.saving import read_party
-from tests import devices, test_saving
-from tests.hostile_files import JUNK
-from tests.test_saving import ALICE, BOB, FUSE_OPTIMIZER, OPTIMIZERS, TASKS, data, read
+from tests import devices
+from tests.support.hostile_files import JUNK
+from tests.support.people import ALICE, BOB, CODE, FUSE_OPTIMIZER, OPTIMIZERS, RULES, TASKS, build, data
+from tests.support.runs import read, same, scores, states
 
 pytestmark = pytest.mark.xdist_group("test_checkpoints")
-
-RULES = {"epochs": 3, "batch_size": 4, "progress": False, "every_rounds": 2}  # 5 rounds an epoch
-CODE = {"optimizers": OPTIMIZERS, "fuse_optimizer": FUSE_OPTIMIZER, "progress": False}
 
 
 class Killed(Exception):
     """Ends a run where the test says."""
-
-
-def build(placement="local") -> SplitModel:
-    made = test_saving.model()
-    return SplitModel(made.parties, "alice", made.fuse, FUSE_OPTIMIZER, TASKS, placement, 5)
-
-
-def states(model: SplitModel):
-    """Every array that any party trains, on the host."""
-    if hasattr(model._placement, "states"):
-        return jax.tree.map(np.asarray, model._placement.states())
-    sites = {party: actor.held for party, actor in model._placement._sites.items()}
-    return {party: site_module.members.states_of(site.member) for party, site in sites.items()}
-
-
-def same(a, b) -> bool:
-    return jax.tree.structure(a) == jax.tree.structure(b) and all(
-        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    )
-
-
-def scores(model: SplitModel) -> dict:
-    return {name: values for name, values in model.history.items() if name != "seconds"}
 
 
 def kill_at(patch, write: int) -> None:

@@ -13,8 +13,8 @@ from parties import Callback, EarlyStopping, Encoded, Local, NumberError, Party,
 from parties.placement.pyu import pyu
 from parties.rows import row_stream
 from tests import devices
-from tests.test_checkpoints import same, scores, states
-from tests.test_training import ticking
+from tests.support.clock import ticking
+from tests.support.runs import same, scores, states
 
 pytestmark = pytest.mark.xdist_group("test_checkpoints")
 

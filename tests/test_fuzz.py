@@ -16,9 +16,9 @@ from parties import MessageError, SaveError, messages
 from parties.messages import DTYPES, HEADER_BYTES, KINDS, PHASES, Header, Message, decode, encode
 from parties.network import TrainState
 from parties.saving import read_party
-from tests.damage import Draw, damage, drawing, flip, overwrite, splice
-from tests.hostile_channel import resealed, unpack
-from tests.hostile_files import Files, damaged, worst
+from tests.support.damage import Draw, damage, drawing, flip, overwrite, splice
+from tests.support.hostile_channel import resealed, unpack
+from tests.support.hostile_files import Files, damaged, worst
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 PAYLOADS = 1_000_000 if DEEP else 20_000

@@ -17,7 +17,7 @@ from parties.messages import HEADER_BYTES, KINDS, Header, Message, check, decode
 from parties.network import TrainState, run_once
 from parties.rows import row_order, row_stream
 from parties.seat import PartyData
-from tests.problems import make, states_of
+from tests.support.problems import make, states_of
 
 PACKAGES = Path(__file__).parent.parent
 KNOW_MMOE = ("arrays.py", "assembly.py", "split_model.py")
@@ -417,7 +417,7 @@ def test_10_a_network_may_use_the_rounds_key():
 
     from mmoe_jax import init_apply
     from parties.network import Network
-    from tests.test_split_equals_joint import check
+    from tests.support.comparison import check
 
     class Dropped(nn.Module):
         @nn.compact

@@ -21,7 +21,7 @@ from parties import MessageError, Party, SplitModel, VerticalData
 from parties.channel import Plain
 from parties.checkpoints import newest_common, read_position
 from parties.placement.local import Local
-from tests.hostile_channel import FAULTS, Fault, Hostile
+from tests.support.hostile_channel import FAULTS, Fault, Hostile
 
 pytestmark = pytest.mark.xdist_group("test_hostile_channel")  # one worker, which compiles its model once
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from mmoe_jax import Bag, Ids, MMoEBase, MMoEFuse, NetworkError, Real, Task, check_columns
 from mmoe_jax.layers import activation
 from parties.network import run_once
-from tests.problems import make
-from tests.test_split_equals_joint import run_split
+from tests.support.comparison import run_split
+from tests.support.problems import make
 
 KEY = jax.random.key(0)
 

@@ -9,7 +9,7 @@ from parties import Encoded, Local
 from parties.network import Network
 from parties.plan import Plan
 from parties.seat import PartyData, Pass
-from tests.reference import keras_adam, recorded
+from tests.support.reference import keras_adam, recorded
 
 ROUNDS = {"seed20": 20, "three": 40}
 

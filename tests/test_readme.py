@@ -18,7 +18,7 @@ def test_the_script_runs(tmp_path, monkeypatch):
     frames = {f"{party}_df": frame.reset_index(names="id") for party, frame in rows.items()}
     names: dict = dict(frames)
     for script in blocks("python"):
-        if "with production(" in script:  # takes a process a party: tests/production_driver.py is that script
+        if "with production(" in script:  # takes a process a party: tests/devices/production_driver.py is that script
             script = script.split("\n\n")[0]
         exec(compile(script, "README.md", "exec"), names)
     assert len(names["history"]["val_loss"]) == 6

@@ -5,17 +5,13 @@ from collections import Counter
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
 import pytest
 
-from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
 from parties import (
     Fused,
     ModelError,
-    Party,
     SplitModel,
-    VerticalData,
     as_batch,
     fit_parties,
     network,
@@ -25,33 +21,11 @@ from parties import (
 )
 from parties.packing import MAX_PACKED, pack
 from parties.round import round_program
+from tests.support.traceable import ROWS, TASKS, arguments, data
 
 pytestmark = pytest.mark.xdist_group("test_round")
 
-ROWS, BATCH = 40, 16
-TASKS = [Task.binary("y"), Task.regression("z", missing="mask")]
-
-
-def data() -> VerticalData:
-    rng = np.random.default_rng(0)
-    kind, x = rng.choice(["p", "q", "r"], ROWS), rng.normal(size=ROWS)
-    y = ((x + (kind == "p") + 0.3 * rng.normal(size=ROWS)) > 0.5).astype(int)
-    z = np.where(rng.random(ROWS) < 0.2, np.nan, x)
-    frames = {"alice": pd.DataFrame({"kind": kind, "y": y, "z": z}), "bob": pd.DataFrame({"x": x})}
-    return VerticalData.from_frames(frames, on=None, label_party="alice", labels=["y", "z"])
-
-
-def arguments(rate=0.05, weight=1.0, temperature=1.0) -> dict:
-    return {
-        "parties": {
-            "bob": Party([Numeric("x")], MMoEBase((3,), "tanh", 2), optax.adam(rate)),
-            "alice": Party([Categorical("kind")], MMoEBase((), embedding_dim=2), optax.sgd(2 * rate)),
-        },
-        "label_party": "alice",
-        "fuse": MMoEFuse(2, (4,), tower_units_size=(3,), gate_temperature=temperature),
-        "fuse_optimizer": optax.adam(rate),
-        "tasks": [Task.binary("y", weight=weight, metrics=("auc",)), TASKS[1]],
-    }
+BATCH = 16
 
 
 @pytest.fixture(scope="module")

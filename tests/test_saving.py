@@ -15,27 +15,13 @@ import pytest
 from flax import linen as nn
 from flax import serialization
 
-from mmoe_jax import Categorical, MMoEBase, MMoEFuse, MultiHot, Numeric, Task
+from mmoe_jax import Categorical, MMoEBase, MMoEFuse
 from parties import ModelError, Party, SaveError, SplitModel, VerticalData
 from parties.saving import read_model, read_party
+from tests.support.people import ALICE, FUSE_OPTIMIZER, OPTIMIZERS, TASKS, data, model
+from tests.support.runs import read
 
 pytestmark = pytest.mark.xdist_group("test_saving")  # one worker, which compiles its models once
-
-N = 20
-ALICE = pd.DataFrame(
-    {"id": range(N), "school": ["high", "low"] * (N // 2), "rich": [0, 1, 1, 0] * 5, "wed": [0, 1, 2, 1] * 5}
-)
-BOB = pd.DataFrame(
-    {
-        "id": range(N),
-        "job": ["cook", "smith"] * (N // 2),
-        "wage": np.linspace(1, 4, N),
-        "pets": ["cat|dog", ""] * 10,
-    }
-)
-TASKS = (Task.binary("rich", weight=0.5), Task.multiclass("wed", 3, missing="mask"))
-OPTIMIZERS = {"alice": optax.adam(0.01), "bob": optax.sgd(0.1, momentum=0.9)}
-FUSE_OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.01))
 
 
 class Bag(nn.Module):
@@ -56,33 +42,10 @@ class Other(nn.Module):
         return nn.Embed(columns[0].size, 2, name="embed")(columns[0].values)
 
 
-def data(**frames) -> VerticalData:
-    frames = {"alice": ALICE, "bob": BOB} | frames
-    owner = "labels" if "labels" in frames else "alice"
-    return VerticalData.from_frames(frames, on="id", label_party=owner, labels=["rich", "wed"])
-
-
-def model() -> SplitModel:
-    alice = Party([Categorical("school")], MMoEBase((3,), embedding_dim=2), OPTIMIZERS["alice"])
-    columns = [
-        Categorical("job"),
-        Numeric("wage", standardise=True, mean=2.5, std=0.5),
-        MultiHot("pets", "|"),
-    ]
-    bob = Party(columns, MMoEBase((), "tanh", 2), OPTIMIZERS["bob"])
-    fuse = MMoEFuse(num_experts=2, expert_units_size=(3,), tower_units_size=(2,), gate_activation="")
-    return SplitModel({"alice": alice, "bob": bob}, "alice", fuse, FUSE_OPTIMIZER, TASKS, seed=5)
-
-
 def fit(made: SplitModel) -> dict[str, list[float]]:
     history = made.fit(data(), batch_size=8, progress=False)
     del history["seconds"]
     return history
-
-
-def read(path: Path) -> dict[str, bytes]:
-    """Every file under `path`."""
-    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
 class Story(NamedTuple):

@@ -13,7 +13,7 @@ from mmoe_jax import Bag, Categorical, Ids, MMoEBase, Real, batch_rows, init_app
 from parties import ModelError, Party, SplitModel, sparse
 from parties.network import Network
 from parties.program import feature_program
-from tests.test_round import arguments, data
+from tests.support.traceable import arguments, data
 
 pytestmark = pytest.mark.xdist_group("test_sparse")
 

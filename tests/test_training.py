@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parties import Callback, EarlyStopping, ModelError, SplitModel
-from tests.test_checkpoints import CODE, RULES, build, same, scores, states
-from tests.test_saving import data
+from tests.support.clock import ticking
+from tests.support.people import CODE, RULES, build, data
+from tests.support.runs import same, scores, states
 
 pytestmark = pytest.mark.xdist_group("test_checkpoints")
 
@@ -217,12 +218,6 @@ def test_a_second_ctrl_c_interrupts_at_once():
         made.fit(data(), callbacks=[Interrupts(2)], **RULES)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert made.fit(data(), **RULES)["loss"], "the next run is whole"
-
-
-def ticking(patch) -> None:
-    """A clock that goes a second at each look."""
-    clock = iter(range(10_000))
-    patch.setattr("parties.training.time", SimpleNamespace(monotonic=lambda: next(clock), perf_counter=lambda: 0.0))
 
 
 @pytest.mark.parametrize("placement", ["local", "fused"])

@@ -16,8 +16,8 @@ from experiments import certificates
 from parties.errors import MessageError, ModelError
 from parties.placement.production import TRANSPORTS
 from parties.placement.wire import Lane
-from tests import hostile
-from tests.test_production import ports
+from tests.devices import hostile
+from tests.devices.ports import ports
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of SecretFlow's own imports
@@ -174,7 +174,7 @@ def test_a_stranger_over_brpc(secure, tls):
 def test_a_peer_that_left_first_does_not_hold_up_the_end():
     """What it did not acknowledge would be sent again for ever; by default the link ends the process with 255."""
     addresses = [f"127.0.0.1:{port}" for port in ports(2)]
-    command = [sys.executable, "-m", "tests.leaving_peer"]
+    command = [sys.executable, "-m", "tests.devices.leaving_peer"]
     with subprocess.Popen([*command, "alice", *addresses], stderr=subprocess.DEVNULL) as alice:
         bob = subprocess.run([*command, "bob", *addresses], capture_output=True, text=True, timeout=60)
         assert alice.wait(30) == -signal.SIGKILL

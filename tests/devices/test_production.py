@@ -4,7 +4,6 @@ import contextlib
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,8 @@ from parties.frames import id_digests
 from parties.placement.production import TRANSPORTS
 from parties.placement.wire import Lane
 from parties.saving import read_model
-from tests import hostile
+from tests.devices import hostile
+from tests.devices.ports import ports
 
 ROWS = 1500
 pytestmark = pytest.mark.long
@@ -35,12 +35,6 @@ def files(tmp_path_factory):
     return {party: str(folder / name) for party, name in FILES["train"].items()}
 
 
-def ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as taken:
-        sockets = [taken.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [s.getsockname()[1] for s in sockets]
-
-
 class Run:
     """Both parties' processes, or one of them; all are killed at the end."""
 
@@ -51,7 +45,7 @@ class Run:
             settings = {"party": party, "cluster": places, "files": files, "transport": transport, "deadline": 60}
             settings |= {"epochs": 1, "save": str(self.save)} | changed
             settings["cluster"] = clusters(party, places) if clusters else places
-            command = [sys.executable, "-m", "tests.production_driver", json.dumps(settings)]
+            command = [sys.executable, "-m", "tests.devices.production_driver", json.dumps(settings)]
             log = (tmp_path / f"{party}.log").open("w+")
             self.processes[party] = subprocess.Popen(command, stdout=log, stderr=log)
             self.processes[party].log = log

@@ -13,7 +13,7 @@ from parties import saving
 from parties.network import TrainState
 from parties.progress import Progress
 from parties.saving import digest, write_party
-from tests.damage import Draw, damage, splice
+from tests.support.damage import Draw, damage, splice
 
 SPEC = {"kind": "Categorical", "name": "job", "vocabulary": ["cook", "smith"]}
 BASE = {"kind": "MMoEBase", "dnn_units_size": [3], "dnn_activation": "relu", "embedding_dim": 2}

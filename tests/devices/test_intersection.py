@@ -12,7 +12,7 @@ import pytest
 from parties.errors import DataError, PartyError
 from parties.placement import intersection
 from parties.placement.intersection import Intersection, intersect
-from tests.test_production import ports
+from tests.devices.ports import ports
 
 pytestmark = pytest.mark.long
 

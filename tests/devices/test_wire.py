@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from experiments import certificates
 from parties.errors import MessageError, ModelError
 from parties.placement.wire import HEAD_BYTES, MAX_BODY_BYTES, Failure, Lane, Once
-from tests import hostile
+from tests.devices import hostile
 
 LANE = Lane("bob", "alice", bytes(reversed(range(32))))
 PLAIN = st.recursive(

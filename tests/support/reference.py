@@ -11,7 +11,7 @@ import optax
 
 from mmoe_jax import Ids, MMoEBase, MMoEFuse, Task
 
-FOLDER = Path(__file__).parent / "parity"
+FOLDER = Path(__file__).parent.parent / "parity"
 
 
 class Recorded(NamedTuple):

@@ -1,0 +1,32 @@
+"""What a run leaves: states, scores, files; two runs are the same if these are."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from parties import SplitModel
+from parties import site as site_module
+
+
+def states(model: SplitModel):
+    """Every array that any party trains, on the host."""
+    if hasattr(model._placement, "states"):
+        return jax.tree.map(np.asarray, model._placement.states())
+    sites = {party: actor.held for party, actor in model._placement._sites.items()}
+    return {party: site_module.members.states_of(site.member) for party, site in sites.items()}
+
+
+def same(a, b) -> bool:
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def scores(model: SplitModel) -> dict:
+    return {name: values for name, values in model.history.items() if name != "seconds"}
+
+
+def read(path: Path) -> dict[str, bytes]:
+    """Every file under `path`."""
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
