@@ -90,7 +90,7 @@ def run(settings: Settings, folder: Path, kill_after: float | None = None):
             process.send_signal(signal.SIGKILL)
             if process.wait() != -signal.SIGKILL:
                 return None, kill_after
-            return max((f.name for f in folder.glob("*/epoch-*")), default="nothing"), kill_after
+            return max((f.parent.name for f in folder.glob("*/epoch-*/party.json")), default="nothing"), kill_after
         said = [json.loads(line.split(" ", 1)[1]) for line in lines if line.startswith("digests ")]
         seconds = time.perf_counter() - began
     if process.returncode or not said:
@@ -106,7 +106,7 @@ def train(settings: Settings, folder: Path) -> None:
     arguments = census.arguments()
     optimizers = {name: party.optimizer for name, party in arguments["parties"].items()}
     print("training", flush=True)
-    if all(any((folder / party).glob("epoch-*")) for party in arguments["parties"]):
+    if all(any((folder / party).glob("epoch-*/party.json")) for party in arguments["parties"]):
         code = {"optimizers": optimizers, "fuse_optimizer": arguments["fuse_optimizer"]}
         model = SplitModel.resume(folder, rows, validation=test, placement=settings.placement, progress=False, **code)
     else:
@@ -118,7 +118,7 @@ def train(settings: Settings, folder: Path) -> None:
     table = model.predict(test)
     with tempfile.TemporaryDirectory() as saved:
         model.save(saved)
-        states = [(Path(saved) / party / "state.msgpack").read_bytes() for party in ("alice", "bob")]
+        states = [next((Path(saved) / party).glob("state-*")).read_bytes() for party in ("alice", "bob")]
     parts = {
         "states": b"".join(states),
         "history": json.dumps(model.history).encode(),

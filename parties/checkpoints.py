@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from parties.errors import ModelError, SaveError
 from parties.finite import NONFINITE
 from parties.network import TrainState
-from parties.saving import read_party, write_party
+from parties.saving import CARD, read_party, write_party
 from parties.states import KEPT, PROGRESS
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,8 @@ def write_checkpoint(
         progress: of the label party within an epoch; see `parties.progress`.
     """
     folder = path / party
-    _remove(folder, [cut.name for cut in folder.glob(".*")] if folder.is_dir() else [])  # what was cut short
+    cut_short = [made.name for made in folder.glob("epoch-*-round-*") if not (made / CARD).exists()]
+    _remove(folder, cut_short)
     states = {**states, **{KEPT + kind: state for kind, state in kept.items()}}
     extra = {} if progress is None else {PROGRESS: progress}
     write_party(folder / name, party, role, description, states, extra)
@@ -172,7 +173,7 @@ def data_digests(card: Mapping[str, Any], party: str) -> dict[str, str]:
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(f.name for f in folder.glob("epoch-*-round-*")) if folder.is_dir() else []
+    return sorted(card.parent.name for card in folder.glob(f"epoch-*-round-*/{CARD}"))  # a cut one has no card
 
 
 def _remove(folder: Path, names: Sequence[str]) -> None:

@@ -27,10 +27,11 @@ class _Place(NamedTuple):
 
 
 class Layout:
-    """Where each leaf of a tree lies. One object a structure, so that comparing layouts is comparing objects."""
+    """Where each leaf of a tree lies. Two layouts of the same leaves in the same structure are equal."""
 
     def __init__(self, structure: Any, leading: int, leaves: tuple[tuple[tuple[int, ...], Hashable], ...]):
         self.structure, self.leading = structure, leading
+        self._key = structure, leading, leaves
         groups: dict[Hashable, list[int]] = {}  # leaves that share an array
         for leaf, (shape, dtype) in enumerate(leaves):
             alone = leading == 0 and math.prod(shape) > MAX_PACKED
@@ -43,8 +44,14 @@ class Layout:
                 places[leaf] = _Place(array, start, leaves[leaf][0])
         self.places = [places[leaf] for leaf in range(len(leaves))]
 
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Layout) and self._key == other._key)
 
-_layout = cache(Layout)
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+_layout = cache(Layout)  # may still make two that are equal, in two threads
 
 
 @struct.dataclass

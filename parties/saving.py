@@ -1,16 +1,18 @@
 """A saved model: a folder a party, which holds that party's part and nothing of another's.
 
-`party.json` says what it is: format version, party, role, the description of the architecture and its digest, and a
-checksum over itself and the state. `state.msgpack` is the trained state, written by `flax.serialization`: arrays by
-name, no pickle.
+`party.json` says what it is: format version, party, role, the description of the architecture and its digest, the name
+of the file of the trained state, and a checksum over itself and the state. That file, `state-DIGEST.msgpack`, holds
+arrays by name, written by `flax.serialization`, no pickle. (In format 1, which is read too, it is `state.msgpack`.)
+
+A folder is a party's from the instant in which its `party.json` takes its name, and is overwritten in one such instant:
+whatever ends a save, the folder holds all of the old model or all of the new one.
 """
 
 import hashlib
 import json
 import os
+import re
 import reprlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +21,9 @@ from parties.errors import SaveError
 from parties.network import TrainState
 from parties.states import read_states, write_states
 
-FORMAT = 1
+FORMAT = 2
+CARD = "party.json"
+STATE = re.compile(r"state-[0-9a-f]{32}\.msgpack")
 
 
 class Saved(NamedTuple):
@@ -38,34 +42,48 @@ def write_party(
     states: Mapping[str, TrainState],
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a party's folder whole or not at all: a new folder is filled beside it and then takes its place.
+    """Write a party's folder whole or not at all; other files in it are removed, and folders left alone.
 
     Args:
         extra: nested dicts of arrays to be kept beside the states.
     """
     payload = write_states(states, extra or {})
-    card = {"format": FORMAT, "party": party, "role": role, "architecture": digest(description), **description}
+    state = f"state-{hashlib.sha256(payload).hexdigest()[:32]}.msgpack"
+    facts = {"format": FORMAT, "party": party, "role": role, "architecture": digest(description), "state": state}
+    card = {**facts, **description}
     card["checksum"] = _checksum(card, payload)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{party}-", dir=folder.parent))
+    folder.mkdir(parents=True, exist_ok=True)
+    _flush(folder.parent)
+    kept = {file.name for file in folder.iterdir()}
     try:
-        _write(fresh / "state.msgpack", payload)
-        _write(fresh / "party.json", json.dumps(card).encode())
-        if folder.exists():
-            os.replace(folder, fresh / "before")  # until the new one is in its place
-            os.replace(fresh, folder)
-            shutil.rmtree(folder / "before")
-        else:
-            os.replace(fresh, folder)
+        _write(folder / state, payload)
+        _write(folder / CARD, json.dumps(card).encode())  # from here on the folder is the new model's
+        kept = {state, CARD}
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        for file in folder.iterdir():
+            if file.name not in kept and not file.is_dir():
+                file.unlink()
 
 
 def _write(file: Path, content: bytes) -> None:
-    with file.open("wb") as opened:
+    """Write a file whole or not at all, so that it is there after a crash of the machine, too."""
+    new = file.with_name(f"{file.name}.new")
+    with new.open("wb") as opened:
         opened.write(content)
         opened.flush()
         os.fsync(opened.fileno())
+    os.replace(new, file)
+    _flush(file.parent)
+
+
+def _flush(folder: Path) -> None:
+    """Let the names in a folder outlast a crash of the machine."""
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def read_party(folder: Path, party: str) -> Saved:
@@ -74,41 +92,58 @@ def read_party(folder: Path, party: str) -> Saved:
     Raises:
         SaveError: no such folder, a file that is missing, damaged or of another format version, or another party's.
     """
-
-    def refuse(field, seen, wanted):
-        raise SaveError(party=party, field=field, seen=seen, wanted=wanted)
-
+    card = _read_card(folder, party)
+    state = card["state"] if card["format"] == FORMAT else "state.msgpack"
     try:
-        card = json.loads((folder / "party.json").read_text())
-        payload = (folder / "state.msgpack").read_bytes()
+        payload = (folder / state).read_bytes()
     except OSError as error:
-        refuse(f"folder {str(folder)!r}", str(error), "party.json and state.msgpack")
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deep
-        refuse("party.json", str(error), "JSON as it was saved")
-    if not isinstance(card, dict):
-        refuse("party.json", type(card).__name__, "an object")
-    for field, wanted in (("format", FORMAT), ("party", party)):
-        if card.get(field) != wanted:
-            refuse(field, reprlib.repr(card.get(field)), repr(wanted))
+        raise _refused(party, f"folder {str(folder)!r}", str(error), f"{CARD} and {state}") from error
     checksum = card.pop("checksum", None)
     try:
         expected = _checksum(card, payload)
     except RecursionError as error:  # which Python could just read
-        refuse("party.json", str(error), "JSON as it was saved")
+        raise _refused(party, CARD, str(error), "JSON as it was saved") from error
     if checksum != expected:
-        seen = reprlib.repr(checksum)
-        refuse("checksum", seen, "the digest of party.json and state.msgpack: one of them is damaged")
-    card = {name: value for name, value in card.items() if name not in ("format", "party")}
+        wanted = f"the digest of {CARD} and {state}: one of them is damaged"
+        raise _refused(party, "checksum", reprlib.repr(checksum), wanted)
+    outside = ("format", "party", "state") if card["format"] == FORMAT else ("format", "party")
+    card = {name: value for name, value in card.items() if name not in outside}
     role, architecture = card.pop("role", None), card.pop("architecture", None)
     if architecture != digest(card):
-        refuse("architecture", reprlib.repr(architecture), digest(card))
+        raise _refused(party, "architecture", reprlib.repr(architecture), digest(card))
     if role != ("label" if "fuse" in card else "feature"):
-        refuse("role", reprlib.repr(role), "'label' with a fuse network, 'feature' without")
+        wanted = "'label' with a fuse network, 'feature' without"
+        raise _refused(party, "role", reprlib.repr(role), wanted)
     try:
         states = read_states(payload, {"base", "fuse"} & set(card))
     except Exception as error:  # msgpack, NumPy and Flax each have their own for bytes that they did not write
-        refuse("state.msgpack", f"{type(error).__name__} {error}"[:200], "the states of party.json's networks")
+        wanted = f"the states of the networks that {CARD} describes"
+        raise _refused(party, "state", f"{type(error).__name__} {error}"[:200], wanted) from error
     return Saved(role, card, states)
+
+
+def _read_card(folder: Path, party: str) -> dict[str, Any]:
+    """What `party.json` says, in a format that can be read, of this party, and with a state file of its own."""
+    try:
+        card = json.loads((folder / CARD).read_text())
+    except OSError as error:
+        raise _refused(party, f"folder {str(folder)!r}", str(error), CARD) from error
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deep
+        raise _refused(party, CARD, str(error), "JSON as it was saved") from error
+    if not isinstance(card, dict):
+        raise _refused(party, CARD, type(card).__name__, "an object")
+    if type(card.get("format")) is not int or card["format"] not in (1, FORMAT):
+        raise _refused(party, "format", reprlib.repr(card.get("format")), f"1 or {FORMAT}")
+    if card.get("party") != party:
+        raise _refused(party, "party", reprlib.repr(card.get("party")), repr(party))
+    state = card.get("state")
+    if card["format"] == FORMAT and not (isinstance(state, str) and STATE.fullmatch(state)):
+        raise _refused(party, "state", reprlib.repr(state), "state-DIGEST.msgpack")
+    return card
+
+
+def _refused(party: str, field: str, seen: str, wanted: str) -> SaveError:
+    return SaveError(party=party, field=field, seen=seen, wanted=wanted)
 
 
 def read_model(path: Path, within: str = "") -> dict[str, Saved]:
@@ -118,7 +153,7 @@ def read_model(path: Path, within: str = "") -> dict[str, Saved]:
         SaveError: as `read_party`; also not one label party, a party that it names without a folder, or parties saved
             at different epochs or of different models.
     """
-    parties = [party for party in party_folders(path) if (path / party / within / "party.json").exists()]
+    parties = [party for party in party_folders(path) if (path / party / within / CARD).exists()]
     saved = {party: read_party(path / party / within, party) for party in parties}
     check_parts(saved, path)
     return saved
@@ -126,7 +161,6 @@ def read_model(path: Path, within: str = "") -> dict[str, Saved]:
 
 def party_folders(path: Path) -> list[str]:
     """Names of the folders in `path` that may be a party's."""
-    # A save that was cut short leaves a folder whose name starts with a dot, as no party's does.
     return sorted(f.name for f in path.iterdir() if f.is_dir() and f.name[0] != ".") if path.is_dir() else []
 
 

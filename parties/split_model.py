@@ -40,6 +40,7 @@ from parties.placement.local import Local
 from parties.seat import Pass
 from parties.training import Training
 
+ARGUMENTS = ("parties", "label_party", "fuse", "fuse_optimizer", "tasks", "placement", "seed")
 PLACEMENTS = {"local": Local, "fused": Fused, "joint": Joint}
 
 
@@ -68,8 +69,10 @@ class SplitModel:
         history: of the latest run of `fit`, also of one that was ended.
         stopped: why that run ended before its last epoch; None if it did not.
 
+    The arguments cannot be set after construction: a model with others is another `SplitModel`.
+
     Raises:
-        ModelError: an argument that cannot be used, naming it.
+        ModelError: an argument that cannot be used, naming it; or one that is set after construction.
     """
 
     parties: Mapping[str, Party]
@@ -93,6 +96,12 @@ class SplitModel:
         blueprint.plan()  # refuses what cannot be put together
         self._placement.build(blueprint)
         self._trainable, self._batch_size, self._runs = True, 128, 0
+        self._constructed = True
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in ARGUMENTS and "_constructed" in vars(self):
+            raise ModelError(field=name, seen="set after construction", wanted="another SplitModel(...)")
+        super().__setattr__(name, value)
 
     @property
     def columns(self) -> dict[str, tuple[ColumnSpec, ...]]:

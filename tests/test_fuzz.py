@@ -151,11 +151,11 @@ def read(files: Files, folder: Path) -> str:
     return "taken"
 
 
-READ = {"party.json", "format", "party", "checksum", "role", "architecture", "state.msgpack", "taken"}
+READ = {"party.json", "format", "party", "checksum", "role", "architecture", "state", "taken"}
 
 
 def fuzz_files(path: Path, count: int) -> tuple[Counter, float]:
-    stream = damaged(path, drawing(2))
+    stream = damaged(path, drawing(3))
     return outcomes(lambda: read(next(stream), path / "bob"), count)
 
 

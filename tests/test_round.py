@@ -19,7 +19,7 @@ from parties import (
     split_program,
     sweep,
 )
-from parties.packing import MAX_PACKED, pack
+from parties.packing import MAX_PACKED, Layout, Packed, pack
 from parties.round import round_program
 from tests.support.traceable import ROWS, TASKS, arguments, data
 
@@ -206,6 +206,20 @@ def test_packed_and_unpacked_is_the_same_tree():
     traced = jax.jit(lambda p: pack(jax.tree.map(lambda x: x + 1, p.unpack())))(packed)
     assert traced.layout is packed.layout
     jax.tree.map(np.testing.assert_array_equal, traced.unpack(), jax.tree.map(lambda x: x + 1, tree))
+
+
+def test_two_layouts_of_the_same_tree_are_equal():
+    """As two threads may make them; a compiled function takes the one for the other."""
+    tree = {"a": jnp.ones(3), "b": jnp.ones((2, 2), jnp.int32)}
+    described = jax.tree.structure(tree), 0, (((3,), jnp.dtype("float32")), ((2, 2), jnp.dtype("int32")))
+    first, second = Layout(*described), Layout(*described)
+    assert first is not second and first == second and hash(first) == hash(second)
+    assert first != Layout(jax.tree.structure(tree), 1, described[2]) and first != 7
+    traces = []
+    summed = jax.jit(lambda packed: traces.append(1) or sum(leaf.sum() for leaf in jax.tree.leaves(packed.unpack())))
+    for layout in (first, second):
+        summed(Packed(pack(tree).arrays, layout))
+    assert traces == [1]
 
 
 def test_packed_rows_are_taken_as_rows():

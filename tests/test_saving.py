@@ -1,8 +1,12 @@
 """Saving: what is read back is the same model to the bit, a party's folder is its own, damage is refused."""
 
+import hashlib
 import json
+import os
 import pickle
 import shutil
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +21,10 @@ from flax import serialization
 
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse
 from parties import ModelError, Party, SaveError, SplitModel, VerticalData
-from parties.saving import read_model, read_party
+from parties.network import TrainState
+from parties.saving import digest, read_model, read_party, write_party
 from tests.support.people import ALICE, FUSE_OPTIMIZER, OPTIMIZERS, TASKS, data, model
-from tests.support.runs import read
+from tests.support.runs import FILES, read, same, state_file
 
 pytestmark = pytest.mark.xdist_group("test_saving")  # one worker, which compiles its models once
 
@@ -117,8 +122,8 @@ def test_another_placement_reads_it(story, placement):
 
 def test_a_folder_holds_nothing_of_another_party(story):
     files = read(story.path)
-    assert set(files) == {f"{party}/{file}" for party in ("alice", "bob") for file in ("party.json", "state.msgpack")}
-    alice, bob = ([files[f"{party}/{f}"] for f in ("party.json", "state.msgpack")] for party in ("alice", "bob"))
+    assert set(files) == {f"{p}/{file(story.path / p).name}" for p in ("alice", "bob") for file in FILES.values()}
+    alice, bob = ([file(story.path / p).read_bytes() for file in FILES.values()] for p in ("alice", "bob"))
     for word in (b"school", b"high", b"rich", b"wed", b"fuse", b"MMoEFuse", b"tower", b"tasks", b"adam"):
         assert not any(word in part for part in bob), word
     for word in (b"job", b"wage", b"pets", b"cook", b"cat"):
@@ -162,34 +167,36 @@ def test_a_missing_party_is_refused(copy, party):
     assert error.party == (None if party == "alice" else "bob")  # without the label party nobody knows of whom
 
 
-@pytest.mark.parametrize("file", ["party.json", "state.msgpack"])
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
 def test_a_missing_file_is_refused(copy, file):
-    (copy / "bob" / file).unlink()
+    file(copy / "bob").unlink()
     assert refused(copy).party == "bob"
 
 
-@pytest.mark.parametrize("file", ["party.json", "state.msgpack"])
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
 def test_truncated_or_lengthened_files_are_refused(copy, file):
-    whole = (copy / "bob" / file).read_bytes()
+    file = file(copy / "bob")
+    whole = file.read_bytes()
     for damaged in (b"", whole[:1], whole[: len(whole) // 2], whole[:-1], whole + b"\0"):
-        (copy / "bob" / file).write_bytes(damaged)
+        file.write_bytes(damaged)
         with pytest.raises(SaveError) as caught:
             read_party(copy / "bob", "bob")
         assert caught.value.party == "bob"
         assert caught.value.field in ("party.json", "checksum")
 
 
-@pytest.mark.parametrize("file", ["party.json", "state.msgpack"])
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
 def test_a_flipped_bit_is_refused_wherever_it_is(copy, file):
-    whole = (copy / "bob" / file).read_bytes()
+    file = file(copy / "bob")
+    whole = file.read_bytes()
     for at in range(0, len(whole), 3):
         damaged = bytearray(whole)
         damaged[at] ^= 1 << (at % 8)
-        (copy / "bob" / file).write_bytes(damaged)
+        file.write_bytes(damaged)
         with pytest.raises(SaveError) as caught:
             read_party(copy / "bob", "bob")
         assert caught.value.party == "bob"
-    (copy / "bob" / file).write_bytes(whole)
+    file.write_bytes(whole)
     read_party(copy / "bob", "bob")
 
 
@@ -199,9 +206,9 @@ def edit(folder: Path, **fields) -> None:
 
 
 def test_another_format_is_refused(copy):
-    edit(copy / "bob", format=2)
+    edit(copy / "bob", format=3)
     error = refused(copy)
-    assert (error.party, error.field, error.seen, error.wanted) == ("bob", "format", "2", "1")
+    assert (error.party, error.field, error.seen, error.wanted) == ("bob", "format", "3", "1 or 2")
 
 
 @pytest.mark.parametrize("field", ["role", "architecture", "columns", "base", "epoch", "seed", "checksum"])
@@ -234,7 +241,8 @@ def test_what_is_no_party_is_left_alone(copy, story):
     """Other files and folders, and what a save that was cut short leaves."""
     (copy / "notes.txt").write_text("mine")
     (copy / "plots").mkdir()
-    shutil.copytree(copy / "bob", copy / ".bob-x1y2")
+    cut = Path(shutil.copytree(copy / "bob", copy / "carol"))
+    (cut / "party.json").rename(cut / "party.json.new")
     saved, wanted = read_model(copy), read_model(story.path)
     assert list(saved) == ["alice", "bob"]
     assert all(saved[party].description == wanted[party].description for party in saved)
@@ -257,6 +265,80 @@ def test_a_save_that_fails_leaves_the_old_model(copy, story, monkeypatch):
             story.second.save(copy)
     assert read(copy) == read(story.path)
     assert sorted(folder.name for folder in copy.iterdir()) == ["alice", "bob"]
+
+
+def killed_after(calls: int, write) -> bool:
+    """Whether `write()` came to its end in a process that is killed after so many of its calls on files."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        assert os.WIFEXITED(status) and os.WEXITSTATUS(status) in (0, 9)
+        return os.WEXITSTATUS(status) == 0
+    left = calls
+
+    def count(event: str = "os.fsync", arguments: tuple = ()) -> None:
+        nonlocal left
+        if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.fsync"):
+            if not left:
+                os._exit(9)
+            left -= 1
+
+    fsync = os.fsync
+    os.fsync = lambda opened: (count(), fsync(opened))[1]
+    sys.addaudithook(count)
+    try:
+        write()
+    finally:
+        os._exit(0 if sys.exc_info() == (None, None, None) else 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")  # the child touches files only
+@pytest.mark.parametrize("before", ["nothing", "format 1", "format 2"])
+def test_a_save_that_is_killed_after_any_system_call_leaves_all_of_the_old_or_of_the_new(story, tmp_path, before):
+    old, new = (read_party(path / "bob", "bob") for path in (story.path, story.second_path))
+    seen, description, states = [], new.description, {"base": TrainState(**new.states["base"])}
+
+    def write(folder: Path) -> None:
+        write_party(folder, "bob", "feature", description, states)
+
+    for calls in range(100):
+        folder = tmp_path / str(calls) / "bob"
+        if before != "nothing":
+            shutil.copytree(story.path / "bob", folder)
+            if before == "format 1":
+                as_format_1(folder)
+        ended = killed_after(calls, partial(write, folder))
+        if (folder / "party.json").exists():
+            found = read_party(folder, "bob")
+            seen.append("new" if found.description == new.description else "old")
+            wanted = new if seen[-1] == "new" else old
+            assert found.description == wanted.description and same(found.states, wanted.states)
+        else:
+            seen.append("nothing")
+        write(folder)  # the next save
+        assert same(read_party(folder, "bob").states, new.states)
+        assert sorted(read(folder)) == ["party.json", state_file(folder).name]
+        if ended:
+            break
+    first = "nothing" if before == "nothing" else "old"
+    at = seen.index("new")
+    assert seen == [first] * at + ["new"] * (len(seen) - at) and at > 5 and ended, seen
+
+
+def as_format_1(folder: Path) -> None:
+    """The folder as version 0.1.0 wrote it."""
+    state_file(folder).rename(folder / "state.msgpack")
+    card = json.loads((folder / "party.json").read_text())
+    del card["state"], card["checksum"]
+    card["format"] = 1
+    card["checksum"] = hashlib.sha256(digest(card).encode() + (folder / "state.msgpack").read_bytes()).hexdigest()
+    (folder / "party.json").write_text(json.dumps(card))
+
+
+def test_a_model_saved_in_format_1_is_read(copy, story):
+    for party in ("alice", "bob"):
+        as_format_1(copy / party)
+    assert SplitModel.load(copy).evaluate(data(), batch_size=8) == story.scores
 
 
 class Custom(NamedTuple):

@@ -102,6 +102,16 @@ def test_predictions_are_indexed_by_id_and_score_as_evaluate_says(runs):
     assert made["local"].evaluate(valid)["y/auc"] == pytest.approx(roc_auc_score(truth, table["y"]), rel=1e-6)
 
 
+@pytest.mark.parametrize("field", ["parties", "label_party", "fuse", "fuse_optimizer", "tasks", "placement", "seed"])
+def test_an_argument_cannot_be_set_after_construction(runs, field):
+    made = runs[0]["local"]
+    before = getattr(made, field)
+    with pytest.raises(ModelError) as caught:
+        setattr(made, field, 99)
+    assert (caught.value.field, caught.value.seen) == (field, "set after construction")
+    assert getattr(made, field) is before
+
+
 def test_predict_needs_no_labels(runs):
     made, _, (_, valid), _ = runs
     blank = {"alice": valid.frames["alice"][["kind"]], "bob": valid.frames["bob"]}

@@ -26,6 +26,9 @@ from parties import site as site_module
 from parties.answers import MAX_BYTES, hear, refuse, say
 from parties.placement.pyu import CALLS, pyu
 from tests import devices
+from tests.devices.stand_ins import Device, Ref, StandIns
+from tests.support.runs import read as read_files
+from tests.support.runs import state_file
 
 pytestmark = [pytest.mark.xdist_group("test_pyu")]
 if devices.INSTALLED:
@@ -96,8 +99,7 @@ def test_it_is_placement_local_to_the_bit(pyus, files, tmp_path):
     ours.save(tmp_path / "ours")
     theirs.save(tmp_path / "theirs")
     for party in NAMES:
-        for file in ("party.json", "state.msgpack"):
-            assert (tmp_path / "ours" / party / file).read_bytes() == (tmp_path / "theirs" / party / file).read_bytes()
+        assert read_files(tmp_path / "ours" / party) == read_files(tmp_path / "theirs" / party)
 
 
 def test_a_saved_model_is_read_back_by_each_party(pyus, files, tmp_path):
@@ -110,7 +112,7 @@ def test_a_saved_model_is_read_back_by_each_party(pyus, files, tmp_path):
     assert [spec.fitted for spec in loaded.parties["bob"].columns] == [False, False], "what bob learned stays with him"
     more = [m.fit(data, batch_size=16, progress=False) for m in (loaded, first)]
     assert without_seconds(more[0]) == without_seconds(more[1])
-    tampered = tmp_path / "saved" / "bob" / "state.msgpack"
+    tampered = state_file(tmp_path / "saved" / "bob")
     tampered.write_bytes(tampered.read_bytes()[:-1])
     with pytest.raises(SaveError) as caught:
         SplitModel.load(tmp_path / "saved", placement=pyu(pyus))
@@ -290,11 +292,11 @@ def test_a_message_that_was_used_is_not_kept_alive():
         def __init__(self, come):
             self.has_object = lambda: come
 
-    driver = devices.StandIns({name: devices.Device(name) for name in NAMES}, 1.0)
+    driver = StandIns({name: Device(name) for name in NAMES}, 1.0)
     driver.own = "alice"
     used, late = Message(False), Message(False)
     for sender, message in (("bob", used), ("bob", Message(True)), ("carol", late)):
-        driver.send(sender, devices.Ref(driver.pyus[sender], message), "alice")
+        driver.send(sender, Ref(driver.pyus[sender], message), "alice")
     assert driver.waits_for() == ["bob", "carol"]
     kept = weakref.ref(used)
     del used, message

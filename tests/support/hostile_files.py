@@ -1,6 +1,7 @@
 """A saved party's folder, damaged, edited and forged in every way that we could think of."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,9 @@ from parties.network import TrainState
 from parties.progress import Progress
 from parties.saving import digest, write_party
 from tests.support.damage import Draw, damage, splice
+from tests.support.runs import state_file
+
+STATE = re.compile(rb"state-[0-9a-f]{32}\.msgpack")
 
 SPEC = {"kind": "Categorical", "name": "job", "vocabulary": ["cook", "smith"]}
 BASE = {"kind": "MMoEBase", "dnn_units_size": [3], "dnn_activation": "relu", "embedding_dim": 2}
@@ -34,7 +38,8 @@ class Files(NamedTuple):
 
     def write(self, folder: Path) -> None:
         (folder / "party.json").write_bytes(self.card)
-        (folder / "state.msgpack").write_bytes(self.states)
+        for name in [b"state.msgpack", *STATE.findall(self.card)[:1]]:  # that of format 1, and that of the card
+            (folder / name.decode()).write_bytes(self.states)
 
 
 def saved(path: Path) -> tuple[Files, Files]:
@@ -45,7 +50,7 @@ def saved(path: Path) -> tuple[Files, Files]:
     states = {"base": state(2), "fuse": state(4), "kept_base": state(2), "kept_fuse": state(4)}
     write_party(path / "alice", "alice", "label", described, states, {"progress": progress})
     bob, alice = (path / name for name in ("bob", "alice"))
-    return tuple(Files((f / "party.json").read_bytes(), (f / "state.msgpack").read_bytes()) for f in (bob, alice))
+    return tuple(Files((f / "party.json").read_bytes(), state_file(f).read_bytes()) for f in (bob, alice))
 
 
 def nested(depth: int) -> list:
@@ -58,7 +63,7 @@ def nested(depth: int) -> list:
 JUNK = (None, True, False, 0, 1, -1, 2**63, 2**70, 10**4000, 0.5, 1e308, float("nan"), float("inf"), "", "bob", "label",
         "x" * 5_000, "\0", "\ud800", [], {}, [[]], {"a": 1}, [None] * 100, {"": {"": {}}}, nested(200))  # fmt: skip
 
-FIELDS = ("format", "party", "checksum", "role", "architecture")
+FIELDS = ("format", "party", "checksum", "role", "architecture", "state")
 
 TEXTS = (
     b"", b" ", b"null", b"[]", b"7", b'"bob"', b"NaN", b"{", b"{}", b"\xff\xfe{}", b"\xef\xbb\xbf{}", b"\0",
@@ -114,7 +119,7 @@ def checked(card: Mapping[str, Any], states: bytes) -> Files:
 
 def sealed(card: Mapping[str, Any], states: bytes) -> Files:
     """Files whose digests are all theirs."""
-    outside = ("checksum", "architecture", "format", "party", "role")
+    outside = ("checksum", "architecture", "format", "party", "role", "state")
     described = {name: value for name, value in card.items() if name not in outside}
     return checked({**card, "architecture": digest(described)}, states)
 
@@ -169,7 +174,7 @@ def damaged(path: Path, draw: Draw) -> Iterator[Files]:
         lambda: Files(own.card, splice(own.states, other.states, draw)),
         lambda: (own, other, Files(other.card, own.states), Files(own.card, other.states))[draw(4)],
         lambda: Files(TEXTS[draw(len(TEXTS))], own.states),
-        lambda: Files(bury(card, FIELDS[draw(5)], deepest() - 50 + draw(60)), own.states),
+        lambda: Files(bury(card, FIELDS[draw(len(FIELDS))], deepest() - 50 + draw(60)), own.states),
         lambda: Files(json.dumps(change_card(card, draw)).encode(), own.states),
         lambda: checked(change_card(card, draw), own.states),
         lambda: sealed(change_card(card, draw), own.states),

@@ -30,3 +30,11 @@ def scores(model: SplitModel) -> dict:
 def read(path: Path) -> dict[str, bytes]:
     """Every file under `path`."""
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def state_file(folder: Path) -> Path:
+    """The file of the trained state in a party's folder."""
+    return next(folder.glob("state*.msgpack"))
+
+
+FILES = {"card": lambda folder: folder / "party.json", "state": state_file}  # what a party's folder holds
