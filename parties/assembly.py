@@ -1,6 +1,6 @@
 """What is put together from `mmoe_jax`: networks and tasks, as a plan and as pure functions, checked and described.
 
-This module, `arrays` and `split_model` are the only ones of the package that know `mmoe_jax`.
+This module, `arrays`, `description` and `split_model` are the only ones of the package that know `mmoe_jax`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,8 @@ import optax
 from flax import linen as nn
 
 from mmoe_jax.base import MMoEBase
-from mmoe_jax.describe import network_from_dict, network_to_dict, task_to_dict
 from mmoe_jax.embedding_rows import batch_rows
-from mmoe_jax.errors import NetworkError
-from mmoe_jax.features import ColumnSpec, column_from_dict
+from mmoe_jax.features import ColumnSpec
 from mmoe_jax.fuse import MMoEFuse
 from mmoe_jax.modules import gate_weights, init_apply
 from mmoe_jax.objective import objective
@@ -26,7 +24,6 @@ from parties.messages import DTYPES, MAX_RANK
 from parties.network import Network
 from parties.plan import Plan
 from parties.round import SplitProgram, round_program
-from parties.saving import Saved
 
 
 @dataclass(frozen=True)
@@ -170,46 +167,3 @@ def bind_tasks(fuse: MMoEFuse, tasks: Sequence[Task]) -> MMoEFuse:
         seen, wanted = f"output_activation={fuse.output_activation}", f"the tasks' links {links}"
         raise ModelError(field="fuse", seen=seen, wanted=wanted)
     return fuse.clone(output_sizes=sizes)
-
-
-def describe(model: Blueprint, party: str, columns: Sequence[ColumnSpec], epoch: int) -> dict[str, Any]:
-    """What a party's folder says of its own part, its fitted `columns` among it."""
-    described: dict[str, Any] = {"label_party": model.label_party, "epoch": epoch, "seed": model.seed}
-    if party in model.parties:
-        described["columns"] = [spec.to_dict() for spec in columns]
-        described["base"] = network_to_dict(model.parties[party].base)
-        described["sparse"] = model.parties[party].sparse
-    if party == model.label_party:
-        described["parties"] = list(model.parties)
-        described["fuse"] = network_to_dict(model.fuse)
-        described["tasks"] = [task_to_dict(task) for task in model.tasks]
-    return described
-
-
-def read_columns(saved: Saved) -> tuple[ColumnSpec, ...]:
-    """The fitted columns in a party's folder, none if it has none."""
-    return tuple(column_from_dict(spec) for spec in saved.description.get("columns", ()))
-
-
-def public_description(described: Mapping[str, Any]) -> dict[str, Any]:
-    """A description without what the columns learned of the party's rows, and without digests of its data."""
-    described = {name: value for name, value in described.items() if name != "data"}
-    if "columns" not in described:
-        return described
-    columns = [column_from_dict(spec).unfitted().to_dict() for spec in described["columns"]]
-    return {**described, "columns": columns}
-
-
-def rebuild(described: Mapping[str, Any], given: nn.Module | None, party: str, argument: str) -> nn.Module:
-    """The network described, or the one given if it is described alike."""
-    if given is None:
-        try:
-            return network_from_dict(described)
-        except NetworkError as error:
-            wanted = f"{error.wanted}; give it to load as {argument}"
-            raise ModelError(party=party, field=argument, seen=error.seen, wanted=wanted) from error
-    if not isinstance(given, nn.Module):
-        raise ModelError(party=party, field=argument, seen=type(given).__name__, wanted="a Flax module")
-    if network_to_dict(given) != described:
-        raise ModelError(party=party, field=argument, seen=str(network_to_dict(given)), wanted=str(described))
-    return given

@@ -16,11 +16,12 @@ import pandas as pd
 
 from parties import members
 from parties.answers import hear, is_refusal, refuse, say
-from parties.arrays import check_digests, data_digest, empty_columns, fit_parties, party_data, prediction_table
-from parties.assembly import Blueprint, activation_struct, check_fuse, describe, public_description, read_columns
+from parties.arrays import check_digests, data_digest, fit_parties, party_data, prediction_table
+from parties.assembly import Blueprint, activation_struct, check_fuse
 from parties.channel import Counted
 from parties.checkpoints import check_kept, data_digests, find_checkpoints, write_checkpoint
 from parties.data import Selection, VerticalData, select
+from parties.description import describe, is_custom, public_description, read_columns, read_sizes, reading
 from parties.errors import ModelError, PartyError
 from parties.messages import Message, decode, dtype_name, encode
 from parties.network import TrainState
@@ -206,11 +207,11 @@ class Site:
 
     def _adopt(self, path: str, optimizer: bool, checkpoint: str) -> bytes:
         saved = read_party(Path(path) / self.name / checkpoint, self.name)
-        columns = read_columns(saved)
+        columns, like = read_columns(saved, self.name), read_sizes(saved, self.name)
         resumed = data_digests(saved.description, self.name) if checkpoint else {}
-        like = empty_columns(columns)
         self._proposal = _Proposal(columns, like, resumed=resumed, saved=saved, optimizer=optimizer)
-        return self._proposed()
+        with reading(self.name, "networks", custom=is_custom({self.name: saved})):
+            return self._proposed()
 
     def _proposed(self) -> bytes:
         assert self._proposal is not None
@@ -318,7 +319,7 @@ def read_card(path: str, party: str, checkpoint: str) -> bytes:
     """
     try:
         saved = read_party(Path(path) / party / checkpoint, party)
-        return say(role=saved.role, description=public_description(saved.description))
+        return say(role=saved.role, description=public_description(saved.description, party))
     except PartyError as error:
         log.error("%s: %s", party, error)
         return refuse(error)

@@ -13,8 +13,7 @@ import optax
 import pandas as pd
 from flax import linen as nn
 
-from mmoe_jax.describe import task_from_dict
-from mmoe_jax.features import ColumnSpec, column_from_dict
+from mmoe_jax.features import ColumnSpec
 from mmoe_jax.fuse import MMoEFuse
 from mmoe_jax.tasks import Task
 from parties.arguments import (
@@ -27,10 +26,11 @@ from parties.arguments import (
     check_placement,
     check_time_budget,
 )
-from parties.assembly import Blueprint, Party, bind_tasks, rebuild
+from parties.assembly import Blueprint, Party, bind_tasks
 from parties.callbacks import Callback
 from parties.checkpoints import Run, newest_common, read_position
 from parties.data import VerticalData
+from parties.description import read_description
 from parties.errors import ModelError
 from parties.finite import NONFINITE
 from parties.placement import Placement
@@ -319,26 +319,13 @@ class SplitModel:
     def _read(cls, path: Path, placed: Placement, optimizers, fuse_optimizer, networks, fuse, checkpoint: str = ""):
         """The model in that folder, and what the label party's card says."""
         saved = placed.read(path, checkpoint)
-        label_party, label = next((name, part.description) for name, part in saved.items() if part.role == "label")
-        names = label["parties"]
-        trainable = check_optimizers(optimizers, fuse_optimizer, names)
-        for name in networks or {}:
-            if name not in names:
-                raise ModelError(party=name, field="networks", seen="a party that was not saved", wanted=str(names))
-        parties = {}
-        for name in names:
-            columns = [column_from_dict(spec) for spec in saved[name].description["columns"]]
-            base = rebuild(saved[name].description["base"], (networks or {}).get(name), name, "networks")
-            optimizer = (optimizers or {}).get(name, optax.identity())
-            parties[name] = Party(columns, base, optimizer, saved[name].description.get("sparse", False))
-        tasks = [task_from_dict(task) for task in label["tasks"]]
-        if isinstance(fuse, MMoEFuse):
-            fuse = bind_tasks(fuse, tasks)
-        fuse = rebuild(label["fuse"], fuse, label_party, "fuse")
-        model = cls(parties, label_party, fuse, fuse_optimizer or optax.identity(), tasks, placed, label["seed"])
+        described = read_description(saved, networks, fuse)
+        trainable = check_optimizers(optimizers, fuse_optimizer, described.parties)
+        plan = described.blueprint(optimizers or {}, fuse_optimizer)
+        model = cls(plan.parties, plan.label_party, plan.fuse, plan.fuse_optimizer, plan.tasks, placed, plan.seed)
         placed.adopt(path, saved, optimizer=trainable, checkpoint=checkpoint)
-        model.epoch, model._trainable = label["epoch"], trainable
-        return model, label
+        model.epoch, model._trainable = described.epoch, trainable
+        return model, saved[described.label_party].description
 
     def _run(self, phase: str, data: VerticalData, batch_size: int | None) -> Pass:
         self._check_fitted()

@@ -20,7 +20,7 @@ from parties.seat import PartyData
 from tests.support.problems import make, states_of
 
 PACKAGES = Path(__file__).parent.parent
-KNOW_MMOE = ("arrays.py", "assembly.py", "split_model.py")
+KNOW_MMOE = ("arrays.py", "assembly.py", "description.py", "split_model.py")
 TWO = {"alice": ["ids"], "bob": ["ids", "real"]}
 THREE = TWO | {"carol": ["bag"]}
 

@@ -1,11 +1,13 @@
 """Saving: what is read back is the same model to the bit, a party's folder is its own, damage is refused."""
 
 import hashlib
+import itertools
 import json
 import os
 import pickle
 import shutil
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +20,13 @@ import pandas as pd
 import pytest
 from flax import linen as nn
 from flax import serialization
+from hypothesis import settings
 
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse
 from parties import ModelError, Party, SaveError, SplitModel, VerticalData
 from parties.network import TrainState
 from parties.saving import digest, read_model, read_party, write_party
+from tests.support.hostile_files import JUNK, sealed
 from tests.support.people import ALICE, FUSE_OPTIMIZER, OPTIMIZERS, TASKS, data, model
 from tests.support.runs import FILES, read, same, state_file
 
@@ -152,6 +156,80 @@ def refused(path: Path) -> SaveError:
     with pytest.raises(SaveError) as caught:
         SplitModel.load(path)
     return caught.value
+
+
+EACH = 2 if settings.default.max_examples < 100 else len(JUNK)  # of the deep profile
+
+
+def places(tree: Any, path: tuple = ()) -> Iterator[tuple]:
+    """The path of everything inside."""
+    inside = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for name, value in inside:
+        yield (*path, name)
+        yield from places(value, (*path, name))
+
+
+def with_junk(card: dict, path: tuple, junk: Any) -> dict:
+    """The card with something else there, or nothing where `junk` is `places`."""
+    card = json.loads(json.dumps(card))
+    inside = card
+    for name in path[:-1]:
+        inside = inside[name]
+    if junk is places:
+        del inside[path[-1]]
+    else:
+        inside[path[-1]] = junk
+    return card
+
+
+@pytest.mark.parametrize("party", ["alice", "bob"])
+def test_what_a_card_says_is_read_or_refused_wherever_it_is_of_another_kind(copy, party):
+    """Each thing that a card says is replaced, and the card sealed again as if a save had written it so."""
+    states = state_file(copy / party).read_bytes()
+    whole = json.loads((copy / party / "party.json").read_text())
+    outside = ("format", "party", "role", "architecture", "state", "checksum")  # another test has these
+    junk, refused, taken = itertools.cycle([places, *JUNK]), 0, 0
+    for path in places(whole):
+        for _ in range(0 if path[0] in outside else EACH):
+            sealed(with_junk(whole, path, next(junk)), states).write(copy / party)
+            try:
+                SplitModel.load(copy)
+                taken += 1
+            except SaveError:
+                refused += 1
+            except ModelError as error:  # a custom network, which must be given
+                assert error.field in ("networks", "fuse") and "give it to load" in error.wanted, error
+    assert refused > 20 * EACH and refused > 3 * taken, (refused, taken)
+    sealed(whole, states).write(copy / party)
+    SplitModel.load(copy)
+
+
+@pytest.mark.parametrize(
+    "party, path, value",
+    [
+        ("alice", ("tasks",), places),
+        ("alice", ("tasks", 0, "kind"), "regression"),
+        ("alice", ("tasks", 1, "name"), "rich"),
+        ("alice", ("fuse", "num_experts"), 10**9),
+        ("alice", ("tasks", 0, "weight"), -1.0),
+        ("bob", ("columns", 0), {}),
+        ("bob", ("columns", 0, "vocabulary"), None),
+        ("bob", ("columns", 0, "vocabulary"), ["baker"]),
+        ("bob", ("columns", 0), {"kind": "Hashed", "name": "job", "num_buckets": 2**31 - 3, "strip": True}),
+        ("bob", ("columns", 1, "name"), "job"),
+        ("bob", ("base", "embedding_dim"), 2**62),
+        ("bob", ("base", "param_dtype"), "object"),
+        ("bob", ("base",), places),
+        ("bob", ("sparse",), "yes"),
+    ],
+)
+def test_a_card_that_no_save_writes_is_refused_by_party(copy, party, path, value):
+    states = state_file(copy / party).read_bytes()
+    whole = json.loads((copy / party / "party.json").read_text())
+    sealed(with_junk(whole, path, value), states).write(copy / party)
+    with pytest.raises(SaveError) as caught:
+        SplitModel.load(copy)
+    assert caught.value.party == party and caught.value.seen and caught.value.wanted
 
 
 def test_a_missing_folder_is_refused(tmp_path):

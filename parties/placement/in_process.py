@@ -12,14 +12,14 @@ from parties.arrays import (
     Columns,
     check_digests,
     data_digest,
-    empty_columns,
     fit_parties,
     party_data,
     prediction_table,
 )
-from parties.assembly import Blueprint, activation_struct, check_fuse, describe
+from parties.assembly import Blueprint, activation_struct, check_fuse
 from parties.checkpoints import Found, check_kept, data_digests, find_checkpoints, write_checkpoint
 from parties.data import VerticalData
+from parties.description import describe, is_custom, read_sizes, reading
 from parties.errors import DataError, ModelError
 from parties.placement import Rounds, States
 from parties.plan import Plan
@@ -139,10 +139,15 @@ class InProcess(abc.ABC):
         return read_model(path, checkpoint)
 
     def adopt(self, path: Path, saved: Mapping[str, Saved], *, optimizer: bool, checkpoint: str = "") -> None:
-        columns = {name: tuple(party.columns) for name, party in self._built().parties.items()}
-        empty = np.zeros((0, 16), np.uint8)
-        parts = {self._built().label_party: PartyData(empty)}
-        self._draw(parts | {name: PartyData(empty, empty_columns(specs)) for name, specs in columns.items()})
+        model, empty = self._built(), np.zeros((0, 16), np.uint8)
+        columns = {name: tuple(party.columns) for name, party in model.parties.items()}
+        parts = {party: PartyData(empty, read_sizes(part, party)) for party, part in saved.items()}
+        plan, custom = model.plan(), is_custom(saved)
+        for party in plan.bases:
+            with reading(party, "base", custom=custom):
+                activation_struct(plan, party, parts[party].columns)
+        with reading(model.label_party, "fuse", custom=custom):
+            self._draw(parts)
         self._take(saved, optimizer, checkpoint)
         self.columns = columns
 

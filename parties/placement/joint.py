@@ -3,13 +3,10 @@
 The baseline that split training is held against, from the same seed and rows; nothing about it is private.
 """
 
-from collections.abc import Mapping
-
+from parties.assembly import Blueprint
 from parties.errors import ModelError
 from parties.joint import joint_program
 from parties.placement.fused import Fused
-from parties.plan import Plan
-from parties.seat import PartyData
 
 
 class Joint(Fused):
@@ -17,10 +14,10 @@ class Joint(Fused):
 
     program = staticmethod(joint_program)
 
-    def place(self, plan: Plan, data: Mapping[str, PartyData], seed: int) -> None:
-        for party in plan.tables:
+    def build(self, model: Blueprint) -> None:
+        for party in model.plan().tables:
             raise ModelError(party=party, field="sparse", seen="placement 'joint'", wanted="'local' or 'fused'")
-        super().place(plan, data, seed)
+        super().build(model)
 
     def bytes_per_round(self) -> dict[str, int]:
         return {}
