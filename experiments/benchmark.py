@@ -13,7 +13,6 @@ joint_scan_columns/joint_scan 1.06, rows_1e7/rows_1e5 0.82 to 0.86, sweep_8/sing
 sparse_1e6/sparse_1e3 1.15, dense_1e6/sparse_1e6 50 to 77, import 1.10. Everything takes 15 minutes.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -31,7 +30,7 @@ import numpy as np
 import optax
 import pandas as pd
 
-from experiments import deepctr
+from experiments import deepctr, options
 from experiments.benchmark_cases import RIVALS, build, peak
 
 GROUPS = {
@@ -71,12 +70,19 @@ CURVES = {  # group -> title, what is on the horizontal axis, kinds of cases
 
 @dataclasses.dataclass
 class Settings:
-    only: str = ""  # cases and groups, with commas; all if not given
-    repeats: int = 5  # turns of every case; of the rivals, whose turns are short, five times as many
-    quick: bool = False  # tiny cases in this process: to test the runner, not to time anything
-    data: str = "auto"  # auto, sampled, or a folder of adult.data and adult.test
-    out: str = "runs/benchmark"  # folder of benchmark.json and the picture
-    case: str = ""  # be the process of this case
+    only: str = ""  # names of cases and groups to run, with commas between them; all if not given
+    repeats: int = 5  # turns of every case; the rivals, whose turns are short, take five times as many
+    quick: bool = False  # run tiny cases in this process, which tests the runner and times nothing
+    data: str = "auto"  # where the rows come from: auto, sampled, or a folder with adult.data and adult.test
+    out: str = "runs/benchmark"  # folder to write benchmark.json and benchmark.png to
+    case: str = ""  # be the process of this case; the benchmark starts one for each
+
+    def __post_init__(self):
+        options.at_least_one(self, "repeats")
+        known = {*GROUPS, *sum(GROUPS.values(), [])}
+        if unknown := sorted({*self.only.split(",")} - known - {""}):
+            wanted = f"names of {', '.join(sorted(known))}"
+            raise options.OptionError(f"--only: saw {', '.join(unknown)}, wanted {wanted}")
 
 
 def main(arguments: Sequence[str] | None = None) -> dict:
@@ -104,19 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
 
 
 def parse(arguments: Sequence[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for field in dataclasses.fields(Settings):
-        if field.type is bool:
-            parser.add_argument(f"--{field.name}", action="store_true")
-        else:
-            parser.add_argument(f"--{field.name}", default=field.default, type=field.type)
-    settings = Settings(**vars(parser.parse_args(arguments)))
-    known = {*GROUPS, *sum(GROUPS.values(), [])}
-    if unknown := sorted({*settings.only.split(",")} - known - {""}):
-        parser.error(f"--only: saw {', '.join(unknown)}, wanted names of {', '.join(sorted(known))}")
-    if settings.repeats < 1:
-        parser.error(f"--repeats: saw {settings.repeats}, wanted at least 1")
-    return settings
+    return options.parse(Settings, __doc__, arguments)
 
 
 def chosen(settings: Settings) -> dict[str, list[str]]:

@@ -7,27 +7,41 @@ engine and transport. `bare` makes the main job's calls, one a party and round; 
 backward apart. Prints medians and the ratios of each repeat; writes `benchmark.json`. Sampled rows.
 """
 
-import argparse
+import dataclasses
 import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from experiments import census, certificates, launch, sampler
+from experiments import census, certificates, launch, options, sampler
 from experiments.census_secretflow import PARTIES, ports
 from experiments.party_files import FILES, write_parties
 from parties import SplitModel, Tls, VerticalData, production, pyu
 from parties.answers import say
 from parties.messages import encoded_bytes
 from parties.placement.devices import Devices
-from parties.placement.production import TRANSPORTS
 from parties.pulse import Pulse
 
 BATCH, WIDTH = 128, 20  # rows a round, of bob's activation
+
+
+@dataclasses.dataclass
+class Settings:
+    transport: Literal["brpc_link", "grpc"] = "brpc_link"  # what SecretFlow sends messages with
+    tls: bool = False  # encrypt, with certificates made for the run
+    repeats: int = 7  # epochs that are timed of each loop
+    rows: int = 32_561  # sampled rows in an epoch
+    out: str = "runs/benchmark_secretflow"  # folder to write benchmark.json, the parties' files and certificates to
+    party: Literal["alice", "bob"] | None = None  # be the process of this party; the benchmark starts one for each
+    cluster: str | None = None  # the parties' addresses as JSON, for --party
+
+    def __post_init__(self):
+        if self.party is not None and self.cluster is None:
+            raise options.OptionError("--party: wanted --cluster with it")
 
 
 class Bare:
@@ -49,15 +63,7 @@ class Bare:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--transport", choices=TRANSPORTS, default="brpc_link")
-    parser.add_argument("--tls", action="store_true", help="with certificates made for the run")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--rows", type=int, default=32_561)
-    parser.add_argument("--out", default="runs/benchmark_secretflow")
-    parser.add_argument("--party", choices=PARTIES, help="be the process of this party")
-    parser.add_argument("--cluster", help="JSON of the parties' addresses")
-    settings = parser.parse_args(arguments)
+    settings = options.parse(Settings, __doc__, arguments)
     if settings.party is not None:
         launch.end_with_parent()
         folder = Path(settings.out) / "certificates"
@@ -71,13 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if settings.tls:
         certificates.make(Path(settings.out) / "certificates", PARTIES)
     places = {party: {"address": f"127.0.0.1:{port}"} for party, port in zip(PARTIES, ports(), strict=True)}
-    options = [f"--{name}={getattr(settings, name)}" for name in ("transport", "repeats", "rows", "out")]
-    options += ["--tls"] if settings.tls else []
-    command = [sys.executable, "-m", "experiments.benchmark_secretflow", f"--cluster={json.dumps(places)}", *options]
-    sys.exit(launch.launch({party: [*command, f"--party={party}"] for party in PARTIES}, patience=75))
+    command = [sys.executable, "-m", "experiments.benchmark_secretflow"]
+    given = {party: dataclasses.replace(settings, party=party, cluster=json.dumps(places)) for party in PARTIES}
+    commands = {party: [*command, *options.command_line(own)] for party, own in given.items()}
+    sys.exit(launch.launch(commands, patience=75))
 
 
-def measure(settings: argparse.Namespace, devices: Mapping[str, Any]) -> None:
+def measure(settings: Settings, devices: Mapping[str, Any]) -> None:
     files = {devices[party]: Path(settings.out) / "parties" / name for party, name in FILES["train"].items()}
     data = VerticalData.from_files(files, on="id", sep="|", label_party="alice", labels=list(census.LABELS))
     model = SplitModel(**census.arguments(), placement=pyu(devices), seed=0)

@@ -7,7 +7,6 @@ same training rows; writes `result.json`, `history.png` and `gates.png`. Expecte
 rows: test AUC 0.915 (income above 50K) and 0.962 (never married), the joint model the same to the third digit.
 """
 
-import argparse
 import dataclasses
 import json
 import platform
@@ -25,9 +24,9 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from experiments import census, pictures, sources, startup
+from experiments import census, options, pictures, sources, startup
 from experiments.party_files import write_parties
-from experiments.recipes import RECIPES, TUTORIAL_DEFECT, TUTORIAL_PRINTED, Recipe
+from experiments.recipes import RECIPES, TUTORIAL_DEFECT, TUTORIAL_PRINTED, Recipe, RecipeName
 from mmoe_jax import Real, fit_columns, transform_columns
 
 IMPORTED = time.process_time()  # CPU seconds since the interpreter started
@@ -35,16 +34,19 @@ IMPORTED = time.process_time()  # CPU seconds since the interpreter started
 
 @dataclasses.dataclass
 class Settings:
-    recipe: str = "corrected"  # corrected, tutorial (its defect included) or tuned
-    epochs: int | None = None  # passes over the training rows; the recipe's if not given
-    batch_size: int | None = None  # rows a round; the recipe's if not given
-    seed: int = 0  # of the first run: parameters and row order
-    seeds: int = 1  # runs, with seed, seed + 1, ...
+    recipe: RecipeName = "corrected"  # model and training; "tutorial" has the tutorial's defect
+    epochs: int | None = None  # passes over the training rows; the recipe's number if not given
+    batch_size: int | None = None  # rows per round; the recipe's number if not given
+    seed: int = 0  # seed of the first run, which its parameters and row order are drawn with
+    seeds: int = 1  # number of runs, with seed, seed + 1, ...
     split_only: bool = False  # leave out the baselines
-    data: str = "auto"  # auto, sampled, or a folder of adult.data and adult.test, or of parties' files
-    write_parties: str | None = None  # folder to write each party's own file to
+    data: str = "auto"  # where the rows come from: auto, sampled, or a folder with the originals or the parties' files
+    write_parties: str | None = None  # folder to write each party's own files to
     compile_cache: str | None = None  # folder to keep compiled functions in: a second run compiles almost nothing
-    out: str = "runs/census_income"  # folder of result.json and the pictures
+    out: str = "runs/census_income"  # folder to write result.json and the pictures to
+
+    def __post_init__(self):
+        options.at_least_one(self, "epochs", "batch_size", "seeds")
 
 
 class CompileClock:
@@ -153,21 +155,7 @@ def draw(history: dict, model, test, out: Path) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for field in dataclasses.fields(Settings):
-        option = f"--{field.name.replace('_', '-')}"
-        if field.type is bool:
-            parser.add_argument(option, action="store_true")
-        else:
-            choices = sorted(RECIPES) if field.name == "recipe" else None
-            kind = str if field.type in (str, str | None) else int
-            parser.add_argument(option, default=field.default, type=kind, choices=choices)
-    settings = Settings(**vars(parser.parse_args(arguments)))
-    for name in ("epochs", "batch_size", "seeds"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')}: saw {value}, wanted at least 1")
-    return settings
+    return options.parse(Settings, __doc__, arguments)
 
 
 def summarise(settings: Settings, source: sources.Source, runs: dict[str, list[dict]]) -> dict:

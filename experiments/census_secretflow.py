@@ -12,7 +12,6 @@ party, `"intersection": "host:port"`. `--mode simulation` (Ray) needs SecretFlow
 married), 10,404 bytes each way.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -21,37 +20,44 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 import pandas as pd
 
-from experiments import census, launch, sources
+from experiments import census, launch, options, sources
 from experiments.party_files import FILES, write_parties
 from parties import Intersection, PartyError, SplitModel, Tls, VerticalData, production, pyu
-from parties.placement.production import TRANSPORTS
 
-MODES = ("debug", "simulation", "production")
 PARTIES = ("alice", "bob")
 
 
 @dataclasses.dataclass
 class Settings:
-    mode: str = "debug"
-    party: str | None = None  # production: be this party; without it, start every party on this machine
-    cluster: str | None = None  # production: JSON file of the parties' addresses
-    files: str | None = None  # folder of the party's files; without it, they are written to OUT/parties
-    data: str = "auto"  # rows to write: auto, sampled, or a folder
-    epochs: int = 6
-    batch_size: int = 128  # rows a round
-    seed: int = 0  # of parameters and row order
-    transport: str = "brpc_link"  # production: or grpc
-    tls: str | None = None  # production: folder of PARTY.pem, PARTY.key and authority.pem, as experiments.certificates
-    align: str = "same"  # rows: every file has the same ids; or "psi", by private set intersection (production)
+    mode: Literal["debug", "simulation", "production"] = "debug"  # one process, Ray on this machine, or one per party
+    party: Literal["alice", "bob"] | None = None  # production: be this party; if not given, start both here
+    cluster: str | None = None  # production: JSON file with the parties' addresses
+    files: str | None = None  # folder with the party's files; if not given, they are written to OUT/parties
+    data: str = "auto"  # where the rows to write come from: auto, sampled, or a folder
+    epochs: int = 6  # passes over the training rows
+    batch_size: int = 128  # rows per round
+    seed: int = 0  # seed that parameters and row order are drawn with
+    transport: Literal["brpc_link", "grpc"] = "brpc_link"  # production: what SecretFlow sends messages with
+    tls: str | None = None  # production: folder with the files that experiments.certificates writes; encrypts
+    align: Literal["same", "psi"] = "same"  # same: files have the same ids; psi (production): private set intersection
     deadline: float = 60.0  # seconds of silence after which a party is given up
     save: str | None = None  # folder in which each party saves its part of the model
-    out: str = "runs/census_secretflow"
+    out: str = "runs/census_secretflow"  # folder to write result.json to
+
+    def __post_init__(self):
+        options.at_least_one(self, "epochs", "batch_size")
+        if self.deadline <= 0:
+            raise options.OptionError(f"--deadline: saw {self.deadline}, wanted a number above 0")
+        if self.align == "psi" and self.mode != "production":
+            raise options.OptionError("--align psi: wanted --mode production: in one process there is nothing private")
+        if self.party is not None and (self.cluster is None or self.files is None):
+            raise options.OptionError("--party: wanted --cluster and --files with it")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,12 +84,9 @@ def start_all(settings: Settings) -> int:
     addresses = [f"127.0.0.1:{port}" for port in ports(2 * len(PARTIES))]
     pairs = zip(PARTIES, addresses[::2], addresses[1::2], strict=True)
     cluster.write_text(json.dumps({party: {"address": own, "intersection": psi} for party, own, psi in pairs}))
-    options = dataclasses.asdict(settings) | {"cluster": str(cluster)}
-    commands = {}
-    for party in PARTIES:
-        given = options | {"party": party}
-        flags = [part for name, value in given.items() if value is not None for part in (_flag(name), str(value))]
-        commands[party] = [sys.executable, "-m", "experiments.census_secretflow", *flags]
+    command = [sys.executable, "-m", "experiments.census_secretflow"]
+    given = {party: dataclasses.replace(settings, party=party, cluster=str(cluster)) for party in PARTIES}
+    commands = {party: [*command, *options.command_line(own)] for party, own in given.items()}
     return launch.launch(commands, patience=settings.deadline + launch.GRACE)
 
 
@@ -175,24 +178,7 @@ def report(settings: Settings, model: SplitModel, history, scores, seconds: floa
 
 
 def parse(arguments: Sequence[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    choices = {"mode": MODES, "party": PARTIES, "transport": TRANSPORTS, "align": ("same", "psi")}
-    for field in dataclasses.fields(Settings):
-        kind = field.type if field.type in (int, float) else str
-        parser.add_argument(_flag(field.name), default=field.default, type=kind, choices=choices.get(field.name))
-    settings = Settings(**vars(parser.parse_args(arguments)))
-    for name in ("epochs", "batch_size", "deadline"):
-        if getattr(settings, name) <= 0:
-            parser.error(f"{_flag(name)}: saw {getattr(settings, name)}, wanted a number above 0")
-    if settings.align == "psi" and settings.mode != "production":
-        parser.error("--align psi: wanted --mode production: in one process there is nothing private")
-    if settings.party is not None and (settings.cluster is None or settings.files is None):
-        parser.error("--party: wanted --cluster and --files with it")
-    return settings
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    return options.parse(Settings, __doc__, arguments)
 
 
 if __name__ == "__main__":

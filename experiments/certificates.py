@@ -6,7 +6,7 @@ Writes `authority.pem`, and `PARTY.pem` and `PARTY.key` (PEM, P-256, readable by
 is not kept.
 """
 
-import argparse
+import dataclasses
 import datetime
 import os
 import secrets
@@ -18,16 +18,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from experiments import options
 from parties.placement.tls import Tls
 
 
+@dataclasses.dataclass
+class Settings:
+    parties: Sequence[str]  # names of the parties
+    out: str = "runs/certificates"  # folder to write the files to
+    days: float = 30.0  # days for which the certificates are valid
+    expired: bool = False  # also write files of each party, PARTY-expired, that are no longer valid
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parties", nargs="+")
-    parser.add_argument("--out", default="runs/certificates")
-    parser.add_argument("--days", type=float, default=30.0, help="of validity")
-    parser.add_argument("--expired", action="store_true", help="for each party also files that are no longer valid")
-    settings = parser.parse_args(arguments)
+    settings = options.parse(Settings, __doc__, arguments)
     for party, files in make(settings.out, settings.parties, settings.days, settings.expired).items():
         print(f"{party}: {files.certificate}, {files.key}; authority {files.authority}")
 

@@ -9,8 +9,9 @@ The tree of columns is the one that keeps the most mutual information between ne
 discrete probability distributions with dependence trees*, IEEE Transactions on Information Theory, 1968.
 """
 
-import argparse
+import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +20,27 @@ from scipy.sparse import csr_matrix, hstack
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from sklearn.linear_model import LogisticRegression
 
-from experiments import census
+from experiments import census, options
 from experiments.sampler import MODEL, sample
 from mmoe_jax import Bucketed, fit_columns, transform_columns
 
 STEP = 1_000  # fnlwgt has as many values as rows: it is drawn to the thousand, and evenly within
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder of adult.data and adult.test")
-    parser.add_argument("--check", type=int, default=0, metavar="SEEDS", help="models to train on sampled rows")
-    arguments = parser.parse_args()
-    frame = census.read(arguments.folder / "adult.data")
+@dataclasses.dataclass
+class Settings:
+    folder: Path  # folder with adult.data and adult.test
+    check: int = 0  # number of models, a seed each, to train on sampled rows and test on real ones
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    settings = options.parse(Settings, __doc__, arguments)
+    frame = census.read(settings.folder / "adult.data")
     model = fit(frame)
     MODEL.write_text(json.dumps(model, separators=(",", ":")) + "\n")
     print(f"{MODEL.name}: {MODEL.stat().st_size:,} bytes, {len(frame):,} rows fitted")
-    if arguments.check:
-        check(arguments.folder / "adult.test", len(frame), arguments.check)
+    if settings.check:
+        check(settings.folder / "adult.test", len(frame), settings.check)
 
 
 def check(file: Path, rows: int, seeds: int) -> None:

@@ -8,7 +8,6 @@ seconds) and predictions must be those of the unbroken run, to the bit: the exit
 `result.json`. Expected: all equal, on both placements; two to three minutes each.
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -21,24 +20,25 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
 
-from experiments import census, sampler, startup
+from experiments import census, options, sampler, startup
 from parties import SplitModel
 
 
 @dataclasses.dataclass
 class Settings:
-    placement: str = "local"  # or "fused"
-    kills: int = 20  # each of a run of its own
-    rows: int = 6_000  # of training, sampled
-    epochs: int = 12
+    placement: Literal["local", "fused"] = "local"  # where the parties run
+    kills: int = 20  # number of kills, each in a run of its own
+    rows: int = 6_000  # sampled rows to train on
+    epochs: int = 12  # passes over the training rows
     every_rounds: int = 10  # rounds between two checkpoints
-    seed: int = 0  # of the moments
-    out: str = "runs/kill_and_resume"  # folder of result.json and of compiled functions
-    folder: str | None = None  # be the process that trains, with checkpoints there
+    seed: int = 0  # seed that the moments of the kills are drawn with
+    out: str = "runs/kill_and_resume"  # folder to write result.json to and to keep compiled functions in
+    folder: str | None = None  # be the process that trains, with its checkpoints in this folder
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,9 +75,8 @@ def run(settings: Settings, folder: Path, kill_after: float | None = None):
     """What a process that trains ends with and how long it trained; or the newest checkpoint that it left when it was
     killed, so long after it began, None if it had ended.
     """
-    given = dataclasses.asdict(settings) | {"folder": str(folder)}
-    flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    command = [sys.executable, "-m", "experiments.kill_and_resume", *flags]
+    given = options.command_line(dataclasses.replace(settings, folder=str(folder)))
+    command = [sys.executable, "-m", "experiments.kill_and_resume", *given]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
@@ -130,12 +129,7 @@ def train(settings: Settings, folder: Path) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for field in dataclasses.fields(Settings):
-        kind = int if field.type is int else str
-        choices = ("local", "fused") if field.name == "placement" else None
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, choices=choices)
-    return Settings(**vars(parser.parse_args(arguments)))
+    return options.parse(Settings, __doc__, arguments)
 
 
 if __name__ == "__main__":

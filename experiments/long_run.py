@@ -10,7 +10,6 @@ Expected, JAX 0.10, two CPU cores: memory at the end is 1.001 times the 700 MB o
 grows. `local` takes 6 minutes, `fused` 1.5, `encoded` 8.
 """
 
-import argparse
 import dataclasses
 import gc
 import json
@@ -22,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import flax
 import jax
@@ -29,6 +29,7 @@ import numpy as np
 import optax
 import pandas as pd
 
+from experiments import options
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
 from parties import Callback, Encoded, Local, Party, SplitModel, VerticalData
 
@@ -45,15 +46,24 @@ VALIDATION_ROUNDS = 50
 
 @dataclasses.dataclass
 class Settings:
-    placement: str = "local"  # messages by reference; encoded, or fused
-    parties: int = 16  # the label party, which has columns too, among them
-    rounds: int = 100_000  # of training, in all
-    epoch_rounds: int = 1_000  # rounds an epoch: a checkpoint, an evaluation and a measurement each
-    batch_size: int = 8  # rows a round
+    placement: Literal["local", "encoded", "fused"] = "local"  # where the parties run; "encoded": local, with a codec
+    parties: int = 16  # number of parties; the label party, which has columns too, is one of them
+    rounds: int = 100_000  # rounds of training in the whole run
+    epoch_rounds: int = 1_000  # rounds per epoch, which ends with a checkpoint, an evaluation and a measurement
+    batch_size: int = 8  # rows per round
     warm_up: float = 0.05  # the part of the epochs after which nothing may grow
-    tolerance: float = 0.05  # by which memory may
-    seed: int = 0  # of the rows, of parameters and row order
-    out: str = "runs/long_run"  # folder of result.json
+    tolerance: float = 0.05  # the part by which memory may grow all the same
+    seed: int = 0  # seed that rows, parameters and row order are drawn with
+    out: str = "runs/long_run"  # folder to write result.json to
+
+    def __post_init__(self):
+        options.at_least_one(self, "parties", "epoch_rounds", "batch_size")
+        if self.rounds % self.epoch_rounds or self.rounds < 2 * self.epoch_rounds:
+            wanted = f"two or more epochs of {self.epoch_rounds} rounds (--epoch-rounds)"
+            raise options.OptionError(f"--rounds: saw {self.rounds}, wanted {wanted}")
+        if not 0 <= self.warm_up < 1 or warm(self) + 1 == self.rounds // self.epoch_rounds:
+            wanted = "a part of the epochs that leaves one to measure"
+            raise options.OptionError(f"--warm-up: saw {self.warm_up}, wanted {wanted}")
 
 
 class Watch(Callback):
@@ -196,21 +206,7 @@ def show(settings: Settings, seen: dict[str, list[float]]) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for field in dataclasses.fields(Settings):
-        choices = tuple(PLACEMENTS) if field.name == "placement" else None
-        flag = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(flag, type=field.type, default=field.default, choices=choices)
-    settings = Settings(**vars(parser.parse_args(arguments)))
-    for name in ("parties", "epoch_rounds", "batch_size"):
-        if getattr(settings, name) < 1:
-            parser.error(f"--{name.replace('_', '-')}: saw {getattr(settings, name)}, wanted at least 1")
-    if settings.rounds % settings.epoch_rounds or settings.rounds < 2 * settings.epoch_rounds:
-        wanted = f"two or more epochs of {settings.epoch_rounds} rounds (--epoch-rounds)"
-        parser.error(f"--rounds: saw {settings.rounds}, wanted {wanted}")
-    if not 0 <= settings.warm_up < 1 or warm(settings) + 1 == settings.rounds // settings.epoch_rounds:
-        parser.error(f"--warm-up: saw {settings.warm_up}, wanted a part of the epochs that leaves one to measure")
-    return settings
+    return options.parse(Settings, __doc__, arguments)
 
 
 if __name__ == "__main__":

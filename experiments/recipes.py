@@ -1,7 +1,7 @@
 """What the main job can train: the same two parties and columns, read, binned and trained in three ways."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import optax
 import pandas as pd
@@ -26,6 +26,9 @@ TUTORIAL_DEFECT = (
     "The tutorial strips the space before each word from its vocabulary files but not from the data, so that every "
     "text column is read as unknown and the model learns from numbers alone."
 )
+
+
+RecipeName = Literal["corrected", "tutorial", "tuned"]
 
 
 class Recipe(NamedTuple):
@@ -90,7 +93,7 @@ def _as_read(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-RECIPES = {
+RECIPES: dict[RecipeName, Recipe] = {
     "corrected": Recipe(_corrected, _as_read, epochs=6, batch_size=128, shuffle=True),
     "tutorial": Recipe(_tutorial, _unstripped, epochs=1, batch_size=128, shuffle=False),
     "tuned": Recipe(_tuned, _as_read, tune.TUNED.epochs, tune.TUNED.batch_size, shuffle=True),

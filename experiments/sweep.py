@@ -11,7 +11,6 @@ import os
 # Before JAX starts: a CPU is as many devices as it has cores.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={os.cpu_count()}"
 
-import argparse  # noqa: E402
 import dataclasses  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
@@ -23,19 +22,24 @@ from pathlib import Path  # noqa: E402
 import jax  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from experiments import census, pictures, sources, startup  # noqa: E402
+from experiments import census, options, pictures, sources, startup  # noqa: E402
 from parties import as_batch, fit_parties, split_program, sweep  # noqa: E402
 
 
 @dataclasses.dataclass
 class Settings:
-    rates: Sequence[float] = (3e-4, 1e-3, 3e-3, 1e-2)  # Adam's learning rate, of every party and the fuse network
-    seeds: int = 8  # runs a learning rate
-    epochs: int = 6
-    batch_size: int = 128  # rows a round
-    data: str = "auto"  # auto, sampled, or a folder
-    compile_cache: str | None = None  # folder to keep compiled functions in
-    out: str = "runs/sweep"
+    rates: Sequence[float] = (3e-4, 1e-3, 3e-3, 1e-2)  # Adam's learning rates, each for all networks of a run
+    seeds: int = 8  # runs per learning rate
+    epochs: int = 6  # passes over the training rows
+    batch_size: int = 128  # rows per round
+    data: str = "auto"  # where the rows come from: auto, sampled, or a folder
+    compile_cache: str | None = None  # folder to keep compiled functions in: a second run compiles almost nothing
+    out: str = "runs/sweep"  # folder to write sweep.csv, sweep.json and sweep.png to
+
+    def __post_init__(self):
+        options.at_least_one(self, "seeds", "epochs", "batch_size")
+        if min(self.rates) <= 0:
+            raise options.OptionError(f"--rates: saw {min(self.rates)}, wanted learning rates above 0")
 
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
@@ -77,20 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
 
 
 def parse(arguments: Sequence[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = Settings()
-    parser.add_argument("--rates", type=float, nargs="+", default=list(defaults.rates))
-    for name in ("seeds", "epochs", "batch_size"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(defaults, name))
-    for name in ("data", "compile_cache", "out"):
-        parser.add_argument(f"--{name.replace('_', '-')}", default=getattr(defaults, name))
-    settings = Settings(**vars(parser.parse_args(arguments)))
-    for name in ("seeds", "epochs", "batch_size"):
-        if getattr(settings, name) < 1:
-            parser.error(f"--{name.replace('_', '-')}: saw {getattr(settings, name)}, wanted at least 1")
-    if min(settings.rates) <= 0:
-        parser.error(f"--rates: saw {min(settings.rates)}, wanted learning rates above 0")
-    return settings
+    return options.parse(Settings, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ other; `adult.test` is not read. The division of columns between alice and bob i
 Training is `placement="joint"`, which computes the numbers of the split model and is faster.
 """
 
-import argparse
 import dataclasses
 import json
 import time
@@ -18,12 +17,21 @@ import numpy as np
 import optax
 import pandas as pd
 
-from experiments import census
+from experiments import census, options
 from mmoe_jax import Bucketed, Categorical, MMoEBase, MMoEFuse, Task
 from mmoe_jax.features import ColumnSpec
 from parties import Party, SplitModel
 
 PART, PART_SEED = 0.8, 0  # of the rows of adult.data: the part trained on, and the seed of the division
+
+
+@dataclasses.dataclass(kw_only=True)
+class Settings:
+    data: str  # folder with adult.data
+    trials: int = 30  # number of configurations to draw; TUNED is trained before them
+    seed: int = 0  # seed that the configurations are drawn with
+    model_seeds: int = 1  # models to train for each configuration
+    out: str = "runs/tune"  # folder to write result.json to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,13 +145,7 @@ def score(config: Config, train, valid, seeds: int) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of adult.data")
-    parser.add_argument("--trials", type=int, default=30, help="configurations drawn, beside TUNED")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    parser.add_argument("--model-seeds", type=int, default=1, help="models trained for each configuration")
-    parser.add_argument("--out", default="runs/tune", help="folder of result.json")
-    settings = parser.parse_args(arguments)
+    settings = options.parse(Settings, __doc__, arguments)
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
     train, valid = census.divide(census.read(Path(settings.data) / "adult.data")).split(PART, seed=PART_SEED)
@@ -153,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
         began = time.perf_counter()
         auc = score(config, train, valid, settings.model_seeds)
         trials.append({"config": dataclasses.asdict(config), "validation": auc, "seconds": time.perf_counter() - began})
-        result = {"settings": vars(settings), "rows": [len(train), len(valid)], "trials": trials}
+        result = {"settings": dataclasses.asdict(settings), "rows": [len(train), len(valid)], "trials": trials}
         (out / "result.json").write_text(json.dumps(result, indent=1))  # after each, so that a stop loses nothing
         print(f"{len(trials) - 1:>3}  " + "  ".join(f"{name} {value:.4f}" for name, value in auc.items()), flush=True)
 

@@ -1,0 +1,95 @@
+"""The command line of an experiment, made of its settings: each field is an option, and its comment the help text."""
+
+import argparse
+import dataclasses
+import inspect
+import io
+import tokenize
+from collections.abc import Sequence
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, Union, get_args, get_origin
+
+
+class Settings(Protocol):
+    """A dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+T = TypeVar("T", bound=Settings)
+
+
+class OptionError(Exception):
+    """An option has a value that the experiment cannot run with: what was seen, and what is wanted."""
+
+
+def parse(settings: type[T], description: str | None, arguments: Sequence[str] | None) -> T:
+    """The settings that the arguments give; the process's own arguments if they are None.
+
+    Arguments that are refused end the process with exit code 2.
+
+    Args:
+        settings: a dataclass, each field on one line with its comment. A field is of type bool (the option takes no
+            value), int, float, str, Path, Literal (the values to choose from), one of these or None, or a Sequence (one
+            value or more). Without a default it is a positional argument, or a required option if it is keyword-only.
+            `__post_init__` raises OptionError for values that do not go together.
+        description: what `--help` shows above the options.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    comments = _comments(settings)
+    for field in dataclasses.fields(settings):
+        how = _reading(field.type) | {"help": comments[field.name].replace("%", "%%")}
+        if field.default is not dataclasses.MISSING:
+            if field.type is not bool and field.default not in (None, ""):
+                how["help"] += " (default: %(default)s)"
+            parser.add_argument(flag(field.name), default=field.default, **how)
+        elif field.kw_only:
+            parser.add_argument(flag(field.name), required=True, **how)
+        else:
+            parser.add_argument(field.name, **how)
+    try:
+        return settings(**vars(parser.parse_args(arguments)))
+    except OptionError as error:
+        parser.error(str(error))
+
+
+def command_line(settings: Settings) -> list[str]:
+    """The arguments that `parse` reads as these settings, none of which is positional or a sequence."""
+    given = {flag(field.name): getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    values = {name: value for name, value in given.items() if value is not None and value is not False}
+    return [name if value is True else f"{name}={value}" for name, value in values.items()]
+
+
+def flag(name: str) -> str:
+    """How a field's name is written on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def at_least_one(settings: Settings, *names: str) -> None:
+    """Check the fields that count something; None stands for a value that comes from elsewhere.
+
+    Raises:
+        OptionError: a field is below 1.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise OptionError(f"{flag(name)}: saw {value}, wanted at least 1")
+
+
+def _comments(settings: type[Settings]) -> dict[str, str]:
+    """Field -> the comment on its line."""
+    tokens = tokenize.generate_tokens(io.StringIO(inspect.getsource(settings)).readline)
+    return {t.line.split(":")[0].strip(): t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+
+
+def _reading(kind: Any) -> dict[str, Any]:
+    """What `add_argument` is told of a field's type."""
+    inner = [argument for argument in get_args(kind) if argument is not NoneType]
+    if kind is bool:
+        return {"action": "store_true"}
+    if get_origin(kind) is Literal:
+        return {"choices": inner}
+    if get_origin(kind) in (Union, UnionType):
+        return _reading(inner[0])
+    return {"nargs": "+", "type": inner[0]} if inner else {"type": kind}
