@@ -1,18 +1,29 @@
 """Sweeps: many runs of one model as one compiled function, over seeds and numbers that differ from run to run."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from parties.arguments import check_count
 from parties.errors import ModelError
 from parties.network import Batch, run_once
 from parties.round import SplitProgram, score_rounds
 from parties.rows import row_stream
+
+# Without the check of what differs between devices, which refuses a loop that starts from a constant.
+if hasattr(jax, "shard_map"):
+    _shard_map: Callable = partial(jax.shard_map, check_vma=False)
+else:  # before JAX 0.6.1
+    from jax.experimental.shard_map import shard_map
+
+    _shard_map = partial(shard_map, check_rep=False)
+
+_BY_RUN, _EVERYWHERE = PartitionSpec("runs"), PartitionSpec()
 
 Hyper = dict[str, Any]  # name -> number; traced inside the sweep
 
@@ -53,12 +64,10 @@ def sweep(
     check_count("batch_size", batch_size, 1, len(train.weights))
     numbers = table.to_dict("records")
     names = [str(name) for name in table if name != "seed"]
-    devices = list(devices or jax.local_devices())[: len(table)]
-    spread = _Spread(devices, len(table))
-    hyper = {name: spread.runs(table[name].to_numpy()) for name in names}
-    seeds = table["seed"].tolist()
+    spread = _Spread(list(devices or jax.local_devices())[: len(table)])
+    hyper, seeds = {name: spread.by_run(table[name].to_numpy()) for name in names}, table["seed"].to_numpy()
 
-    def init(hyper, seed):
+    def init(hyper, seed, _):
         return make(hyper).init(jax.random.key(seed))
 
     def train_epoch(hyper, state, rows, data):
@@ -75,58 +84,60 @@ def sweep(
 
     train_epoch, predict, score = spread.map(train_epoch), spread.map(predict), spread.map(score, vectorised=False)
     objectives = [make({name: run[name] for name in names}).objective for run in numbers]
-    state = spread.place(run_once(jax.vmap(jax.vmap(init)), hyper, spread.runs(np.asarray(seeds, np.uint32))))
-    train = jax.tree.map(jnp.asarray, train.laid_out())
-    held_out = None if validation is None else jax.tree.map(jnp.asarray, validation.laid_out())
+    state = run_once(spread.map(init), (hyper, spread.by_run(seeds.astype(np.uint32))), None)
+    train = spread.everywhere(train.laid_out())
+    held_out = None if validation is None else spread.everywhere(validation.laid_out())
 
     lines = []
     for epoch in range(epochs):
         streams = [row_stream(len(train.weights), batch_size, seed=seed, epoch=epoch) for seed in seeds]
-        rows = spread.runs(np.stack(streams))
-        state, logits = train_epoch(hyper, state, rows, train)
-        tables = spread.each(objectives, score(hyper, logits, rows, train))
+        rows = spread.by_run(np.stack(streams))
+        state, logits = train_epoch((hyper, state, rows), train)
+        tables = spread.each(objectives, score((hyper, logits, rows), train))
         if held_out is not None:
             count = len(held_out.weights)
             stream = row_stream(count, min(batch_size, count), seed=0, epoch=0, shuffle=False)
-            rows = spread.runs(np.stack([stream] * len(table)))
-            logits = predict(hyper, state, rows, held_out)
-            for seen, also in zip(tables, spread.each(objectives, score(hyper, logits, rows, held_out)), strict=True):
+            rows = spread.by_run(np.stack([stream] * len(table)))
+            logits = predict((hyper, state, rows), held_out)
+            for seen, also in zip(tables, spread.each(objectives, score((hyper, logits, rows), held_out)), strict=True):
                 seen |= {f"val_{name}": value for name, value in also.items()}
         lines += [{"run": run, **numbers[run], "epoch": epoch + 1} | seen for run, seen in enumerate(tables)]
     return pd.DataFrame(lines).sort_values(["run", "epoch"], ignore_index=True)
 
 
 class _Spread:
-    """Runs on devices: `[R, ...]` as `[devices, runs a device, ...]`, filled up with the last run."""
+    """Runs on devices: of arrays `[R, ...]`, each device has an equal share of the leading axis."""
 
-    def __init__(self, devices: Sequence, runs: int):
-        self.devices, self.count = devices, runs
-        self.each_device = -(-runs // len(devices))
+    def __init__(self, devices: Sequence):
+        self.mesh = Mesh(np.array(devices), ("runs",))
 
-    def runs(self, array: np.ndarray) -> np.ndarray:
-        missing = len(self.devices) * self.each_device - self.count
-        filled = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
-        return filled.reshape(len(self.devices), self.each_device, *array.shape[1:])
+    def by_run(self, array: np.ndarray):
+        """Each run on its device; the last run is repeated until every device has as many."""
+        filled = np.concatenate([array, np.repeat(array[-1:], -len(array) % self.mesh.size, axis=0)])
+        return jax.device_put(filled, NamedSharding(self.mesh, _BY_RUN))
 
-    def place(self, tree):
-        """Each device's runs on that device, as `map` returns them: it would compile anew for what lies elsewhere."""
-        return jax.pmap(lambda leaf: leaf, devices=self.devices)(tree)
+    def everywhere(self, tree):
+        """All of it on every device."""
+        return jax.device_put(tree, NamedSharding(self.mesh, _EVERYWHERE))
 
     def map(self, function: Callable, vectorised: bool = True) -> Callable:
-        """`function(hyper, x, rows, data)` of one run, of all of them on the same data; else one run after another."""
+        """`function(*run, data)` of one run -> the function of all of them on the same data, `(runs, data)`.
 
-        def each_device(*arguments):
-            *own, data = arguments
-            if vectorised:
-                return jax.vmap(lambda *one: function(*one, data))(*own)
-            return jax.lax.map(lambda one: function(*one, data), tuple(own))
+        The runs of a device are computed together, or one after another.
+        """
 
-        return jax.pmap(each_device, in_axes=(0, 0, 0, None), devices=self.devices)
+        def each_device(runs, data):
+            def one(run):
+                return function(*run, data)
+
+            return jax.vmap(one)(runs) if vectorised else jax.lax.map(one, runs)
+
+        return jax.jit(_shard_map(each_device, mesh=self.mesh, in_specs=(_BY_RUN, _EVERYWHERE), out_specs=_BY_RUN))
 
     def each(self, objectives: Sequence, scores) -> list[dict[str, float]]:
         """The scores of every run, on the host."""
         leaves, structure = jax.tree.flatten(scores)
-        runs = zip(*(np.asarray(leaf).reshape(-1, *leaf.shape[2:]) for leaf in leaves), strict=True)
+        runs = zip(*(np.asarray(leaf) for leaf in leaves), strict=True)
         return [o.compute(jax.tree.unflatten(structure, run)) for o, run in zip(objectives, runs, strict=False)]
 
 

@@ -1,5 +1,9 @@
 """The functional face: the round as one pure function under jit, vmap and scan, and what is built on it."""
 
+import io
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import jax
@@ -162,6 +166,46 @@ def test_a_sweep_is_its_runs(swept, rows):
     lines = swept[swept.run == 2]
     for name in ("loss", "y/auc", "z/rmse", "val_loss", "val_y/auc"):
         np.testing.assert_allclose(lines[name], history[name], rtol=1e-4, err_msg=name)
+
+
+TWO_DEVICES = """
+import sys
+
+import jax
+
+from tests import conftest, test_round  # the configuration of this test's process, and its model
+from tests.test_round import BATCH, RUNS, TASKS, as_batch, fit_parties, sweep
+
+held, compiled, divided = test_round.data(), [], set()
+rows = as_batch(held, fit_parties(held, test_round.arguments()["parties"]), TASKS)
+jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.append(event))
+
+
+def make(numbers):
+    program = test_round.make(rows, **numbers)
+
+    def compute(scores):
+        divided.update(len(a.devices()) for a in jax.live_arrays() if not a.is_fully_replicated)
+        return program.objective.compute(scores)
+
+    return program._replace(objective=program.objective._replace(compute=compute))
+
+
+table = sweep(make, RUNS, rows, validation=rows, epochs=2, batch_size=BATCH)
+assert divided == {2}, "what is each run's own is divided between both devices"
+compilations = sum(event.endswith("backend_compile_duration") for event in compiled)
+assert compilations == 4, f"init, train_epoch, predict and score are compiled once each, not {compilations} times"
+table.to_csv(sys.stdout, index=False)
+"""
+
+
+def test_a_sweep_over_two_devices_is_the_sweep_over_one(swept):
+    """Three runs do not divide evenly: the last is computed twice, and told once."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    environment = os.environ | {"XLA_FLAGS": flags}
+    done = subprocess.run([sys.executable, "-c", TWO_DEVICES], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(done.stdout)), swept, rtol=1e-5)
 
 
 def test_a_sweep_is_a_tidy_table(swept):
