@@ -35,8 +35,10 @@ def float64():
 
 
 def pytest_configure(config):
-    """What one worker has compiled, another need not, nor the next run."""
+    """What one worker has compiled, another need not, nor the next run; unless pytest is to keep nothing."""
     if jax.__version_info__ < (0, 5):  # whose cache cannot be written by two at once
+        return
+    if not config.pluginmanager.hasplugin("cacheprovider"):
         return
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
