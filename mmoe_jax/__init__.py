@@ -29,7 +29,7 @@ from mmoe_jax.features import (
     fit_columns,
     transform_columns,
 )
-from mmoe_jax.fuse import MMoEFuse
+from mmoe_jax.fuse import FuseNetwork, MMoEFuse
 from mmoe_jax.modules import init_apply
 from mmoe_jax.objective import Objective, objective
 from mmoe_jax.tasks import Task
@@ -39,6 +39,7 @@ __all__ = [
     "Bucketed",
     "Categorical",
     "ColumnError",
+    "FuseNetwork",
     "Hashed",
     "Ids",
     "MMoEBase",

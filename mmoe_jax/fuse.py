@@ -1,6 +1,7 @@
-"""The fuse network: Multi-gate Mixture-of-Experts over the parties' activations."""
+"""The fuse network: what one must offer, and Multi-gate Mixture-of-Experts over the parties' activations."""
 
 from collections.abc import Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,34 @@ from flax import linen as nn
 
 from mmoe_jax.errors import NetworkError
 from mmoe_jax.layers import Activation, StackedDense, activation, glorot_slices, positive, units
+from mmoe_jax.tasks import LINKS, Task
+
+_Network = TypeVar("_Network")
+
+
+@runtime_checkable
+class FuseNetwork(Protocol):
+    """The contract of a fuse network that is bound to the tasks and shows its gates; `MMoEFuse` keeps it.
+
+    It is a Flax module with these methods. A module that lacks `bind_tasks` or `inspect` may be a fuse network, too: it
+    is then used as it is, and shows nothing.
+    """
+
+    def __call__(self, activations: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+        """Activations `[B, ...]` in party order -> logits `[B, K_t]` of each task, in the order of the tasks."""
+
+    def bind_tasks(self: _Network, tasks: Sequence[Task]) -> _Network:
+        """A clone whose logits are those of `tasks`; binding the clone to them again changes nothing.
+
+        Raises:
+            NetworkError: an attribute that contradicts the tasks, naming it.
+        """
+
+    def inspect(self, activations: Sequence[jax.Array]) -> jax.Array:
+        """The activations of `__call__` -> gates `[B, T, E]`: how much task t listens to expert e, summing to 1 over E.
+
+        Called as `module.apply({"params": params}, activations, method="inspect")`.
+        """
 
 
 class MMoEFuse(nn.Module):
@@ -29,7 +58,7 @@ class MMoEFuse(nn.Module):
         tower_units_size: units of a tower's hidden layers; empty: the tower is linear.
         tower_activation: of the tower's hidden layers.
         output_activation: a name a task, as the reference takes it. The network returns logits; the tasks apply
-            their links, and `SplitModel` refuses a name that is not its task's link.
+            their links, and `bind_tasks` refuses a name that is not its task's link.
         gate_temperature: divides the gates' logits; may be traced.
         output_sizes: logits of each task; when absent, 1 each.
         param_dtype: dtype of the parameters.
@@ -83,6 +112,26 @@ class MMoEFuse(nn.Module):
         towers = self._stack("tower", len(sizes), self.tower_units_size, self.tower_activation, mixed)
         logits = self._outputs(towers, sizes)
         return (logits, gates) if return_gates else logits
+
+    def bind_tasks(self, tasks: Sequence[Task]) -> "MMoEFuse":
+        """The same network with a tower of the right width for each task.
+
+        Raises:
+            NetworkError: `num_tasks`, `output_sizes` or `output_activation` that is not the tasks'.
+        """
+        sizes, links = tuple(task.output_size for task in tasks), tuple(LINKS[task.kind] for task in tasks)
+        for field, fitting, wanted in (
+            ("num_tasks", len(tasks), f"{len(tasks)}, the number of tasks"),
+            ("output_sizes", sizes, f"{sizes}, as the tasks have"),
+            ("output_activation", links, f"the tasks' links {links}"),
+        ):
+            if getattr(self, field) not in (None, fitting):
+                raise NetworkError(field=field, seen=str(getattr(self, field)), wanted=wanted)
+        return self.clone(output_sizes=sizes)
+
+    def inspect(self, activations: jax.Array | Sequence[jax.Array]) -> jax.Array:
+        """Activations `[B, D_p]` in party order -> gates `[B, T, E]`, which sum to 1 over E."""
+        return self(activations, return_gates=True)[1]
 
     def _sizes(self) -> tuple[int, ...]:
         if self.output_sizes is not None:

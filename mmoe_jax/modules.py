@@ -6,7 +6,6 @@ import jax
 from flax import linen as nn
 
 from mmoe_jax.errors import NetworkError
-from mmoe_jax.fuse import MMoEFuse
 
 
 def init_apply(module: nn.Module) -> tuple[Callable, Callable]:
@@ -32,12 +31,3 @@ def init_apply(module: nn.Module) -> tuple[Callable, Callable]:
         return module.apply({"params": params}, inputs, rngs={} if key is None else {"dropout": key})
 
     return init, apply
-
-
-def gate_weights(fuse: MMoEFuse) -> Callable:
-    """`inspect(params, activations) -> gates [B, T, E]` of an MMoE."""
-
-    def inspect(params, activations):
-        return fuse.apply({"params": params}, activations, True)[1]
-
-    return inspect

@@ -13,11 +13,12 @@ from flax import linen as nn
 
 from mmoe_jax.base import MMoEBase
 from mmoe_jax.embedding_rows import batch_rows
+from mmoe_jax.errors import NetworkError
 from mmoe_jax.features import ColumnSpec
-from mmoe_jax.fuse import MMoEFuse
-from mmoe_jax.modules import gate_weights, init_apply
+from mmoe_jax.fuse import FuseNetwork
+from mmoe_jax.modules import init_apply
 from mmoe_jax.objective import objective
-from mmoe_jax.tasks import LINKS, Task
+from mmoe_jax.tasks import Task
 from parties.arrays import naming
 from parties.errors import ModelError
 from parties.messages import DTYPES, MAX_RANK
@@ -73,22 +74,24 @@ def make_plan(
     """The plan of Flax modules and tasks.
 
     Raises:
-        ModelError: an `MMoEFuse` with another number or width of towers than the tasks have, or a sparse party whose
-            base network is no `MMoEBase`.
+        ModelError: a fuse network that cannot be bound to the tasks, or a sparse party whose base network is no
+            `MMoEBase`.
     """
     for name, party in parties.items():
         if party.sparse and not isinstance(party.base, MMoEBase):
             seen, wanted = f"sparse={party.sparse!r} with {type(party.base).__name__}", "an MMoEBase, or sparse=False"
             raise ModelError(party=name, field="sparse", seen=seen, wanted=wanted)
-    inspect = []
-    if isinstance(fuse, MMoEFuse):
-        fuse = bind_tasks(fuse, tasks)
-        inspect = [gate_weights(fuse)]
+    fuse = bind_fuse(fuse, tasks)
+    fuse_network = Network(*init_apply(fuse))
+    if isinstance(fuse, FuseNetwork):
+        fuse_network = fuse_network._replace(
+            inspect=lambda params, activations: fuse.apply({"params": params}, activations, method="inspect")
+        )
     return Plan(
         label_party,
         {name: Network(*init_apply(party.base)) for name, party in parties.items()},
         {name: party.optimizer for name, party in parties.items()},
-        Network(*init_apply(fuse), *inspect),
+        fuse_network,
         fuse_optimizer,
         objective(tasks),
         {name: batch_rows for name, party in parties.items() if party.sparse},
@@ -155,15 +158,13 @@ def _output(network: Network, inputs) -> Any:
     return jax.eval_shape(lambda key, x: network.apply(network.init(key, x), x, None), jax.random.key(0), inputs)
 
 
-def bind_tasks(fuse: MMoEFuse, tasks: Sequence[Task]) -> MMoEFuse:
-    """The fuse network with a tower of the right width for each task."""
-    if fuse.num_tasks not in (None, len(tasks)):
-        seen, wanted = f"num_tasks={fuse.num_tasks}", f"{len(tasks)}, the number of tasks"
-        raise ModelError(field="fuse", seen=seen, wanted=wanted)
-    sizes, links = tuple(task.output_size for task in tasks), tuple(LINKS[task.kind] for task in tasks)
-    if fuse.output_sizes not in (None, sizes):
-        raise ModelError(field="fuse", seen=f"output_sizes={fuse.output_sizes}", wanted=f"{sizes}, as the tasks have")
-    if fuse.output_activation not in (None, links):
-        seen, wanted = f"output_activation={fuse.output_activation}", f"the tasks' links {links}"
-        raise ModelError(field="fuse", seen=seen, wanted=wanted)
-    return fuse.clone(output_sizes=sizes)
+def bind_fuse(fuse: nn.Module, tasks: Sequence[Task]) -> nn.Module:
+    """The fuse network bound to the tasks; one that is no `FuseNetwork` as it is.
+
+    Raises:
+        ModelError: what its `bind_tasks` refuses.
+    """
+    try:
+        return fuse.bind_tasks(tasks) if isinstance(fuse, FuseNetwork) else fuse
+    except NetworkError as error:
+        raise ModelError(field="fuse", seen=f"{error.field}={error.seen}", wanted=error.wanted) from error

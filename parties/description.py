@@ -10,11 +10,10 @@ from flax import linen as nn
 
 from mmoe_jax.describe import network_from_dict, network_to_dict, task_from_dict, task_to_dict
 from mmoe_jax.features import ColumnSpec, column_from_dict
-from mmoe_jax.fuse import MMoEFuse
 from mmoe_jax.tasks import Task
 from parties.arguments import check_model
 from parties.arrays import empty_columns
-from parties.assembly import Blueprint, Party, bind_tasks
+from parties.assembly import Blueprint, Party, bind_fuse
 from parties.errors import ModelError, PartyError, SaveError
 from parties.saving import Saved
 
@@ -105,7 +104,7 @@ def read_description(
     with reading(label_party, "tasks"):
         tasks = [task_from_dict(task) for task in label["tasks"]]
     with reading(label_party, "fuse", custom=True):
-        given = bind_tasks(fuse, tasks) if isinstance(fuse, MMoEFuse) else fuse
+        given = None if fuse is None else bind_fuse(fuse, tasks)
         rebuilt = _rebuild(label["fuse"], given, label_party, "fuse")
     seed, epoch = (_count(label, field, label_party, below) for field, below in (("seed", 1 << 32), ("epoch", 1 << 31)))
     found = Described(parties, label_party, rebuilt, tasks, seed, epoch)

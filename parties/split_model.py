@@ -14,7 +14,7 @@ import pandas as pd
 from flax import linen as nn
 
 from mmoe_jax.features import ColumnSpec
-from mmoe_jax.fuse import MMoEFuse
+from mmoe_jax.fuse import FuseNetwork
 from mmoe_jax.tasks import Task
 from parties.arguments import (
     check_callbacks,
@@ -26,7 +26,7 @@ from parties.arguments import (
     check_placement,
     check_time_budget,
 )
-from parties.assembly import Blueprint, Party, bind_tasks
+from parties.assembly import Blueprint, Party, bind_fuse
 from parties.callbacks import Callback
 from parties.checkpoints import Run, newest_common, read_position
 from parties.data import VerticalData
@@ -58,7 +58,8 @@ class SplitModel:
         parties: name -> `Party`, in the order in which the fuse network concatenates. A label party without columns
             has no entry.
         label_party: who holds the labels and the fuse network.
-        fuse: usually an `MMoEFuse`; any Flax module from a tuple of activations to a tuple of logits `[B, K_t]`.
+        fuse: usually an `MMoEFuse`; any Flax module from a tuple of activations to a tuple of logits `[B, K_t]`. One
+            that is an `mmoe_jax.FuseNetwork` is bound to the tasks and shows its gates.
         fuse_optimizer: its optimiser.
         tasks: what is learned, a label column each.
         placement: `"local"` (party objects and messages in this process), `"fused"` (the same rounds compiled whole, an
@@ -89,8 +90,7 @@ class SplitModel:
     def __post_init__(self):
         check_model(self)
         self.parties, self.tasks = dict(self.parties), tuple(self.tasks)
-        if isinstance(self.fuse, MMoEFuse):
-            self.fuse = bind_tasks(self.fuse, self.tasks)
+        self.fuse = bind_fuse(self.fuse, self.tasks)
         self._placement = _placed(self.placement)
         blueprint = Blueprint(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks, self.seed)
         blueprint.plan()  # refuses what cannot be put together
@@ -270,10 +270,11 @@ class SplitModel:
         """The gate weights of each row, float `[N, T, E]`: how much task t listens to expert e. Sums to 1 over E.
 
         Raises:
-            DataError, ModelError: as `evaluate`; also a fuse network that is no `MMoEFuse`.
+            DataError, ModelError: as `evaluate`; also a fuse network that is no `FuseNetwork`.
         """
-        if not isinstance(self.fuse, MMoEFuse):
-            raise ModelError(field="fuse", seen=type(self.fuse).__name__, wanted="an MMoEFuse, which has gates")
+        if not isinstance(self.fuse, FuseNetwork):
+            wanted = "a FuseNetwork, such as MMoEFuse, which has gates"
+            raise ModelError(field="fuse", seen=type(self.fuse).__name__, wanted=wanted)
         facts = self._run("predict", data, batch_size)
         _, weights = self._placement.predict(facts, range)
         return weights

@@ -6,12 +6,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
+from flax import linen as nn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmoe_jax import Bag, Ids, MMoEBase, MMoEFuse, NetworkError, Real, Task, check_columns
+from mmoe_jax import (
+    Bag,
+    Categorical,
+    FuseNetwork,
+    Ids,
+    MMoEBase,
+    MMoEFuse,
+    NetworkError,
+    Numeric,
+    Real,
+    Task,
+    check_columns,
+)
 from mmoe_jax.layers import activation
+from parties import ModelError, Party, SplitModel, VerticalData
 from parties.network import run_once
 from tests.support.comparison import run_split
 from tests.support.problems import make
@@ -141,6 +156,99 @@ def test_experts_differ_after_training():
     assert not np.allclose(kernel[0], kernel[1], atol=1e-3)
 
 
+class Votes(nn.Module):
+    """A fuse network of a user's own, whose experts are the parties: logits of each, mixed by a gate per task."""
+
+    sizes: tuple[int, ...] | None = None
+
+    def bind_tasks(self, tasks):
+        sizes = tuple(task.output_size for task in tasks)
+        if self.sizes not in (None, sizes):
+            raise NetworkError(field="sizes", seen=str(self.sizes), wanted=str(sizes))
+        return self.clone(sizes=sizes)
+
+    @nn.compact
+    def gated(self, activations):
+        logits = [nn.DenseGeneral(sum(self.sizes), name=f"expert_{i}")(h) for i, h in enumerate(activations)]
+        gates = nn.DenseGeneral((len(self.sizes), len(logits)), name="gate")(jnp.concatenate(activations, axis=1))
+        return jnp.stack(logits, axis=1), nn.softmax(gates)
+
+    def __call__(self, activations):
+        experts, gates = self.gated(activations)  # [B, E, sum(K)], [B, T, E]
+        mixed = jnp.einsum("bke,bek->bk", jnp.repeat(gates, np.array(self.sizes), axis=1), experts)
+        return tuple(jnp.split(mixed, np.cumsum(self.sizes)[:-1].tolist(), axis=1))
+
+    def inspect(self, activations):
+        return self.gated(activations)[1]
+
+
+class Unbound(nn.Module):
+    """A fuse network without the contract, whose logits are those of two tasks."""
+
+    @nn.compact
+    def __call__(self, activations):
+        return tuple(nn.Dense(1, name=f"tower_{t}")(jnp.concatenate(activations, axis=1)) for t in range(2))
+
+
+TASKS = [Task.binary("y"), Task.regression("x")]
+
+
+def fused_by(network, tasks=TASKS):
+    """A model of two parties with that fuse network, and rows for it."""
+    rng = np.random.default_rng(0)
+    kind, x = rng.choice(["p", "q"], 24), rng.normal(size=24)
+    frames = {"alice": pd.DataFrame({"kind": kind, "y": (x > 0).astype(int), "x": x}), "bob": pd.DataFrame({"v": x})}
+    parties = {
+        "alice": Party([Categorical("kind")], MMoEBase(embedding_dim=2), optax.adam(0.1)),
+        "bob": Party([Numeric("v")], MMoEBase(embedding_dim=2), optax.adam(0.1)),
+    }
+    data = VerticalData.from_frames(frames, on=None, label_party="alice", labels=["y", "x"])
+    return SplitModel(parties, "alice", network, optax.adam(0.1), tasks), data
+
+
+def test_a_fuse_network_of_ones_own_keeps_the_contract(tmp_path):
+    """It is bound, trained, inspected and saved as an `MMoEFuse` is, and loaded when it is given again."""
+    assert isinstance(Votes(), FuseNetwork) and isinstance(MMoEFuse(1, (1,)), FuseNetwork)
+    model, data = fused_by(Votes(), [Task.multiclass("y", 2), Task.regression("x")])
+    assert model.fuse.sizes == (2, 1)
+    losses = model.fit(data, epochs=8, batch_size=8, progress=False)["loss"]
+    assert losses[-1] < 0.8 * losses[0]
+    gates = model.gates(data)
+    assert gates.shape == (24, 2, 2) and np.ptp(gates, axis=0).min() > 0.01, "gates depend on the row"
+    np.testing.assert_allclose(gates.sum(axis=2), 1, rtol=1e-6)
+    model.save(tmp_path)
+    loaded = SplitModel.load(tmp_path, fuse=Votes())
+    np.testing.assert_array_equal(loaded.gates(data), gates)
+    pd.testing.assert_frame_equal(loaded.predict(data), model.predict(data))
+
+
+def test_a_fuse_network_of_ones_own_refuses_tasks():
+    with pytest.raises(ModelError) as caught:
+        fused_by(Votes(sizes=(1, 3)))
+    assert (caught.value.field, caught.value.seen, caught.value.wanted) == ("fuse", "sizes=(1, 3)", "(1, 1)")
+
+
+def test_a_fuse_network_without_the_contract_is_used_as_it_is():
+    network = Unbound()
+    model, data = fused_by(network)
+    assert model.fuse is network
+    losses = model.fit(data, epochs=4, batch_size=8, progress=False)["loss"]
+    assert losses[-1] < losses[0] and list(model.predict(data)) == ["y", "x"]
+    with pytest.raises(ModelError) as caught:
+        model.gates(data)
+    assert caught.value.field == "fuse" and caught.value.seen == "Unbound" and "gates" in caught.value.wanted
+
+
+def test_an_mmoe_is_bound_to_its_tasks():
+    tasks = [Task.binary("y"), Task.multiclass("x", 3)]
+    bound = MMoEFuse(2, (3,), output_activation=("sigmoid", "softmax")).bind_tasks(tasks)
+    assert bound.output_sizes == (1, 3) and bound.bind_tasks(tasks) == bound
+    x = np.ones((2, 4), np.float32)
+    params = drawn(bound, x)
+    gates = bound.apply({"params": params}, x, method="inspect")
+    np.testing.assert_array_equal(gates, bound.apply({"params": params}, x, return_gates=True)[1])
+
+
 @pytest.mark.parametrize(
     ("make_network", "field"),
     [
@@ -154,6 +262,9 @@ def test_experts_differ_after_training():
         (lambda: jax.eval_shape(MMoEFuse(1, (1,)).init, KEY, jnp.ones((2, 2))), "num_tasks"),
         (lambda: jax.eval_shape(MMoEFuse(1, (1,), num_tasks=1).init, KEY, jnp.ones((2, 2, 2))), "activations"),
         (lambda: jax.eval_shape(MMoEBase().init, KEY, ()), "columns"),
+        (lambda: MMoEFuse(1, (1,), num_tasks=3).bind_tasks(TASKS), "num_tasks"),
+        (lambda: MMoEFuse(1, (1,), output_sizes=(1, 2)).bind_tasks(TASKS), "output_sizes"),
+        (lambda: MMoEFuse(1, (1,), output_activation=("relu", "sigmoid")).bind_tasks(TASKS), "output_activation"),
     ],
 )
 def test_bad_arguments_are_named(make_network, field):
