@@ -34,6 +34,27 @@ def is_refusal(data: Any) -> bool:
     return isinstance(data, bytes) and data[: len(REFUSAL)] == REFUSAL
 
 
+def refusal(data: Any, sender: str) -> PartyError | None:
+    """The error of a refusal that `sender` said; None for anything else."""
+    try:
+        if is_refusal(data):
+            hear(data, sender)
+    except PartyError as error:
+        return error
+    return None
+
+
+def check_rounds(rounds: Any, sender: str) -> list[int]:
+    """Numbers of rounds that `sender` said.
+
+    Raises:
+        MessageError: anything else.
+    """
+    if not isinstance(rounds, list) or not all(type(round) is int and round >= 0 for round in rounds):
+        raise MessageError(party=sender, field="rounds", seen=repr(rounds)[:200], wanted="a list of numbers of rounds")
+    return rounds
+
+
 def hear(data: Any, sender: str) -> dict[str, Any]:
     """The facts that `sender` said.
 

@@ -62,11 +62,11 @@ def party_data(
     Raises:
         DataError: naming party and column.
     """
-    ids = data.id_digests()
-    parts = {data.label_party: PartyData(ids)} if data.label_party in data.frames else {}
+    own = PartyData(data.id_digests(), row_ids=data.ids)
+    parts = {data.label_party: own} if data.label_party in data.frames else {}
     for party, specs in columns.items():
         with naming(party):
-            parts[party] = PartyData(ids, transform_columns(specs, _features(data, party, specs)))
+            parts[party] = own._replace(columns=transform_columns(specs, _features(data, party, specs)))
     if data.label_party not in parts:
         return parts
     values = np.zeros((len(data), len(tasks)))
@@ -77,8 +77,8 @@ def party_data(
         with naming(data.label_party):
             values[:, t] = task.read(data.frames[data.label_party][task.name], training=training)
     dtype = jax.dtypes.canonicalize_dtype(np.float64)
-    own = {"labels": values.astype(dtype), "weights": data.weights().astype(dtype), "row_ids": data.ids}
-    parts[data.label_party] = parts[data.label_party]._replace(**own)
+    known = {"labels": values.astype(dtype), "weights": data.weights().astype(dtype)}
+    parts[data.label_party] = parts[data.label_party]._replace(**known)
     return parts
 
 

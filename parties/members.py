@@ -8,38 +8,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parties.keys import base_key, fuse_key
 from parties.network import TrainState, run_once
+from parties.packed import packed_feature, packed_label
 from parties.packing import Packed, pack
-from parties.party import FeatureParty, LabelParty
 from parties.plan import Plan
-from parties.program import packed_feature, packed_label
+from parties.roles import FeatureRole, LabelRole
 from parties.seat import PartyData
 
-Member = FeatureParty | LabelParty
+Member = FeatureRole | LabelRole
 Structs = Mapping[str, jax.ShapeDtypeStruct]  # party -> shape and dtype of one row's activation
 
 
-def make_feature(plan: Plan, party: str, columns: Any, seed: int) -> FeatureParty:
+def make_feature(plan: Plan, party: str, columns: Any, seed: int) -> FeatureRole:
     """The party object of a feature role, with parameters for columns of the structure of `columns`."""
-    programs, _ = plan.programs()
-    program = packed_feature(programs[party])
-    state = run_once(program.init, base_key(jax.random.key(seed), party), _first(columns))
-    return FeatureParty(party, plan.label_party, program, state)
+    program = packed_feature(plan.feature(party))
+    return FeatureRole(party, plan.label_party, program, run_once(program.init, jax.random.key(seed), _first(columns)))
 
 
-def make_label(plan: Plan, columns: Any, structs: Structs, seed: int) -> LabelParty:
+def make_label(plan: Plan, columns: Any, structs: Structs, seed: int) -> LabelRole:
     """The party object of the label role; `columns` are its own, () if it has none."""
-    party, key = plan.label_party, jax.random.key(seed)
-    programs, fuse = plan.programs()
-    fuse, own, own_state = packed_label(fuse), None, None
-    if party in programs:
-        own = packed_feature(programs[party])
-        own_state = run_once(own.init, base_key(key, party), _first(columns))
-    zeros = {p: jnp.zeros((1, *structs[p].shape), structs[p].dtype) for p in programs}
-    state = run_once(fuse.init, fuse_key(key, party), zeros)
-    others = {p: structs[p] for p in programs if p != party}
-    return LabelParty(party, fuse, plan.objective, others, state, own, own_state)
+    program = packed_label(plan.label())
+    zeros = {p: jnp.zeros((1, *structs[p].shape), structs[p].dtype) for p in plan.bases}
+    state = run_once(program.init, jax.random.key(seed), zeros, _first(columns))
+    others = {p: structs[p] for p in plan.others}
+    return LabelRole(plan.label_party, program, plan.objective, tuple(plan.bases), others, state)
 
 
 def hold(member: Member, parts: Mapping[str, PartyData]) -> None:
@@ -50,19 +42,14 @@ def hold(member: Member, parts: Mapping[str, PartyData]) -> None:
 
 def states_of(member: Member) -> dict[str, TrainState]:
     """What a member trains: "base", "fuse", what it has of them."""
-    if isinstance(member, FeatureParty):
-        return {"base": _unpack(member.state)}
-    own = {} if member.base_state is None else {"base": _unpack(member.base_state)}
-    return own | {"fuse": _unpack(member.state)}
+    states = {"base": member.state} if isinstance(member, FeatureRole) else member.state
+    return {kind: _unpack(state) for kind, state in states.items()}
 
 
 def restore_states(member: Member, states: Mapping[str, TrainState]) -> None:
     """Give a member states of the structure that `states_of` returns."""
-    if isinstance(member, FeatureParty):
-        member.state = _pack(states["base"])
-    else:
-        member.state = _pack(states["fuse"])
-        member.base_state = _pack(states["base"]) if "base" in states else None
+    packed = {kind: _pack(state) for kind, state in states.items()}
+    member.state = packed["base"] if isinstance(member, FeatureRole) else packed
 
 
 def _first(columns: Any) -> Packed:

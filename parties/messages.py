@@ -77,8 +77,8 @@ def encoded_bytes(shape: tuple[int, ...], dtype: str) -> int:
     return HEADER_BYTES + math.prod(shape) * jnp.dtype(dtype).itemsize
 
 
-def check(message: Message | None, expected: Header) -> None:
-    """Accept `message` only if it is exactly the one expected.
+def check(message: Message | None, expected: Header) -> Message:
+    """Return `message` only if it is exactly the one expected.
 
     Raises:
         MessageError: naming the receiver and the first field that differs, the array's own shape and dtype included.
@@ -92,6 +92,7 @@ def check(message: Message | None, expected: Header) -> None:
     if tuple(message.array.shape) != expected.shape or dtype_name(message.array.dtype) != expected.dtype:
         shape = ("array shape", tuple(message.array.shape), expected.shape)
         _compare(party, [shape, ("array dtype", dtype_name(message.array.dtype), expected.dtype)])
+    return message
 
 
 def _compare(party: str, fields: Iterable[tuple[str, Any, Any]]) -> None:

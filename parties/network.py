@@ -67,8 +67,22 @@ class Stats(NamedTuple):
     """What a round says of itself."""
 
     loss: jax.Array  # [] the objective that was differentiated
-    logits: Any  # [B, K_t] a task, in the order of the batch's rows
+    logits: Any  # [B, K_t] of each task, in the order of the batch's rows
     finite: jax.Array  # [] bool; where it is false no party's state has taken the round
+    taken: dict[
+        str, jax.Array
+    ]  # party -> [] bool; where it is false that party alone kept its state, by its own gradient
+
+
+class RoundNumbers(NamedTuple):
+    """Every number of a round, in the order in which they are made: to find the first that is not finite."""
+
+    activations: dict[str, jax.Array]  # party -> [B, ...]
+    labels: jax.Array  # [B, T], NaN where missing
+    weights: jax.Array  # [B]
+    loss: jax.Array  # []
+    cotangents: dict[str, jax.Array]  # party -> [B, ...]
+    gradients: dict[str, Any]  # party -> pytree
 
 
 def init_state(network: Network, optimizer: optax.GradientTransformation, key: jax.Array, inputs) -> TrainState:
@@ -83,24 +97,15 @@ def run_once(function: Callable, *args):
     return jax.jit(function).lower(*args).compile(compiler_options=options)(*args)
 
 
-def apply_gradients(
-    optimizer: optax.GradientTransformation, state: TrainState, grads, accepted: jax.Array
-) -> TrainState:
-    """One step of `optimizer`, counted as a round, where `accepted`, bool `[]`; the same state to the bit elsewhere."""
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    stepped = TrainState(optax.apply_updates(state.params, updates), opt_state, state.key, state.round + 1)
-    return jax.tree.map(lambda new, old: jnp.where(accepted, new, old), stepped, state)
+def apply_gradients(optimizer: optax.GradientTransformation, state: TrainState, gradients: Any) -> TrainState:
+    """One step of `optimizer`, counted as a round."""
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    return TrainState(optax.apply_updates(state.params, updates), opt_state, state.key, state.round + 1)
 
 
-def all_finite(*trees) -> jax.Array:
+def all_finite(*trees: Any) -> jax.Array:
     """Whether no number of the trees is NaN or infinite, bool `[]`."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trees)]).all()
-
-
-def finite_rows(tree) -> jax.Array:
-    """Which rows have no NaN and no infinity in any leaf of a pytree with rows leading, bool `[B]`."""
-    rows = [jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(axis=1) for leaf in jax.tree.leaves(tree)]
-    return jnp.stack(rows).all(axis=0)
 
 
 def take_rows(tree, rows: jax.Array):

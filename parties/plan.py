@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import optax
 
+from parties.guard import guard_feature, guard_label
 from parties.network import Network
+from parties.own_columns import with_own_columns
 from parties.program import FeatureProgram, LabelProgram, feature_program, label_program
 from parties.row_sparse import Tables, sparse
 
@@ -21,8 +23,18 @@ class Plan(NamedTuple):
     objective: Any  # loss, init, update, compute; see mmoe_jax.objective
     tables: Mapping[str, Tables] = {}  # of parties whose tables are trained by row; see parties.sparse
 
-    def programs(self) -> tuple[dict[str, FeatureProgram], LabelProgram]:
-        """Each party's part of a round as pure functions, and the label party's."""
-        bases = {p: feature_program(base, self.optimizers[p]) for p, base in self.bases.items()}
-        bases |= {p: sparse(bases[p], tables) for p, tables in self.tables.items()}
-        return bases, label_program(self.fuse, self.fuse_optimizer, tuple(bases), self.objective.loss)
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The parties beside the label party, in party order."""
+        return tuple(party for party in self.bases if party != self.label_party)
+
+    def feature(self, party: str) -> FeatureProgram:
+        """The feature role of a party with columns, guarded, and by row where its tables are."""
+        program = guard_feature(feature_program(party, self.bases[party], self.optimizers[party]))
+        return sparse(program, self.tables[party]) if party in self.tables else program
+
+    def label(self) -> LabelProgram:
+        """The label role, guarded, with the label party's own columns where it has any."""
+        party, network = self.label_party, (self.fuse, self.fuse_optimizer)
+        program = guard_label(label_program(party, *network, tuple(self.bases), self.objective.loss))
+        return with_own_columns(program, self.feature(party), party) if party in self.bases else program

@@ -1,4 +1,8 @@
-"""The protocol's two roles as pure functions: what each party computes in a round, and nothing about who calls it."""
+"""The protocol's two roles as pure functions: what each party computes in a round, and nothing about who calls it.
+
+What changes a round, such as the guard against NaN, is a transform, program -> program; a program made here is free of
+all of them.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,146 +11,102 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from parties.network import Network, Stats, TrainState, all_finite, apply_gradients, finite_rows, init_state
-from parties.packing import pack
+from parties.keys import base_key, fuse_key
+from parties.network import Batch, Network, RoundNumbers, Stats, TrainState, apply_gradients, init_state
 
 Activations = Mapping[str, jax.Array]  # party -> [B, ...]
-Checked = tuple[tuple[str | None, str], ...]  # of each check the party, None for the label party, and what of it
+Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]  # logits, labels, weights -> total []
 
 
 class FeatureProgram(NamedTuple):
-    """A party with columns. `columns` is a pytree with rows leading, the batch's rows only."""
+    """A party with columns. `columns` is a pytree with rows leading, the batch's rows only.
 
-    init: Callable[[jax.Array, Any], TrainState]  # key, columns -> state
-    forward: Callable[[TrainState, Any], tuple[jax.Array, Any]]  # state, columns -> activation, pullback
-    backward: Callable[[TrainState, Any, jax.Array], TrainState]  # state, pullback, cotangent -> state
-    predict: Callable[[TrainState, Any], jax.Array]  # state, columns -> activation
+    The verdict of `backward` is a bool `[]`: whether the party's own gradient may be taken. Where it is false, though
+    the cotangent is finite, the party alone keeps its state.
+    """
+
+    init: Callable[[jax.Array, Any], Any]  # the model's key, columns -> state
+    forward: Callable[[Any, Any], tuple[jax.Array, Any]]  # state, columns -> activation, pullback
+    backward: Callable[[Any, jax.Array], tuple[Any, jax.Array]]  # pullback, cotangent -> gradients, verdict
+    update: Callable[[Any, Any], Any]  # state, gradients -> state
+    predict: Callable[[Any, Any], jax.Array]  # state, columns -> activation
 
 
 class LabelProgram(NamedTuple):
-    """The party with the labels. `step` is one pure function, so that it can be placed anywhere whole.
+    """The party with the labels. Of a `Batch` it reads labels, weights and its own columns, where it has any.
 
-    A round in which an activation, a label, a weight, the loss or a cotangent is NaN or infinite changes no state, and
-    every cotangent of it is NaN, by which each party's `backward` knows to leave its state as it is. The same where the
-    last argument of `step`, True by default, is False.
+    Its state is `{"fuse": ...}`, with "base" where it has columns of its own. `backward` and `update` are pure, so that
+    they can be placed anywhere whole. Cotangents are of every party with columns, the label party included.
     """
 
-    init: Callable[[jax.Array, Activations], TrainState]  # key, activations -> state
-    step: Callable[
-        ..., tuple[TrainState, dict[str, jax.Array], Stats]
-    ]  # state, activations, labels, weights, go_on: bool [] -> (state, cotangents, stats)
-    predict: Callable[[TrainState, Activations], tuple[Any, Any]]  # state, activations -> logits, what inspect sees
-    check: Callable[..., tuple[jax.Array, ...]]  # state, activations, labels, weights -> finite rows of each, bool [B]
-    checked: Checked  # which numbers, in the order of the round
+    init: Callable[[jax.Array, Activations, Any], dict[str, Any]]  # the model's key, activations, own columns -> state
+    backward: Callable[
+        [Any, Activations, Batch], tuple[Any, dict[str, jax.Array], Stats]
+    ]  # state, activations, batch -> gradients, cotangents, stats
+    update: Callable[[Any, Any], dict[str, Any]]  # state, gradients -> state
+    predict: Callable[[Any, Activations, Any], tuple[Any, Any]]  # ..., own columns -> logits, what inspect sees
+    numbers: Callable[[Any, Activations, Batch], RoundNumbers]  # arguments of backward -> every number that it makes
 
 
-def feature_program(network: Network, optimizer: optax.GradientTransformation) -> FeatureProgram:
+def feature_program(party: str, network: Network, optimizer: optax.GradientTransformation) -> FeatureProgram:
     """The feature role of a party with that base network.
 
     `forward` returns the pullback of its own trace, to be handed to `backward` by a caller that compiles the two
-    apart: a compiled function that took one pullback and returned the next would retrace every round. `backward`
-    leaves the state as it is for a cotangent that is not finite.
+    apart: a compiled function that took one pullback and returned the next would retrace every round.
     """
 
-    def init(key, columns):
-        return init_state(network, optimizer, key, columns)
+    def init(key: jax.Array, columns: Any) -> TrainState:
+        return init_state(network, optimizer, base_key(key, party), columns)
 
-    def forward(state, columns):
+    def forward(state: TrainState, columns: Any) -> tuple[jax.Array, Any]:
         key = state.round_key()
         return jax.vjp(lambda params: network.apply(params, columns, key), state.params)
 
-    def backward(state, pullback, cotangent):
-        (grads,) = pullback(cotangent)
-        return apply_gradients(optimizer, state, grads, all_finite(cotangent))
+    def backward(pullback: Any, cotangent: jax.Array) -> tuple[Any, jax.Array]:
+        (gradients,) = pullback(cotangent)
+        return gradients, jnp.bool_(True)
 
-    def predict(state, columns):
+    def update(state: TrainState, gradients: Any) -> TrainState:
+        return apply_gradients(optimizer, state, gradients)
+
+    def predict(state: TrainState, columns: Any) -> jax.Array:
         return network.apply(state.params, columns, None)
 
-    return FeatureProgram(init, forward, backward, predict)
+    return FeatureProgram(init, forward, backward, update, predict)
 
 
 def label_program(
-    network: Network, optimizer: optax.GradientTransformation, order: Sequence[str], loss: Callable
+    party: str, network: Network, optimizer: optax.GradientTransformation, order: Sequence[str], loss: Loss
 ) -> LabelProgram:
-    """The label role: the fuse network on the activations in `order`, and `loss(logits, labels, weights)`."""
+    """The label role of that party: the fuse network on the activations in `order`, and the loss of its logits."""
 
-    def fuse(params, activations, key):
-        return network.apply(params, tuple(activations[party] for party in order), key)
+    def inputs(activations: Activations) -> tuple[jax.Array, ...]:
+        return tuple(activations[party] for party in order)
 
-    def init(key, activations):
-        return init_state(network, optimizer, key, tuple(activations[party] for party in order))
+    def init(key: jax.Array, activations: Activations, columns: Any) -> dict[str, TrainState]:
+        return {"fuse": init_state(network, optimizer, fuse_key(key, party), inputs(activations))}
 
-    def gradients(state, activations, labels, weights):
-        key = state.round_key()
+    def backward(state: Any, activations: Activations, batch: Batch) -> tuple[Any, dict[str, jax.Array], Stats]:
+        key = state["fuse"].round_key()
 
-        def objective(params, activations):
-            logits = fuse(params, activations, key)
-            return loss(logits, labels, weights), logits
+        def objective(params: Any, activations: Activations) -> tuple[jax.Array, Any]:
+            logits = network.apply(params, inputs(activations), key)
+            return loss(logits, batch.labels, batch.weights), logits
 
         gradient = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
-        return gradient(state.params, dict(activations))
+        (total, logits), (gradients, cotangents) = gradient(state["fuse"].params, dict(activations))
+        return gradients, cotangents, Stats(total, logits, jnp.bool_(True), {})
 
-    def step(state, activations, labels, weights, go_on=True):
-        (total, logits), (grads, cotangents) = gradients(state, activations, labels, weights)
-        finite = all_finite(activations, weights, total, cotangents) & ~jnp.isinf(labels).any() & go_on
-        cotangents = jax.tree.map(lambda cotangent: jnp.where(finite, cotangent, jnp.nan), cotangents)
-        return apply_gradients(optimizer, state, grads, finite), cotangents, Stats(total, logits, finite)
+    def update(state: Any, gradients: Any) -> dict[str, TrainState]:
+        return {"fuse": apply_gradients(optimizer, state["fuse"], gradients)}
 
-    def check(state, activations, labels, weights):
-        (total, _), (_, cotangents) = gradients(state, activations, labels, weights)
-        return (
-            *(finite_rows(activations[party]) for party in order),
-            ~jnp.isinf(labels).any(axis=1),
-            jnp.isfinite(weights),
-            jnp.broadcast_to(jnp.isfinite(total), weights.shape),
-            *(finite_rows(cotangents[party]) for party in order),
-        )
+    def predict(state: Any, activations: Activations, columns: Any) -> tuple[Any, Any]:
+        params, given = state["fuse"].params, inputs(activations)
+        return network.apply(params, given, None), network.inspect(params, given)
 
-    checked: Checked = (
-        *((party, "activation") for party in order),
-        *((None, what) for what in ("labels", "weights", "loss")),
-        *((party, "cotangent") for party in order),
-    )
+    def numbers(state: Any, activations: Activations, batch: Batch) -> RoundNumbers:
+        gradients, cotangents, stats = backward(state, activations, batch)
+        seen = {party: activations[party] for party in order}
+        return RoundNumbers(seen, batch.labels, batch.weights, stats.loss, cotangents, {party: gradients})
 
-    def predict(state, activations):
-        inputs = tuple(activations[party] for party in order)
-        return network.apply(state.params, inputs, None), network.inspect(state.params, inputs)
-
-    return LabelProgram(init, step, predict, check, checked)
-
-
-def packed_feature(program: FeatureProgram) -> FeatureProgram:
-    """The same program on packed states and columns."""
-
-    def init(key, columns):
-        return pack(program.init(key, columns.unpack()))
-
-    def forward(state, columns):
-        return program.forward(state.unpack(), columns.unpack())
-
-    def backward(state, pullback, cotangent):
-        return pack(program.backward(state.unpack(), pullback, cotangent))
-
-    def predict(state, columns):
-        return program.predict(state.unpack(), columns.unpack())
-
-    return FeatureProgram(init, forward, backward, predict)
-
-
-def packed_label(program: LabelProgram) -> LabelProgram:
-    """The same program on packed states."""
-
-    def init(key, activations):
-        return pack(program.init(key, activations))
-
-    def step(state, activations, labels, weights, go_on=True):
-        state, cotangents, stats = program.step(state.unpack(), activations, labels, weights, go_on)
-        return pack(state), cotangents, stats
-
-    def predict(state, activations):
-        return program.predict(state.unpack(), activations)
-
-    def check(state, activations, labels, weights):
-        return program.check(state.unpack(), activations, labels, weights)
-
-    return LabelProgram(init, step, predict, check, program.checked)
+    return LabelProgram(init, backward, update, predict, numbers)

@@ -10,7 +10,8 @@ def train(features: Mapping, label, channel: Channel, rounds: Iterable) -> None:
 
     In a round every activation goes up to the label party, and to each party its own cotangent comes down. The
     backward of a round and the forward of the next are one turn, so that a remote party costs one call a round. It may
-    end after any round: no state is then left behind.
+    end after any round: no state is then left behind. At the end each party tells the label party which rounds it alone
+    did not take.
     """
     cotangents: Mapping = {}
     for _ in rounds:
@@ -19,6 +20,7 @@ def train(features: Mapping, label, channel: Channel, rounds: Iterable) -> None:
         cotangents = {name: channel.deliver(message) for name, message in label.step(activations).items()}
     for name, cotangent in cotangents.items():
         features[name].finish(cotangent)
+    label.confirm({name: features[name].confirm() for name in cotangents})
 
 
 def evaluate(features: Mapping, label, channel: Channel, rounds: Iterable) -> None:

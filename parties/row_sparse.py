@@ -1,6 +1,6 @@
 """Row-sparse training of large tables: a round costs what its batch reads, not what the vocabulary holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,10 +13,10 @@ Tables = Callable[[Any], tuple[jax.Array, Any]]  # columns of a batch -> rows in
 
 
 @struct.dataclass
-class _Pending:
-    """What `forward` leaves for `backward`."""
+class _OfRows:
+    """A pullback, or gradients, of a state that holds only these rows of its tables."""
 
-    pullback: Any
+    inner: Any
     rows: jax.Array  # int32 [K]
     tables: tuple[bool, ...] = struct.field(pytree_node=False)  # of the state's leaves, which are tables
 
@@ -42,27 +42,31 @@ def sparse(program: FeatureProgram, tables: Tables) -> FeatureProgram:
             and not be the number of rows of the table. For `MMoEBase`: `mmoe_jax.batch_rows`.
     """
 
-    def gather(state: TrainState, rows, marks) -> TrainState:
+    def gather(state: TrainState, rows: jax.Array, marks: Sequence[bool]) -> TrainState:
         leaves, structure = jax.tree.flatten(state)
         pairs = zip(leaves, marks, strict=True)
         small = [leaf.at[rows].get(mode="fill", fill_value=0) if mark else leaf for leaf, mark in pairs]
         return jax.tree.unflatten(structure, small)
 
-    def forward(state, columns):
+    def forward(state: TrainState, columns: Any) -> tuple[jax.Array, _OfRows]:
         rows, columns = tables(columns)
         key = jax.random.key(0)  # only shapes are asked for
         small = jax.eval_shape(lambda: program.init(key, columns))
         shapes = zip(jax.tree.leaves(state), jax.tree.leaves(small), strict=True)
         marks = tuple(leaf.shape != other.shape for leaf, other in shapes)
         activation, pullback = program.forward(gather(state, rows, marks), columns)
-        return activation, _Pending(pullback, rows, marks)
+        return activation, _OfRows(pullback, rows, marks)
 
-    def backward(state, pending, cotangent):
-        rows, marks = pending.rows, pending.tables
-        trained = program.backward(gather(state, rows, marks), pending.pullback, cotangent)
+    def backward(pullback: _OfRows, cotangent: jax.Array) -> tuple[_OfRows, jax.Array]:
+        gradients, verdict = program.backward(pullback.inner, cotangent)
+        return _OfRows(gradients, pullback.rows, pullback.tables), verdict
+
+    def update(state: TrainState, gradients: _OfRows) -> TrainState:
+        rows, marks = gradients.rows, gradients.tables
+        trained = program.update(gather(state, rows, marks), gradients.inner)
         leaves, structure = jax.tree.flatten(state)
         triples = zip(leaves, jax.tree.leaves(trained), marks, strict=True)
         merged = [old.at[rows].set(new, mode="drop") if mark else new for old, new, mark in triples]
         return jax.tree.unflatten(structure, merged)
 
-    return FeatureProgram(program.init, forward, backward, program.predict)
+    return program._replace(forward=forward, backward=backward, update=update)

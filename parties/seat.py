@@ -32,7 +32,7 @@ class PartyData(NamedTuple):
     columns: Any = ()  # pytree with rows leading
     labels: Any = None  # label party: float [N, T], NaN where missing
     weights: Any = None  # label party: float [N]
-    row_ids: Any = None  # label party: the ids themselves, to name rows in errors; without them by position
+    row_ids: Any = None  # the ids themselves, to name rows in errors; without them by position
 
 
 RUN = ("train", "validation")  # the data sets of a run of `fit`; any other is of one call

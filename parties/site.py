@@ -15,18 +15,18 @@ import jax.numpy as jnp
 import pandas as pd
 
 from parties import members
-from parties.answers import hear, is_refusal, refuse, say
+from parties.answers import check_rounds, hear, is_refusal, refusal, refuse, say
 from parties.arrays import check_digests, data_digest, fit_parties, party_data, prediction_table
 from parties.assembly import Blueprint, activation_struct, check_fuse
 from parties.channel import Counted
 from parties.checkpoints import check_kept, data_digests, find_checkpoints, write_checkpoint
 from parties.data import Selection, VerticalData, select
 from parties.description import describe, is_custom, public_description, read_columns, read_sizes, reading
-from parties.errors import ModelError, PartyError
+from parties.errors import ModelError, NumberError, PartyError
 from parties.messages import Message, decode, dtype_name, encode
 from parties.network import TrainState
-from parties.party import FeatureParty, LabelParty
 from parties.pulse import Pulse
+from parties.roles import FeatureRole, LabelRole
 from parties.saving import Saved, read_party, write_party
 from parties.seat import PartyData, Pass, held_with
 from parties.states import PROGRESS, restore_states
@@ -54,7 +54,7 @@ class _Proposal(NamedTuple):
     digests: dict[str, str] = {}
     resumed: dict[str, str] = {}
     kept: dict[str, TrainState] = {}
-    member: FeatureParty | LabelParty | None = None
+    member: FeatureRole | LabelRole | None = None
     saved: Saved | None = None  # to restore the member from
     optimizer: bool = True
 
@@ -69,7 +69,7 @@ class Site:
 
     def __init__(self, party: str, model: Blueprint, pulse: Pulse | None = None):
         self.name, self.model = party, model
-        self.member: FeatureParty | LabelParty | None = None
+        self.member: FeatureRole | LabelRole | None = None
         self.channel = Counted()
         self._pulse = pulse or Pulse()
         self._plan = model.plan()
@@ -135,27 +135,41 @@ class Site:
     # A pass: as a party object, but for bytes.
 
     def begin(self, facts: Pass) -> None:
-        """As `FeatureParty.begin` and `LabelParty.begin`; what was refused in a pass stays so in its later rounds."""
+        """As `FeatureRole.begin` and `LabelRole.begin`; what was refused in a pass stays so in its later rounds."""
         if facts.start == 0:
             self._failure = None
         self._guarded(lambda: self._settled().begin(facts))
 
     def turn(self, cotangent: bytes | None) -> bytes:
-        """As `FeatureParty.turn`."""
+        """As `FeatureRole.turn`."""
         return self._guarded(self._turn, cotangent)
 
-    def finish(self, cotangent: bytes) -> bytes:
-        """As `FeatureParty.finish`; b"" unless refused."""
-        return self._guarded(self._finish, cotangent)
+    def finish(self, cotangent: bytes) -> None:
+        """As `FeatureRole.finish`."""
+        self._guarded(self._finish, cotangent)
 
     def step(self, *activations: bytes) -> tuple[bytes, ...]:
-        """As `LabelParty.step`, of the other parties in their order; b"" for no cotangent."""
+        """As `LabelRole.step`, of the other parties in their order; b"" for no cotangent."""
         replies = self._guarded(self._step, *activations)
         return (replies,) * len(self._others) if isinstance(replies, bytes) else replies
 
-    def statistics(self, *last: bytes) -> bytes:
-        """After a pass its scores, and the bytes of a round; `last`: what each party's `finish` returned."""
-        return self._guarded(self._statistics, *last)
+    def confirm(self, *last: bytes) -> None:
+        """As `LabelRole.confirm`, of what each other party's `refused` answered.
+
+        Of a round that is not finite a party's own word is heard before the label party's view of it.
+        """
+        for party, answer in zip(self._others, last, strict=False):
+            if isinstance(said := refusal(answer, party), NumberError) and said.party == party:
+                self._failure = said
+        self._guarded(self._confirm, *last)
+
+    def refused(self) -> bytes:
+        """As `FeatureRole.confirm`; the answer: `rounds`."""
+        return self._guarded(self._refused)
+
+    def statistics(self) -> bytes:
+        """After a pass its scores, and the bytes of a round."""
+        return self._guarded(self._statistics)
 
     def predictions(self, name: str) -> tuple[pd.DataFrame | None, Any, bytes]:
         """After a pass over the data set `name`: the table, what the fuse network's `inspect` sees, and the answer."""
@@ -176,8 +190,8 @@ class Site:
                             hear(argument, self.name)
                     return method(*arguments)
                 except PartyError as error:
-                    self._failure = error
-                    log.error("%s: %s", self.name, error)
+                    self._failure = self._own_refusal() or error
+                    log.error("%s: %s", self.name, self._failure)
                 except Exception as error:  # whatever it is: others wait for this party, and would for ever
                     log.exception("%s: a call failed", self.name)
                     wanted = "none; the party's own log has it"
@@ -235,7 +249,7 @@ class Site:
             states, kept = restore_states(members.states_of(member), own, self.name, **how)
             members.restore_states(member, states)
             proposal = proposal._replace(kept=kept)
-            if isinstance(member, LabelParty):
+            if isinstance(member, LabelRole):
                 member.go_on(own.get(PROGRESS, {}))
         self._proposal = proposal._replace(member=member)
         return say()
@@ -249,7 +263,7 @@ class Site:
     def _checkpoint(self, path: str, name: str, epoch: int, described: Mapping) -> bytes:
         member, role = self._settled(), self.model.role(self.name)
         described = describe(self.model, self.name, self._columns, epoch) | dict(described) | {"data": self._digests}
-        progress = member.progress() if isinstance(member, LabelParty) and described["round"] else None
+        progress = member.progress() if isinstance(member, LabelRole) and described["round"] else None
         parts = members.states_of(member), self._kept, progress
         write_checkpoint(Path(path), name, self.name, role, described, *parts)
         return say()
@@ -264,30 +278,49 @@ class Site:
 
     def _turn(self, cotangent: bytes | None) -> bytes:
         member = self._settled()
-        assert isinstance(member, FeatureParty)
+        assert isinstance(member, FeatureRole)
         return self._sent(member.turn(None if cotangent is None else self._received(cotangent)))
 
-    def _finish(self, cotangent: bytes) -> bytes:
+    def _finish(self, cotangent: bytes) -> None:
         member = self._settled()
-        assert isinstance(member, FeatureParty)
+        assert isinstance(member, FeatureRole)
         member.finish(self._received(cotangent))
-        return b""
+
+    def _refused(self) -> bytes:
+        member = self._settled()
+        assert isinstance(member, FeatureRole)
+        return say(rounds=member.confirm())
+
+    def _own_refusal(self) -> NumberError | None:
+        """This party's own word of a round that the label party may have refused, too."""
+        try:
+            if isinstance(self.member, FeatureRole):
+                self.member.confirm()
+        except NumberError as error:
+            return error
+        return None
+
+    def _confirm(self, *last: bytes) -> None:
+        member = self._settled()
+        assert isinstance(member, LabelRole)
+        said = {party: hear(answer, party) for party, answer in zip(self._others, last, strict=False)}
+        member.confirm({party: check_rounds(facts.get("rounds"), party) for party, facts in said.items()})
 
     def _step(self, *activations: bytes) -> tuple[bytes, ...]:
         member = self._settled()
-        assert isinstance(member, LabelParty)
+        assert isinstance(member, LabelRole)
         received = {party: self._received(data) for party, data in zip(self._others, activations, strict=True)}
         cotangents = member.step(received)
         return tuple(self._sent(cotangents[party]) if party in cotangents else b"" for party in self._others)
 
-    def _statistics(self, *_: bytes) -> bytes:
+    def _statistics(self) -> bytes:
         member = self._settled()
-        assert isinstance(member, LabelParty)
+        assert isinstance(member, LabelRole)
         return say(scores=member.statistics(), bytes=self.channel.bytes_per_round())
 
     def _predictions(self, name: str) -> tuple[pd.DataFrame, Any]:
         member = self._settled()
-        assert isinstance(member, LabelParty)
+        assert isinstance(member, LabelRole)
         logits, seen = member.predictions()
         return prediction_table(self.model.tasks, logits, self._ids[name]), seen
 
@@ -305,7 +338,7 @@ class Site:
     def _sent(self, message: Message) -> bytes:
         return encode(self.channel.deliver(message))
 
-    def _settled(self) -> FeatureParty | LabelParty:
+    def _settled(self) -> FeatureRole | LabelRole:
         if self.member is None:
             raise ModelError(party=self.name, field="model", seen="one that was never fitted", wanted="fit first")
         return self.member

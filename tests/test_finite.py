@@ -9,7 +9,20 @@ import pytest
 from flax import linen as nn
 
 from mmoe_jax import Categorical, MMoEBase, Numeric, Task
-from parties import Callback, EarlyStopping, Encoded, Local, NumberError, Party, SplitModel, VerticalData
+from parties import (
+    Callback,
+    EarlyStopping,
+    Encoded,
+    Local,
+    NumberError,
+    Party,
+    SplitModel,
+    VerticalData,
+    as_batch,
+    fit_parties,
+    split_program,
+)
+from parties.finite import round_refused
 from parties.placement.pyu import pyu
 from parties.rows import row_stream
 from tests import devices
@@ -36,6 +49,15 @@ class Log(nn.Module):
         return jnp.log(columns[0].values)[:, None] * scale
 
 
+class Root(nn.Module):
+    """A base network that has a value at 0 and whose derivative by its parameter has none."""
+
+    @nn.compact
+    def __call__(self, columns):
+        scale = self.param("scale", nn.initializers.ones, (1, 2))
+        return jnp.sqrt(columns[0].values[:, None] * scale)
+
+
 class Fuse(nn.Module):
     """A sum, through a root where `rooted`: its derivative at 0 is infinite and its value is not."""
 
@@ -48,23 +70,35 @@ class Fuse(nn.Module):
         return (nn.Dense(1, name="sum")(inputs) + rooted,)
 
 
-def build(placement="local", rooted=False) -> SplitModel:
+def build(placement="local", rooted=False, base=None, other=None, own=None) -> SplitModel:
+    """`base`, `other`, `own`: networks of bob, carol and alice in place of those that they have."""
+    alice = Party([Categorical("sex")], MMoEBase((2,), embedding_dim=2), optax.adam(0.01))
+    carol = Party([Categorical("job")], MMoEBase((2,), embedding_dim=2), optax.sgd(0.1))
     parties = {
-        "alice": Party([Categorical("sex")], MMoEBase((2,), embedding_dim=2), optax.adam(0.01)),
-        "bob": Party([Numeric("wage")], Log(), optax.adam(0.01)),
-        "carol": Party([Categorical("job")], MMoEBase((2,), embedding_dim=2), optax.sgd(0.1)),
+        "alice": Party([Numeric("bonus")], own, optax.adam(0.01)) if own else alice,
+        "bob": Party([Numeric("wage")], base or Log(), optax.adam(0.01)),
+        "carol": Party([Numeric("pay")], other, optax.sgd(0.1)) if other else carol,
     }
     return SplitModel(parties, "alice", Fuse(rooted), optax.adam(0.01), [Task.regression("y")], placement)
 
 
-def data(wages=(), labels=()) -> VerticalData:
-    """The rows, with other values in these positions."""
-    bob, alice = BOB.copy(), ALICE.copy()
+def rounds_of(model: SplitModel) -> dict[str, int]:
+    """How many rounds each party has taken, with every network of its own."""
+    taken = {party: {int(state.round) for state in own.values()} for party, own in states(model).items()}
+    assert all(len(rounds) == 1 for rounds in taken.values()), taken
+    return {party: rounds.pop() for party, rounds in taken.items()}
+
+
+def data(wages=(), labels=(), bonus=()) -> VerticalData:
+    """The rows, with other values in these positions; carol's pay is bob's wage."""
+    bob, alice = BOB.copy(), ALICE.assign(bonus=1.0)
     for row, value in wages:
         bob.loc[row, "wage"] = value
+    for row, value in bonus:
+        alice.loc[row, "bonus"] = value
     for row, value in labels:
         alice.loc[row, "y"] = value
-    frames = {"alice": alice, "bob": bob, "carol": CAROL}
+    frames = {"alice": alice, "bob": bob, "carol": CAROL.assign(pay=bob["wage"])}
     return VerticalData.from_frames(frames, on="id", label_party="alice", labels=["y"])
 
 
@@ -189,16 +223,127 @@ def test_devices_refuse_and_skip_as_local_does(tmp_path, monkeypatch):
 @pytest.mark.parametrize("what", ["labels", "weights"])
 def test_labels_and_weights_that_no_reader_lets_pass(what):
     """In the functional face, which checks nothing: the state is unchanged and the round says so."""
-    made = build("fused")
-    made.fit(data(), **RULES)
-    batch = made._placement._data["train"].take(jnp.asarray(ORDER[0]))
+    made, rows = build(), data()
+    columns = fit_parties(rows, made.parties)
+    batch = jax.tree.map(jnp.asarray, as_batch(rows, columns, made.tasks)).take(jnp.asarray(ORDER[0]))
     broken = {"labels": batch.labels.at[1, 0].set(jnp.inf), "weights": batch.weights.at[1].set(jnp.nan)}
-    program = made._placement.program(made._placement._plan, batch.columns)
+    code = {"fuse": made.fuse, "fuse_optimizer": made.fuse_optimizer, "tasks": made.tasks, "columns": batch.columns}
+    program = split_program(made.parties, label_party="alice", **code)
+    before = program.init(jax.random.key(0))
     for given, finite in ((batch, True), (batch._replace(**{what: broken[what]}), False)):
-        state, stats = jax.jit(program.round)(made._placement.state, given)
+        state, stats = jax.jit(program.round)(before, given)
         assert bool(stats.finite) is finite
-        assert same(state, made._placement.state) is not finite
-    found = program.check(made._placement.state, batch._replace(**{what: broken[what]}))
-    checks = dict(zip(program.checked, found, strict=True))
-    assert next(key for key, rows in checks.items() if not rows.all()) == (None, what)
-    assert np.asarray(checks[None, what]).tolist() == [True, False, True, True, True, True]
+        assert same(state, before) is not finite
+    numbers = program.numbers(before, batch._replace(**{what: broken[what]}))
+    error = round_refused(numbers, tuple(made.parties), "alice", 0, 0, range(BATCH))
+    assert (error.party, error.field) == ("alice", what) and error.seen.endswith("ids [1]")
+
+
+# A party's own gradient, where its activation and its cotangent are finite.
+
+ROOTED = [100 + int(row) for row in ORDER[BAD]]  # ids of that round
+
+
+@pytest.mark.parametrize("placement, every", [("local", None), ("local", BAD + 1), ("encoded", None), ("fused", None)])
+def test_an_own_gradient_that_is_not_finite_is_refused_by_its_party(placement, every, tmp_path):
+    """The others have taken the round when it is found; nobody takes the next, and no checkpoint is written."""
+    made = build(Local(Encoded()) if placement == "encoded" else placement, base=Root())
+    with pytest.raises(NumberError) as caught:
+        made.fit(data(wages=[(ROW, 0.0)]), every_rounds=every, checkpoint=tmp_path, **RULES)
+    assert (caught.value.party, caught.value.field) == ("bob", "gradient")
+    assert caught.value.seen == f"NaN or infinity in round {BAD} of epoch 0, ids {ROOTED}"
+    assert rounds_of(made) == {"alice": BAD + 1, "bob": BAD, "carol": BAD + 1}
+    clean = build(made.placement if placement == "fused" else "local", base=Root())
+    stopped_at(clean, data(), BAD)
+    assert same(states(made)["bob"], states(clean)["bob"]), "its state is that before the round"
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states(made)))
+    names = [f.name for f in (tmp_path / "bob").iterdir()]
+    assert names == ["epoch-000000-round-00000000"]
+    assert np.isfinite(made.evaluate(data())["loss"])
+    made.fit(data(), **RULES)
+
+
+@pytest.mark.parametrize("placement", ["local", "fused"])
+def test_in_the_last_round_it_is_refused_before_scores(placement):
+    last = int(ORDER[-1, 3])
+    made = build(placement, base=Root())
+    with pytest.raises(
+        NumberError, match=f"party 'bob': gradient: saw NaN or infinity in round {ROUNDS - 1} of epoch 0"
+    ):
+        made.fit(data(wages=[(last, 0.0)]), **RULES)
+    assert made.history == {} and made.epoch == 0
+
+
+@pytest.mark.parametrize("who", [["bob"], ["bob", "carol"]])
+def test_a_party_skips_alone_and_the_round_is_scored_and_counted_once(who, monkeypatch):
+    runs, wages = {}, [(ROW, 0.0)]
+    for placement in ("local", "fused"):
+        runs[placement] = build(placement, base=Root(), other=Root() if "carol" in who else None)
+        runs[placement].fit(data(wages=wages), nonfinite="skip_round", epochs=2, **RULES)
+        assert runs[placement].history["skipped"] == [1, 1]
+        alone = dict.fromkeys(who, 2 * ROUNDS - 2)
+        assert rounds_of(runs[placement]) == dict.fromkeys(("alice", "bob", "carol"), 2 * ROUNDS) | alone
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states(runs[placement])))
+    pairs = zip(*(jax.tree.leaves(states(made)) for made in runs.values()), strict=True)
+    assert all(np.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in pairs)
+    assert runs["local"].history["loss"] == pytest.approx(runs["fused"].history["loss"], rel=1e-4)
+    without = build("local", base=Root(), other=Root() if "carol" in who else None)
+    others = data(wages=wages).take(np.concatenate([rows for r, rows in enumerate(ORDER) if r < BAD]))
+    before = without.fit(others, shuffle=False, **RULES)["loss"][0]
+    assert runs["local"].history["loss"][0] != pytest.approx(before, rel=1e-4), "the round is scored"
+    joint = build("joint", base=Root())
+    joint.fit(data(wages=wages), nonfinite="skip_round", epochs=2, **RULES)
+    assert joint.history["skipped"] == [1, 1] and set(rounds_of(joint).values()) == {2 * ROUNDS - 2}, (
+        "which has no parties"
+    )
+
+
+@pytest.mark.parametrize("placement", ["local", "fused"])
+def test_the_label_partys_own_gradient_stops_the_round_for_all(placement):
+    made = build(placement, own=Root())
+    rows = data(bonus=[(ROW, 0.0)])
+    with pytest.raises(NumberError) as caught:
+        made.fit(rows, **RULES)
+    assert (caught.value.party, caught.value.field) == ("alice", "gradient")
+    assert set(rounds_of(made).values()) == {BAD}
+    made = build(placement, own=Root())
+    made.fit(rows, nonfinite="skip_round", **RULES)
+    assert made.history["skipped"] == [1] and set(rounds_of(made).values()) == {ROUNDS - 1}
+
+
+@pytest.mark.parametrize("placement", ["local", "fused"])
+def test_rounds_that_one_party_skipped_are_counted_over_a_checkpoint(placement, tmp_path):
+    rows = data(wages=[(ROW, 0.0), (int(ORDER[0, 0]), 0.0)])
+    rules = RULES | {"nonfinite": "skip_round", "epochs": 2, "every_rounds": 2}
+    whole, ended = build(placement, base=Root()), build(placement, base=Root())
+    whole.fit(rows, **rules)
+    with pytest.MonkeyPatch.context() as patch:
+        ticking(patch)
+        ended.fit(rows, checkpoint=tmp_path, time_budget=2.5, **rules)
+    assert ended.epoch == 0 and ended.stopped
+    optimizers = {name: party.optimizer for name, party in ended.parties.items()}
+    code = {"optimizers": optimizers, "fuse_optimizer": optax.adam(0.01)}
+    networks = {"networks": {"bob": Root()}, "fuse": Fuse(), "placement": placement, "progress": False}
+    resumed = SplitModel.resume(tmp_path, rows, **code, **networks)
+    assert resumed.history["skipped"] == whole.history["skipped"] and whole.history["skipped"][0] == 2
+    assert same(states(resumed), states(whole)) and scores(resumed) == scores(whole)
+
+
+def test_devices_refuse_and_skip_an_own_gradient_as_local_does(tmp_path, monkeypatch):
+    pyus = devices.start(("alice", "bob", "carol"), monkeypatch)
+    rows = data(wages=[(ROW, 0.0)])
+    for party, frame in rows.frames.items():
+        frame.rename_axis("id").reset_index().to_csv(tmp_path / f"{party}.csv", index=False)
+    files = {pyus[p]: tmp_path / f"{p}.csv" for p in pyus}
+    placed = VerticalData.from_files(files, on="id", label_party="alice", labels=["y"])
+    for who, base, other in (("bob", Root(), None), ("carol", MMoEBase((2,), embedding_dim=2), Root())):
+        for every in (None, BAD + 1):  # the last round of a part
+            with pytest.raises(NumberError) as caught:
+                build(pyu(pyus), base=base, other=other).fit(placed, every_rounds=every, **RULES)
+            assert (caught.value.party, caught.value.field) == (who, "gradient")
+            assert f"round {BAD} of epoch 0" in caught.value.seen
+    ours, local = build(pyu(pyus), base=Root()), build(base=Root())
+    for made, given in ((ours, placed), (local, rows)):
+        made.fit(given, nonfinite="skip_round", **RULES)
+    assert scores(ours) == scores(local) and ours.history["skipped"] == [1]
+    assert same(states(ours), states(local))

@@ -18,6 +18,7 @@ from parties.network import TrainState, run_once
 from parties.rows import row_order, row_stream
 from parties.seat import PartyData
 from tests.support.problems import make, states_of
+from tests.support.runs import same
 
 PACKAGES = Path(__file__).parent.parent
 KNOW_MMOE = ("arrays.py", "assembly.py", "description.py", "split_model.py")
@@ -203,11 +204,11 @@ def test_4_a_message_that_does_not_match_is_refused(field, kind):
         protocol.train(features, label, Watching(kind, 2, TAMPERED[field]), range(3))
     receiver = "alice" if kind == "activation" else "bob"
     assert (caught.value.party, caught.value.field) == (receiver, field)
-    # Delivered last was the message at fault: since then the refusing party's state is the very same object.
+    # Delivered last was the message at fault: since then the refusing party's state is as it was.
     refusing = {"alice": (before[-1].fuse, before[-1].bases["alice"]), "bob": (before[-1].bases["bob"],)}[receiver]
     after = states_of(features, label)
     now = {"alice": (after.fuse, after.bases["alice"]), "bob": (after.bases["bob"],)}[receiver]
-    assert all(a is b for a, b in zip(refusing, now, strict=True))
+    assert same(refusing, now)
     trained = [int(state.round) - begun for state, begun in zip(_all(after), start, strict=True)]
     assert max(trained) - min(trained) <= 1 and max(trained) >= 1
 
@@ -358,22 +359,25 @@ def test_9_each_function_is_traced_once():
     made = problem(THREE)
     traces: Counter = Counter()
 
-    def counted(name, program):
-        def count(kind, function):
-            def wrapped(*arguments):
-                traces[name, kind] += 1
-                return function(*arguments)
+    def counted(name, network, optimizer):
+        def apply(params, inputs, key):
+            traces[name, "forward"] += key is not None  # the round's, so not an evaluation
+            return network.apply(params, inputs, key)
 
-            return wrapped
+        def update(*arguments):
+            traces[name, "update"] += 1
+            return optimizer.update(*arguments)
 
-        kinds = ("step",) if name == "fuse" else ("forward", "backward")
-        return program._replace(**{kind: count(kind, getattr(program, kind)) for kind in kinds})
+        return network._replace(apply=apply), optax.GradientTransformation(optimizer.init, update)
 
-    parties = made.parties(counted)
+    both = {p: counted(p, made.bases[p], made.optimizers[p]) for p in THREE}
+    fuse, fuse_optimizer = counted("fuse", made.fuse, made.fuse_optimizer)
+    bases, optimizers = ({p: pair[at] for p, pair in both.items()} for at in (0, 1))
+    made = made._replace(bases=bases, optimizers=optimizers, fuse=fuse, fuse_optimizer=fuse_optimizer)
+    parties = made.parties()
     for epoch in range(3):
         run(made, parties=parties, epoch=epoch)
-    names = [("fuse", "step"), *((p, kind) for p in THREE for kind in ("forward", "backward"))]
-    assert traces == dict.fromkeys(names, 1)
+    assert traces == {(name, kind): 1 for name in (*THREE, "fuse") for kind in ("forward", "update")}
 
 
 # 10: keys by name
@@ -490,8 +494,9 @@ def test_12_a_number_that_is_not_finite_is_taken_by_no_state(kind, party):
         assert _same(before, states_of(features, label))
         return
     run(made, Spoils())
-    rounds = {name: int(member.state.round) for name, member in features.items()}
-    assert rounds == {"bob": 2, "carol": 3} and int(label.state.round) == 3
+    states = states_of(features, label)
+    rounds = {name: int(state.round) for name, state in states.bases.items()}
+    assert rounds == {"bob": 2, "carol": 3, "alice": 3} and int(states.fuse.round) == 3
 
 
 # the arrows between the packages

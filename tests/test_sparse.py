@@ -61,7 +61,8 @@ def test_rows_are_those_that_the_batch_reads(columns):
 
 
 def trained(program, state, batches):
-    forward, backward = jax.jit(program.forward), jax.jit(program.backward)
+    forward = jax.jit(program.forward)
+    backward = jax.jit(lambda state, *given: program.update(state, program.backward(*given)[0]))
     for batch in batches:
         activation, pullback = forward(state, batch)
         state = backward(state, pullback, jnp.cos(activation))
@@ -75,7 +76,7 @@ def columns(rng, sizes=(3, 50)):
 
 def both(optimizer, batches):
     """The states that dense and sparse training end in, and the one they begin with."""
-    program = feature_program(BASE, optimizer)
+    program = feature_program("bob", BASE, optimizer)
     start = program.init(jax.random.key(0), batches[0])
     return trained(program, start, batches), trained(sparse(program, batch_rows), start, batches), start
 
@@ -107,12 +108,12 @@ def test_rows_that_are_not_read_are_unchanged_to_the_bit():
     rng = np.random.default_rng(1)
     batches = [columns(rng) for _ in range(3)]
     table = 3 + 50 + 9
-    program = sparse(feature_program(BASE, optax.adam(0.1)), batch_rows)
+    program = sparse(feature_program("bob", BASE, optax.adam(0.1)), batch_rows)
     state = trained(program, program.init(jax.random.key(0), batches[0]), batches)
     read = {row for row in np.asarray(batch_rows(batches[2])[0]).tolist() if row < table}
     rest = sorted(set(range(table)) - read)
     after = trained(program, state, batches[2:])
-    dense = trained(feature_program(BASE, optax.adam(0.1)), state, batches[2:])
+    dense = trained(feature_program("bob", BASE, optax.adam(0.1)), state, batches[2:])
 
     def tables(state):
         adam = state.opt_state[0]

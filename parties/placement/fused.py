@@ -5,7 +5,7 @@ After two epochs of Census Income the parameters of the two differ by 2e-15 in f
 differently, which grows through relu over 510 rounds to 3e-3 (JAX 0.10; 2e-2 on 0.4.26) of max(1, largest parameter).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -13,14 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from parties.errors import ModelError
-from parties.finite import round_refused
+from parties.finite import gradient_refused, round_refused
 from parties.messages import encoded_bytes
 from parties.network import Batch, ModelState, run_once, take_rows
 from parties.packing import unpacked
 from parties.placement import Rounds, States
 from parties.placement.in_process import InProcess
 from parties.plan import Plan
-from parties.program import Checked
 from parties.progress import Progress
 from parties.round import round_program, score_rounds, some_rounds
 from parties.rows import PADDING, row_stream
@@ -41,11 +40,10 @@ class Fused(InProcess):
         self.state: Any = None
         self._plan: Plan | None = None
         self._activations: dict[str, jax.ShapeDtypeStruct] = {}
-        self._checked: Checked = ()
         self._train: Callable = _not_placed
         self._predict: Callable = _not_placed
         self._score: Callable = _not_placed
-        self._check: Callable = _not_placed
+        self._numbers: Callable = _not_placed
         self._data: dict[str, Batch] = {}
         self._trained_batch = 0
         self._scores: Any = None  # running, of the epoch being trained
@@ -67,13 +65,13 @@ class Fused(InProcess):
             rows = jnp.where(finite[:, None], rows, PADDING)  # a round that was skipped scores nothing
             return score_rounds(plan.objective, scores, logits, data, rows)
 
-        def check(state, data, rows):
-            return program.check(state, data.take(rows))
+        def numbers(state, data, rows):
+            return program.numbers(state, data.take(rows))
 
-        self._plan, self._checked = plan, program.checked
+        self._plan = plan
         # The state is given away: large tables are then trained where they lie.
         self._train = jax.jit(some_rounds(program.round), donate_argnums=0)
-        self._predict, self._score, self._check = jax.jit(predict), jax.jit(score), jax.jit(check)
+        self._predict, self._score, self._numbers = jax.jit(predict), jax.jit(score), jax.jit(numbers)
 
     def load(self, parts: Mapping[str, Mapping[str, PartyData]]) -> None:
         plan, given = self._placed(), {}
@@ -96,10 +94,11 @@ class Fused(InProcess):
             self._go_on(self._read, facts, rows)
         self._read = None
         skip = facts.nonfinite == "skip_round"
-        self.state, logits, finite = self._train(self.state, data, part, np.int32(count), np.bool_(skip))
-        bad = np.flatnonzero(~np.asarray(finite)[:count])
+        self.state, logits, finite, taken = self._train(self.state, data, part, np.int32(count), np.bool_(skip))
+        bad = np.flatnonzero(~np.stack([np.asarray(each)[:count] for each in (finite, *taken.values())]).all(axis=0))
         if len(bad) and not skip:
-            self._refuse(facts, part[bad[0]], facts.start + int(bad[0]))
+            alone = [party for party, each in taken.items() if finite[bad[0]] and not each[bad[0]]]
+            self._refuse(facts, part[bad[0]], facts.start + int(bad[0]), alone)
         self._skipped, self._may_skip = self._skipped + len(bad), skip
         self._scores = self._score(self._scores, logits, finite, data, part)
         for _ in rounds(count):  # all are done: one compiled call has no rounds to report
@@ -155,11 +154,13 @@ class Fused(InProcess):
             self._scores = self._score(self._scores, read.logits, read.finite, data, part)
             self._skipped += pending - int(read.finite.sum())
 
-    def _refuse(self, facts: Pass, rows: np.ndarray, round: int) -> NoReturn:
-        found = self._check(self.state, self._data[facts.data], rows)
-        checks = dict(zip(self._checked, found, strict=True))
-        ids = self._ids[facts.data][rows[rows != PADDING]].tolist()
-        raise round_refused(checks, self._placed().label_party, facts.epoch, round, ids)
+    def _refuse(self, facts: Pass, rows: np.ndarray, round: int, alone: Sequence[str]) -> NoReturn:
+        plan, ids = self._placed(), self._ids[facts.data][rows[rows != PADDING]].tolist()
+        for party in plan.others:
+            if party in alone:
+                raise gradient_refused(party, facts.epoch, round, ids)
+        numbers = self._numbers(self.state, self._data[facts.data], rows)
+        raise round_refused(numbers, tuple(plan.bases), plan.label_party, facts.epoch, round, ids)
 
     def _rows(self, facts: Pass) -> np.ndarray:
         rows = len(self._data[facts.data].weights)

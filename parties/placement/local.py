@@ -6,11 +6,11 @@ from typing import Any
 from parties import members, protocol
 from parties.assembly import activation_struct
 from parties.channel import Channel, Counted
-from parties.errors import ModelError
-from parties.party import FeatureParty, LabelParty
+from parties.errors import ModelError, NumberError
 from parties.placement import Rounds, States
 from parties.placement.in_process import InProcess
 from parties.plan import Plan
+from parties.roles import FeatureRole, LabelRole
 from parties.seat import PartyData, Pass
 
 
@@ -27,11 +27,11 @@ class Local(InProcess):
     def __init__(self, channel: Channel | None = None):
         super().__init__()
         self.channel = Counted(channel)
-        self.features: dict[str, FeatureParty] = {}
-        self.label: LabelParty | None = None
+        self.features: dict[str, FeatureRole] = {}
+        self.label: LabelRole | None = None
 
     @property
-    def parties(self) -> dict[str, FeatureParty | LabelParty]:
+    def parties(self) -> dict[str, FeatureRole | LabelRole]:
         return {**self.features} if self.label is None else {**self.features, self.label.name: self.label}
 
     def place(self, plan: Plan, data: Mapping[str, PartyData], seed: int) -> None:
@@ -46,7 +46,12 @@ class Local(InProcess):
             members.hold(member, {name: part[party] for name, part in parts.items()})
 
     def fit(self, facts: Pass, rounds: Rounds, most: int) -> None:
-        self._run(protocol.train, facts, lambda left: rounds(min(left, most))).confirm()
+        try:
+            self._run(protocol.train, facts, lambda left: rounds(min(left, most)))
+        except NumberError:
+            for party in self.features.values():
+                party.confirm()  # its own word of a round is heard before the label party's view of it
+            raise
 
     def scores(self) -> dict[str, float]:
         return self._placed().statistics()
@@ -73,14 +78,14 @@ class Local(InProcess):
     def bytes_per_round(self) -> dict[str, int]:
         return self.channel.bytes_per_round()
 
-    def _run(self, loop: Any, facts: Pass, rounds: Rounds) -> LabelParty:
+    def _run(self, loop: Any, facts: Pass, rounds: Rounds) -> LabelRole:
         label = self._placed()
         for party in self.features.values():
             party.begin(facts)
         loop(self.features, label, self.channel, rounds(label.begin(facts)))
         return label
 
-    def _placed(self) -> LabelParty:
+    def _placed(self) -> LabelRole:
         if self.label is None:
             raise ModelError(field="placement", seen="no model", wanted="place first")
         return self.label

@@ -20,7 +20,7 @@ from parties.site import Held, Site, list_checkpoints, read_card
 
 CALLS = (
     *("hold", "adopt", "draw", "settle", "save", "checkpoint", "keep", "restore_kept"),
-    *("begin", "turn", "finish", "step", "statistics", "predictions", "reveal"),
+    *("begin", "turn", "finish", "refused", "step", "confirm", "statistics", "predictions", "reveal"),
 )
 WINDOW = 1024  # rounds that the driver may be ahead of the party of its process
 
@@ -64,7 +64,6 @@ class Pyu:
         self._rows: dict[str, int] = {}
         self._bytes: dict[str, int] = {}
         self._called = 0  # calls of this process's site
-        self._last: list[Any] = []  # what each party's `finish` returned
 
     @property
     def alone(self) -> bool:
@@ -96,11 +95,10 @@ class Pyu:
         self._rows |= {name: len(rows) for name, rows in data.items()}
 
     def fit(self, facts: Pass, rounds: Rounds, most: int) -> None:
-        features = self._run(protocol.train, facts, lambda left: rounds(min(left, most)))
-        self._last = [self._devices.send(p, feature.sent, self._label) for p, feature in features.items()]
+        self._run(protocol.train, facts, lambda left: rounds(min(left, most)))
 
     def scores(self) -> dict[str, float]:
-        said = self._ask_label(self._call(self._label, "statistics", *self._last))
+        said = self._ask_label(self._call(self._label, "statistics"))
         self._bytes = said["bytes"]
         return said["scores"]
 
@@ -171,13 +169,12 @@ class Pyu:
             self._call(party, "settle")
         self.fitted = True
 
-    def _run(self, loop: Callable, facts: Pass, rounds: Rounds) -> dict[str, "_Feature"]:
+    def _run(self, loop: Callable, facts: Pass, rounds: Rounds) -> None:
         for party in self._sites:
             self._call(party, "begin", facts)
         features = {p: _Feature(self, p) for p in self._features}
         count = math.ceil(self._rows[facts.data] / facts.batch_size) - facts.start
         loop(features, _Label(self), self, self._paced(rounds(count)))
-        return features
 
     def _paced(self, rounds: Iterable) -> Iterator:
         """The rounds, each given out when this process's party is at most `WINDOW` behind."""
@@ -214,14 +211,17 @@ class _Feature:
 
     def __init__(self, placement: Pyu, party: str):
         self.placement, self.party = placement, party
-        self.sent: Any = None  # what its last call returned
 
     def turn(self, cotangent: Any) -> _Sent:
-        self.sent = self.placement._call(self.party, "turn", cotangent)
-        return _Sent(self.sent, self.party, self.placement._label)
+        sent = self.placement._call(self.party, "turn", cotangent)
+        return _Sent(sent, self.party, self.placement._label)
 
     def finish(self, cotangent: Any) -> None:
-        self.sent = self.placement._call(self.party, "finish", cotangent)
+        self.placement._call(self.party, "finish", cotangent)
+
+    def confirm(self) -> Any:
+        answer = self.placement._call(self.party, "refused")
+        return self.placement._devices.send(self.party, answer, self.placement._label)
 
 
 class _Label:
@@ -234,3 +234,6 @@ class _Label:
         replies = placement._call(label, "step", *sent, returns=max(1, len(sent)))
         listed = replies if isinstance(replies, list) else [replies]
         return {p: _Sent(reply, label, p) for p, reply in zip(placement._features, listed, strict=False)}
+
+    def confirm(self, refused: Mapping[str, Any]) -> None:
+        self.placement._call(self.placement._label, "confirm", *refused.values())

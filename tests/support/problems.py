@@ -9,12 +9,13 @@ import optax
 from hypothesis import strategies as st
 
 from mmoe_jax import Bag, Ids, MMoEBase, MMoEFuse, Real, Task, init_apply, objective
+from parties import members
 from parties.joint import joint_program
 from parties.keys import base_key, fuse_key
 from parties.network import Batch, ModelState, Network, TrainState
-from parties.party import FeatureParty, LabelParty
+from parties.packed import packed_feature, packed_label
 from parties.plan import Plan
-from parties.program import feature_program, label_program
+from parties.roles import FeatureRole, LabelRole
 from parties.round import round_program
 from parties.seat import PartyData, Pass
 
@@ -59,27 +60,27 @@ class Problem(NamedTuple):
     def facts(self, phase="fit", epoch=0) -> Pass:
         return Pass(bytes(16), phase, epoch, "rows", self.batch_size, seed=3, shuffle=True)
 
-    def reset(self, features: dict[str, FeatureParty], label: LabelParty) -> None:
+    def reset(self, features: dict[str, FeatureRole], label: LabelRole) -> None:
         """Give the party objects this problem's data and initial states."""
         for name, party in features.items():
-            party.state = self.states.bases[name]
-        label.state, label.base_state = self.states.fuse, self.states.bases.get(label.name)
+            members.restore_states(party, {"base": self.states.bases[name]})
+        own = {"base": self.states.bases[label.name]} if label.name in self.bases else {}
+        members.restore_states(label, {"fuse": self.states.fuse} | own)
         for party in (*features.values(), label):
-            party.load({"rows": self.data[party.name]})
+            members.hold(party, {"rows": self.data[party.name]})
 
-    def parties(self, programs=lambda name, program: program) -> tuple[dict[str, FeatureParty], LabelParty]:
-        """New party objects; `programs` may wrap each program, by party name and "fuse"."""
-        bases = {p: programs(p, feature_program(self.bases[p], self.optimizers[p])) for p in self.bases}
-        loss, label = objective(self.tasks), self.label_party
-        fuse = programs("fuse", label_program(self.fuse, self.fuse_optimizer, tuple(self.bases), loss.loss))
-        first = {p: jax.tree.map(lambda leaf: leaf[:1], self.data[p].columns) for p in self.bases}
-        structs = {p: jax.eval_shape(bases[p].predict, self.states.bases[p], first[p]) for p in self.bases}
-        others = {p: jax.ShapeDtypeStruct(s.shape[1:], s.dtype) for p, s in structs.items() if p != label}
-        features = {p: FeatureParty(p, label, bases[p], self.states.bases[p]) for p in others}
-        own = self.states.bases.get(label)
-        label_party = LabelParty(label, fuse, loss, others, self.states.fuse, bases.get(label), own)
-        self.reset(features, label_party)
-        return features, label_party
+    def parties(self) -> tuple[dict[str, FeatureRole], LabelRole]:
+        """New party objects, as placement `local` makes them."""
+        plan, label = self.plan(), self.label_party
+        features = {p: FeatureRole(p, label, packed_feature(plan.feature(p)), None) for p in plan.others}
+        structs = {}
+        for party in plan.others:
+            first = jax.tree.map(lambda leaf: leaf[:1], self.data[party].columns)
+            struct = jax.eval_shape(self.bases[party].apply, self.states.bases[party].params, first, None)
+            structs[party] = jax.ShapeDtypeStruct(struct.shape[1:], struct.dtype)
+        role = LabelRole(label, packed_label(plan.label()), plan.objective, tuple(self.bases), structs, None)
+        self.reset(features, role)
+        return features, role
 
     def plan(self) -> Plan:
         tasks = objective(self.tasks)
@@ -97,11 +98,10 @@ class Problem(NamedTuple):
         return round_program(self.plan(), self.rows_of_all().columns)
 
 
-def states_of(features, label) -> ModelState:
-    bases = {name: party.state for name, party in features.items()}
-    if label.base_state is not None:
-        bases[label.name] = label.base_state
-    return ModelState(bases, label.state)
+def states_of(features: dict[str, FeatureRole], label: LabelRole) -> ModelState:
+    own = members.states_of(label)
+    bases = {name: members.states_of(party)["base"] for name, party in features.items()}
+    return ModelState(bases | ({label.name: own["base"]} if "base" in own else {}), own["fuse"])
 
 
 def _column(kind: str, rng, rows: int):

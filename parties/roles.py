@@ -1,41 +1,35 @@
-"""Party objects, the only mutable things: each holds its own data, state and pending pullback, nothing of another's.
+"""The two roles of a round as objects: each holds its party's data sets, state and pending round, nothing of another's.
 
 A feature role has `turn`, a label role `step`; the loop in `protocol` knows no more of them. What both know in common
 are the public facts of a pass over a data set, from which each draws the same rows, digests and headers by itself.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 
 from parties.errors import MessageError, ModelError
-from parties.finite import round_refused
+from parties.finite import gradient_refused, round_refused
 from parties.messages import Header, Message, check, check_format, dtype_name
-from parties.network import take_rows, take_weights
+from parties.network import Batch, take_rows
+from parties.packing import unpacked
 from parties.program import FeatureProgram, LabelProgram
 from parties.rows import PADDING
 from parties.scoring import Scoring, concatenate
 from parties.seat import PartyData, Pass, Seat, held_with
 
 
-class _LabelData(NamedTuple):
-    """What the compiled step of the label party reads: all of `PartyData` but the ids."""
-
-    columns: Any
-    labels: jax.Array
-    weights: jax.Array
-
-
-class _Party:
+class _Role:
     """What both roles do alike: hold data sets, and take a seat at the start of a pass."""
 
     def __init__(self, name: str):
         self.name = name
         self._data: dict[str, PartyData] = {}
         self._seat: Seat | None = None
+        self._true = jnp.ones((), bool)
 
     def load(self, parts: Mapping[str, PartyData]) -> None:
         """Hold data sets by name, on the device."""
@@ -58,8 +52,22 @@ class _Party:
             raise ModelError(party=self.name, field="pass", seen="no pass", wanted="begin first")
         return self._seat
 
+    def _next_round(self) -> Seat:
+        seat = self._seated()
+        if seat.round == seat.rounds:
+            seen = "a round after the last"
+            raise MessageError(party=self.name, field="round", seen=seen, wanted=f"{seat.rounds} rounds")
+        return seat
 
-class FeatureParty(_Party):
+    def _ids(self, round: int) -> list:
+        """Ids of a round's rows, or their positions where the ids are not known."""
+        seat = self._seated()
+        rows = seat.rows[round]
+        real = rows[rows != PADDING]
+        return (real if seat.data.row_ids is None else seat.data.row_ids[real]).tolist()
+
+
+class FeatureRole(_Role):
     """A party with columns and no labels: sends activations up, takes its own cotangent down.
 
     Attributes:
@@ -71,41 +79,52 @@ class FeatureParty(_Party):
         self.label_party = label_party
         self.state = state
         self._pending: tuple[Any, Header] | None = None
+        self._verdicts: deque[tuple[Any, int]] = deque()  # of rounds of which it is not known yet: bool [], round
+        self._refused: list[int] = []  # rounds since `begin` that this party alone did not take
+        self._taken = self._true  # bool [], of the round before
 
         @jax.jit
-        def forward(state, columns, rows):
-            return program.forward(state, take_rows(columns, rows))
+        def forward(state: Any, columns: Any, rows: jax.Array, taken: jax.Array) -> tuple[jax.Array, Any]:
+            activation, pullback = program.forward(state, take_rows(columns, rows))
+            return jnp.where(taken, activation, jnp.nan), pullback
 
         @jax.jit
-        def predict(state, columns, rows):
+        def backward(state: Any, pullback: Any, cotangent: jax.Array) -> tuple[Any, jax.Array]:
+            gradients, verdict = program.backward(pullback, cotangent)
+            return program.update(state, gradients), verdict
+
+        @jax.jit
+        def predict(state: Any, columns: Any, rows: jax.Array) -> jax.Array:
             return program.predict(state, take_rows(columns, rows))
 
-        self._forward, self._predict, self._backward = forward, predict, jax.jit(program.backward)
+        self._forward, self._backward, self._predict = forward, backward, predict
 
     def begin(self, pass_: Pass) -> int:
-        self._pending = None
+        self._pending, self._taken = None, self._true
+        self._verdicts.clear()
+        self._refused.clear()
         return super().begin(pass_)
 
     def turn(self, cotangent: Message | None) -> Message:
         """Backward of the pending round, then forward of the next.
 
-        The first turn of a pass takes no cotangent; one of a pass that does not train takes none at all.
+        The first turn of a pass takes no cotangent; one of a pass that does not train takes none at all. Where the
+        pending round's own gradient is not finite and such rounds are not skipped, the activation is NaN, so that
+        nobody takes the next round.
 
         Raises:
             MessageError: the cotangent is not the one of the pending round, or a round after the last. The state is
                 then untouched.
         """
-        seat = self._seated()
-        if seat.round == seat.rounds:
-            seen = "a round after the last"
-            raise MessageError(party=self.name, field="round", seen=seen, wanted=f"{seat.rounds} rounds")
+        seat = self._next_round()
         self.finish(cotangent)
-        rows = seat.rows[seat.round]
+        rows, columns = seat.rows[seat.round], seat.data.columns
         if seat.facts.phase == "fit":
-            activation, pullback = self._forward(self.state, seat.data.columns, rows)
+            taken = self._taken if seat.facts.nonfinite == "raise" else self._true
+            activation, pullback = self._forward(self.state, columns, rows, taken)
             self._pending = pullback, seat.header(self.label_party, self.name, "cotangent", activation)
         else:
-            activation = self._predict(self.state, seat.data.columns, rows)
+            activation = self._predict(self.state, columns, rows)
         if seat.round == 0:
             check_format(activation.shape, dtype_name(activation.dtype), self.name)
         header = seat.header(self.name, self.label_party, "activation", activation)
@@ -118,77 +137,82 @@ class FeatureParty(_Party):
         Raises:
             MessageError: as `turn`.
         """
+        self._look(wait=False)
         if self._pending is not None:
             pullback, expected = self._pending
-            check(cotangent, expected)
-            self.state = self._backward(self.state, pullback, cotangent.array)  # type: ignore[union-attr]
+            message = check(cotangent, expected)
+            self.state, self._taken = self._backward(self.state, pullback, message.array)
+            self._verdicts.append((self._taken, expected.round))
             self._pending = None
         elif cotangent is not None:
             raise MessageError(party=self.name, field="message", seen="a cotangent", wanted="none: no round is pending")
 
+    def confirm(self) -> list[int]:
+        """The rounds since `begin` that this party alone did not take, as its own gradient was not finite.
 
-class LabelParty(_Party):
+        Raises:
+            NumberError: there is one, and such rounds are not skipped.
+        """
+        self._look(wait=True)
+        if self._refused and (facts := self._seated().facts).nonfinite == "raise":
+            raise gradient_refused(self.name, facts.epoch, self._refused[0], self._ids(self._refused[0]))
+        return list(self._refused)
+
+    def _look(self, wait: bool) -> None:
+        """Note the verdicts of all rounds so far, or without `wait` of those that are done."""
+        while self._verdicts and (wait or self._verdicts[0][0].is_ready()):
+            verdict, round = self._verdicts.popleft()
+            if not verdict:
+                self._refused.append(round)
+
+
+class LabelRole(_Role):
     """The party with the labels and the fuse network, and columns of its own or none.
 
-    Its own columns pass the same vjp boundary as another party's, inside one compiled step, and make no message.
-
     Attributes:
-        state: of the fuse network.
-        base_state: of its own base network, None without columns.
+        state: `{"fuse": ...}`, with "base" where it has columns of its own.
     """
 
     def __init__(
         self,
         name: str,
         program: LabelProgram,
-        objective,
+        objective: Any,
+        order: Sequence[str],
         structs: Mapping[str, jax.ShapeDtypeStruct],
         state: Any,
-        base: FeatureProgram | None = None,
-        base_state: Any = None,
     ):
-        """`structs`: shape and dtype of one row's activation of each *other* party, so without the leading axis."""
+        """
+        Args:
+            order: of the parties with columns.
+            structs: shape and dtype of one row's activation of each *other* party, so without the leading axis.
+        """
         super().__init__(name)
-        self.state, self.base_state = state, base_state
-        self._structs = dict(structs)
+        self.state = state
+        self._order, self._structs = tuple(order), dict(structs)
         self._scoring = Scoring(objective)
         self._pending: deque[_Pending] = deque()
         self._seen: list[Any] = []  # what `inspect` sees of each round of a `predict` pass
-        self._true = jnp.ones((), bool)
         self._read: Mapping | None = None
 
-        def batch_of(data, rows):
-            columns, labels = take_rows((data.columns, data.labels), rows)
-            return columns, labels, take_weights(data.weights, rows)
+        @jax.jit
+        def step(state: Any, activations: Any, data: Batch, rows: jax.Array, go_on: jax.Array) -> tuple:
+            batch = data.take(rows)
+            batch = batch._replace(weights=jnp.where(go_on, batch.weights, jnp.nan))  # else nobody takes the round
+            gradients, cotangents, stats = program.backward(state, activations, batch)
+            sent = {party: cotangents[party] for party in self._structs}
+            return program.update(state, gradients), sent, stats.logits, stats.finite
 
         @jax.jit
-        def step(state, base_state, activations, data, rows, go_on):
-            columns, labels, weights = batch_of(data, rows)
-            activations = dict(activations)
-            if base is not None:
-                activations[name], pullback = base.forward(base_state, columns)
-            state, cotangents, stats = program.step(state, activations, labels, weights, go_on)
-            if base is not None:
-                base_state = base.backward(base_state, pullback, cotangents.pop(name))
-            return state, base_state, cotangents, stats.logits, stats.finite
+        def predict(state: Any, activations: Any, data: Batch, rows: jax.Array) -> tuple[Any, Any]:
+            own = unpacked(take_rows(data.columns, rows))
+            return program.predict(state, activations, own.get(name))
 
         @jax.jit
-        def check_round(state, base_state, activations, data, rows):
-            columns, labels, weights = batch_of(data, rows)
-            activations = dict(activations)
-            if base is not None:
-                activations[name], _ = base.forward(base_state, columns)
-            return program.check(state, activations, labels, weights)
+        def numbers(state: Any, activations: Any, data: Batch, rows: jax.Array) -> Any:
+            return program.numbers(state, activations, data.take(rows))
 
-        @jax.jit
-        def predict(state, base_state, activations, data, rows):
-            activations = dict(activations)
-            if base is not None:
-                activations[name] = base.predict(base_state, take_rows(data.columns, rows))
-            return program.predict(state, activations)
-
-        self._step, self._predict, self._check = step, predict, check_round
-        self._checked = program.checked
+        self._step, self._predict, self._numbers = step, predict, numbers
 
     def begin(self, pass_: Pass) -> int:
         if pass_.start:
@@ -212,38 +236,48 @@ class LabelParty(_Party):
                 later one.
         """
         self.confirm(wait=False)
-        seat = self._seated()
-        if seat.round == seat.rounds:
-            seen = "a round after the last"
-            raise MessageError(party=self.name, field="round", seen=seen, wanted=f"{seat.rounds} rounds")
+        seat = self._next_round()
         if set(activations) != set(self._structs):
             seen, wanted = str(sorted(activations)), str(sorted(self._structs))
             raise MessageError(party=self.name, field="sender", seen=seen, wanted=wanted)
-        batch = seat.facts.batch_size
+        batch, arrays = seat.facts.batch_size, {}
         for party, struct in self._structs.items():
             expected = jax.ShapeDtypeStruct((batch, *struct.shape), struct.dtype)
-            check(activations[party], seat.header(party, self.name, "activation", expected))
+            message = check(activations[party], seat.header(party, self.name, "activation", expected))
+            arrays[party] = message.array
 
-        arrays = {party: message.array for party, message in activations.items()}
-        rows, data = seat.rows[seat.round], _LabelData(seat.data.columns, seat.data.labels, seat.data.weights)
-        replies = {}
+        rows, data, replies = seat.rows[seat.round], self._batch(), {}
         if seat.facts.phase == "fit":
             raises = seat.facts.nonfinite == "raise"
             go_on = self._pending[-1].finite if self._pending and raises else self._true
-            stepped = self._step(self.state, self.base_state, arrays, data, rows, go_on)
-            self.state, self.base_state, cotangents, logits, finite = stepped
+            self.state, cotangents, logits, finite = self._step(self.state, arrays, data, rows, go_on)
             if raises:
                 self._pending.append(_Pending(finite, arrays, seat.round))
             for party, cotangent in cotangents.items():
                 replies[party] = Message(seat.header(self.name, party, "cotangent", cotangent), cotangent)
         else:
-            logits, seen = self._predict(self.state, self.base_state, arrays, data, rows)
+            logits, seen = self._predict(self.state, arrays, data, rows)
             finite = True
             if seat.facts.phase == "predict":
                 self._seen.append(seen)
         seat.round += 1
         self._scoring.add(seat, logits, finite)
         return replies
+
+    def confirm(self, refused: Mapping[str, Sequence[int]] | None = None, *, wait: bool = True) -> None:
+        """Refuse the first round that was not finite, of all so far, or without `wait` of those that are done.
+
+        Args:
+            refused: after the last round of a part of a pass, the rounds that each other party alone did not take: they
+                are counted as skipped.
+
+        Raises:
+            NumberError: as `step`.
+        """
+        while self._pending and (wait or self._pending[0].finite.is_ready()):
+            if not (done := self._pending.popleft()).finite:
+                self._refuse(done)
+        self._scoring.skipped += len(set().union(*(refused or {}).values()))
 
     def statistics(self) -> dict[str, float]:
         """The objective's scores over the rows of the pass so far, and how many rounds were `skipped` if they may be.
@@ -279,24 +313,16 @@ class LabelParty(_Party):
         rows = len(self._seated().data.ids)
         return jax.tree.map(lambda leaf: leaf[:rows], (concatenate(self._scoring.logits), concatenate(self._seen)))
 
-    def confirm(self, wait: bool = True) -> None:
-        """Refuse the first round that was not finite, of all so far, or without `wait` of those that are done.
-
-        Raises:
-            NumberError: as `step`.
-        """
-        while self._pending and (wait or self._pending[0].finite.is_ready()):
-            if not (done := self._pending.popleft()).finite:
-                self._refuse(done)
+    def _batch(self) -> Batch:
+        """All rows of the pass, of which the compiled functions take theirs."""
+        data = self._seated().data
+        return Batch({self.name: data.columns} if self.name in self._order else {}, data.labels, data.weights)
 
     def _refuse(self, last: "_Pending") -> NoReturn:
         seat = self._seated()
-        rows, data = seat.rows[last.round], _LabelData(seat.data.columns, seat.data.labels, seat.data.weights)
-        found = self._check(self.state, self.base_state, last.activations, data, rows)
-        checks = dict(zip(self._checked, found, strict=True))
-        real = rows[rows != PADDING]
-        ids = (real if seat.data.row_ids is None else seat.data.row_ids[real]).tolist()
-        raise round_refused(checks, self.name, seat.facts.epoch, last.round, ids)
+        numbers = self._numbers(self.state, last.activations, self._batch(), seat.rows[last.round])
+        where = seat.facts.epoch, last.round, self._ids(last.round)
+        raise round_refused(numbers, self._order, self.name, *where)
 
 
 class _Pending(NamedTuple):
