@@ -213,8 +213,8 @@ class Worker:
         if name.startswith("sweep"):
             flags += f" --xla_force_host_platform_device_count={os.cpu_count()}"
         environment = os.environ | {"XLA_FLAGS": flags}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.name, self.process = name, subprocess.Popen(command, env=environment, **pipes)
+        pipe = subprocess.PIPE
+        self.name, self.process = name, subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
         self._answer()
 
     def run(self) -> float:
@@ -228,6 +228,7 @@ class Worker:
     def _answer(self, question: str = "") -> Any:
         if question:
             print(question, file=self.process.stdin, flush=True)
+        assert self.process.stdout is not None
         if not (line := self.process.stdout.readline()):
             sys.exit(f"{self.name}: its process ended with {self.process.wait()}")
         return json.loads(line)

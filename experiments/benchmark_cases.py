@@ -6,7 +6,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -86,13 +86,13 @@ def census_case(name: str, data: str, quick: bool, seeds: int = 1) -> Case:
     """The rivals and the sweeps, all on the training rows of Census Income."""
     began = time.perf_counter()
     frame = sampler.sample(500, seed=0) if quick else sources.load(data).train
-    data, placements = census.divide(frame), {"local": Local(), "local_encoded": Local(Encoded()), "single": "fused"}
-    model = census.model(0, placements.get(name, "fused"))
-    if name in placements:
-        case = Case(lambda: model.fit(data, batch_size=BATCH, progress=False)["seconds"][0], {})
+    placements = {"local": Local(), "local_encoded": Local(Encoded())}
+    rows, model = census.divide(frame), census.model(0, placements.get(name, "fused"))
+    if name in ("single", *placements):
+        case = Case(lambda: model.fit(rows, batch_size=BATCH, progress=False)["seconds"][0], {})
         case.report["first"] = case.run()
-        return case if name == "single" else Case(case.run, case.report | where_local(placements[name], case.run))
-    batch = as_batch(data, fit_parties(data, model.parties), model.tasks, training=True)
+        return Case(case.run, case.report | where_local(placements[name], case.run)) if name in placements else case
+    batch = as_batch(rows, fit_parties(rows, model.parties), model.tasks, training=True)
     if name == "fused":
         seconds = {"import": IMPORTED, "data": time.perf_counter() - began}
         case = program_case(program_of(model, batch), batch)
@@ -110,8 +110,8 @@ def census_case(name: str, data: str, quick: bool, seeds: int = 1) -> Case:
 def joint_case(name: str, batch) -> Case:
     """The hand-written loops; `joint_scan_stream` is given the parties' order of rows and draws none."""
     stacked = name != "joint_scan_columns"
-    ids, sizes = joint_scan.joint_ids(batch, stacked)
-    ids, labels = jnp.asarray(ids), jnp.asarray(batch.labels)
+    on_host, sizes = joint_scan.joint_ids(batch, stacked)
+    ids, labels = jnp.asarray(on_host), jnp.asarray(batch.labels)
     params = jax.jit(lambda key: joint_scan.joint_params(key, sizes, stacked))(jax.random.key(0))
     vector, unravel = ravel_pytree(params) if stacked else (params, lambda params: params)
     epoch, rows = joint_scan.joint_epoch(unravel), len(labels)
@@ -125,7 +125,8 @@ def joint_case(name: str, batch) -> Case:
 
 def where_local(placement: Local, run: Callable[[], float]) -> dict[str, float]:
     """Where an epoch of placement `local` spends its seconds, each piece without those within it."""
-    seconds, inner = Counter(), 0.0
+    seconds: defaultdict[str, float] = defaultdict(float)
+    inner = 0.0
 
     def clocked(name, function):
         def call(*args, **options):
@@ -139,9 +140,12 @@ def where_local(placement: Local, run: Callable[[], float]) -> dict[str, float]:
 
         return call
 
-    pieces = [(placement.label, "statistics", "scores"), (placement.label, "confirm", "host syncs")]
-    pieces += [
-        (placement.label._scoring, "_score", "host syncs"),
+    label = placement.label
+    assert label is not None  # the model is fitted
+    pieces: list[tuple[Any, str, str]] = [
+        (label, "statistics", "scores"),
+        (label, "confirm", "host syncs"),
+        (label._scoring, "_score", "host syncs"),
         (party_module, "check", "header checks"),
         (placement.channel, "deliver", "channel and codec"),
     ]

@@ -18,9 +18,9 @@ from typing import Any, Literal
 import numpy as np
 
 from experiments import census, certificates, launch, options, sampler
-from experiments.census_secretflow import PARTIES, ports
+from experiments.census_secretflow import PARTIES, PartyName, ports
 from experiments.party_files import FILES, write_parties
-from parties import SplitModel, Tls, VerticalData, production, pyu
+from parties import Tls, VerticalData, production, pyu
 from parties.answers import say
 from parties.messages import encoded_bytes
 from parties.placement.devices import Devices
@@ -36,7 +36,7 @@ class Settings:
     repeats: int = 7  # epochs that are timed of each loop
     rows: int = 32_561  # sampled rows in an epoch
     out: str = "runs/benchmark_secretflow"  # folder to write benchmark.json, the parties' files and certificates to
-    party: Literal["alice", "bob"] | None = None  # be the process of this party; the benchmark starts one for each
+    party: PartyName | None = None  # be the process of this party; the benchmark starts one for each
     cluster: str | None = None  # the parties' addresses as JSON, for --party
 
     def __post_init__(self):
@@ -64,7 +64,7 @@ class Bare:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = options.parse(Settings, __doc__, arguments)
-    if settings.party is not None:
+    if settings.party is not None and settings.cluster is not None:
         launch.end_with_parent()
         folder = Path(settings.out) / "certificates"
         names = f"{settings.party}.pem", f"{settings.party}.key", "authority.pem"
@@ -79,14 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     places = {party: {"address": f"127.0.0.1:{port}"} for party, port in zip(PARTIES, ports(), strict=True)}
     command = [sys.executable, "-m", "experiments.benchmark_secretflow"]
     given = {party: dataclasses.replace(settings, party=party, cluster=json.dumps(places)) for party in PARTIES}
-    commands = {party: [*command, *options.command_line(own)] for party, own in given.items()}
+    commands: dict[str, list[str]] = {p: [*command, *options.command_line(own)] for p, own in given.items()}
     sys.exit(launch.launch(commands, patience=75))
 
 
 def measure(settings: Settings, devices: Mapping[str, Any]) -> None:
     files = {devices[party]: Path(settings.out) / "parties" / name for party, name in FILES["train"].items()}
     data = VerticalData.from_files(files, on="id", sep="|", label_party="alice", labels=list(census.LABELS))
-    model = SplitModel(**census.arguments(), placement=pyu(devices), seed=0)
+    model = census.model(0, pyu(devices))
     rounds = -(-len(data) // BATCH)
     loops = {"bare": bare_loop(devices, rounds, apart=False), "bare_3": bare_loop(devices, rounds, apart=True)}
     loops["ours"] = lambda: model.fit(data, batch_size=BATCH)["seconds"][0]

@@ -27,7 +27,7 @@ NAMES = [
     "income_50k",
 ]
 LABELS = {"income_50k": ">50K", "marital_status": "Never-married"}
-ALICE = [
+ALICE: list[Categorical | Bucketed] = [
     Categorical("workclass"),
     Bucketed("fnlwgt", width=10_000),
     Categorical("education"),
@@ -38,7 +38,12 @@ ALICE = [
     Bucketed("capital_loss", width=100),
     Bucketed("hours_per_week", width=5),
 ]
-BOB = [Bucketed("age", width=10), Categorical("sex"), Categorical("occupation"), Categorical("native_country")]
+BOB: list[Categorical | Bucketed] = [
+    Bucketed("age", width=10),
+    Categorical("sex"),
+    Categorical("occupation"),
+    Categorical("native_country"),
+]
 
 
 def read(file: Path) -> pd.DataFrame:
@@ -57,6 +62,11 @@ def divide(frame: pd.DataFrame, parties: tuple[str, ...] = ("alice", "bob")) -> 
     columns = {"alice": [spec.name for spec in ALICE] + list(LABELS), "bob": [spec.name for spec in BOB]}
     frames = {party: frame[["id", *columns[party]]] for party in parties}
     return VerticalData.from_frames(frames, on="id", label_party="alice", labels=list(LABELS))
+
+
+def vocabularies(frame: pd.DataFrame) -> dict[str, tuple]:
+    """Column -> what its specification learns from the frame: texts, or the numbers of buckets."""
+    return {spec.name: spec.fit(frame[spec.name]).vocabulary or () for spec in (*ALICE, *BOB)}
 
 
 def arguments(rate=1e-3, parties: tuple[str, ...] = ("alice", "bob")) -> dict:

@@ -28,6 +28,7 @@ from experiments import census, options, pictures, sources, startup
 from experiments.party_files import write_parties
 from experiments.recipes import RECIPES, TUTORIAL_DEFECT, TUTORIAL_PRINTED, Recipe, RecipeName
 from mmoe_jax import Real, fit_columns, transform_columns
+from parties import SplitModel, VerticalData
 
 IMPORTED = time.process_time()  # CPU seconds since the interpreter started
 
@@ -56,9 +57,9 @@ class CompileClock:
         self.seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._add)
 
-    def _add(self, event: str, seconds: float, **_) -> None:
+    def _add(self, event: str, duration_secs: float, **_) -> None:
         if event.startswith("/jax/core/compile/"):
-            self.seconds += seconds
+            self.seconds += duration_secs
 
 
 def main(arguments: Sequence[str] | None = None) -> dict:
@@ -96,9 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     return result
 
 
-def train(settings: Settings, recipe: Recipe, frames) -> tuple[dict[str, list[dict]], object, object]:
+def train(
+    settings: Settings, recipe: Recipe, frames: Sequence[pd.DataFrame]
+) -> tuple[dict[str, list[dict]], SplitModel, VerticalData]:
     """Every run's history and test scores by kind of model, the last split model, and its test rows."""
-    kinds = {"split": (("alice", "bob"), "local")}
+    kinds: dict[str, tuple[tuple[str, ...], str]] = {"split": (("alice", "bob"), "local")}
     if not settings.split_only:
         kinds |= {"joint": (("alice", "bob"), "joint"), "alice alone": (("alice",), "joint")}
     runs: dict[str, list[dict]] = {kind: [] for kind in kinds}
@@ -122,11 +125,10 @@ def train(settings: Settings, recipe: Recipe, frames) -> tuple[dict[str, list[di
     return runs, *kept
 
 
-def logistic_regression(recipe: Recipe, frames) -> dict[str, float]:
+def logistic_regression(recipe: Recipe, frames: Sequence[pd.DataFrame]) -> dict[str, float]:
     """Test AUC of scikit-learn's logistic regression, a task at a time, on all 13 columns as the recipe reads them."""
     model = recipe.build(frames[0], 0, "joint", ("alice", "bob"))
-    specs = [spec for party in model.parties.values() for spec in party.columns]
-    specs = fit_columns(specs, frames[0])
+    specs = fit_columns([spec for party in model.parties.values() for spec in party.columns], frames[0])
 
     def features(frame):
         parts = []
@@ -146,7 +148,7 @@ def logistic_regression(recipe: Recipe, frames) -> dict[str, float]:
     return scores
 
 
-def draw(history: dict, model, test, out: Path) -> None:
+def draw(history: dict, model: SplitModel, test: VerticalData, out: Path) -> None:
     tasks = list(census.LABELS)
     title = "Census Income, split between two parties (validation: the test rows)"
     pictures.history(history, tasks, title, out / "history.png")

@@ -30,13 +30,14 @@ from experiments import census, launch, options, sources
 from experiments.party_files import FILES, write_parties
 from parties import Intersection, PartyError, SplitModel, Tls, VerticalData, production, pyu
 
-PARTIES = ("alice", "bob")
+PartyName = Literal["alice", "bob"]
+PARTIES: tuple[PartyName, ...] = ("alice", "bob")
 
 
 @dataclasses.dataclass
 class Settings:
     mode: Literal["debug", "simulation", "production"] = "debug"  # one process, Ray on this machine, or one per party
-    party: Literal["alice", "bob"] | None = None  # production: be this party; if not given, start both here
+    party: PartyName | None = None  # production: be this party; if not given, start both here
     cluster: str | None = None  # production: JSON file with the parties' addresses
     files: str | None = None  # folder with the party's files; if not given, they are written to OUT/parties
     data: str = "auto"  # where the rows to write come from: auto, sampled, or a folder
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if settings.mode == "production" and settings.party is None:
             sys.exit(start_all(settings))
         with devices_of(settings) as devices:
-            train(settings, devices)
+            train(settings, Path(settings.files), devices)
     except (sources.SourceError, PartyError) as error:
         sys.exit(str(error))
 
@@ -86,7 +87,7 @@ def start_all(settings: Settings) -> int:
     cluster.write_text(json.dumps({party: {"address": own, "intersection": psi} for party, own, psi in pairs}))
     command = [sys.executable, "-m", "experiments.census_secretflow"]
     given = {party: dataclasses.replace(settings, party=party, cluster=str(cluster)) for party in PARTIES}
-    commands = {party: [*command, *options.command_line(own)] for party, own in given.items()}
+    commands: dict[str, list[str]] = {p: [*command, *options.command_line(own)] for p, own in given.items()}
     return launch.launch(commands, patience=settings.deadline + launch.GRACE)
 
 
@@ -100,7 +101,7 @@ def ports(count: int = len(PARTIES)) -> list[int]:
 @contextlib.contextmanager
 def devices_of(settings: Settings) -> Iterator[dict[str, Any]]:
     """Party -> device, in the mode that was asked for."""
-    if settings.mode == "production":
+    if settings.mode == "production" and settings.party is not None:
         launch.end_with_parent()
         places = {party: {"address": place["address"]} for party, place in read_cluster(settings).items()}
         how: dict[str, Any] = {"transport": settings.transport, "tls": tls_of(settings), "deadline": settings.deadline}
@@ -118,6 +119,7 @@ def devices_of(settings: Settings) -> Iterator[dict[str, Any]]:
 
 
 def read_cluster(settings: Settings) -> dict[str, dict[str, str]]:
+    assert settings.cluster is not None  # as `settings.party` is not
     return json.loads(Path(settings.cluster).read_text())
 
 
@@ -134,15 +136,15 @@ def intersection_of(settings: Settings) -> Intersection | None:
     return Intersection(addresses, tls_of(settings))
 
 
-def train(settings: Settings, devices: Mapping[str, Any]) -> None:
+def train(settings: Settings, files: Path, devices: Mapping[str, Any]) -> None:
     """What every driver does; only the label party's says and writes what came of it."""
     data = {}
     for part, names in FILES.items():
-        paths = {devices[party]: Path(settings.files) / name for party, name in names.items()}
+        paths = {devices[party]: files / name for party, name in names.items()}
         how: dict[str, Any] = {"intersection": intersection_of(settings), "deadline": settings.deadline}
         labels = list(census.LABELS)
         data[part] = VerticalData.from_files(paths, on="id", sep="|", label_party="alice", labels=labels, **how)
-    model = SplitModel(**census.arguments(), placement=pyu(devices, settings.deadline), seed=settings.seed)
+    model = census.model(settings.seed, pyu(devices, settings.deadline))
     began = time.perf_counter()
     history = model.fit(data["train"], validation=data["test"], epochs=settings.epochs, batch_size=settings.batch_size)
     scores = model.evaluate(data["test"])

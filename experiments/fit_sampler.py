@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 
 from experiments import census, options
 from experiments.sampler import MODEL, sample
-from mmoe_jax import Bucketed, fit_columns, transform_columns
+from mmoe_jax import Bucketed, Categorical
 
 STEP = 1_000  # fnlwgt has as many values as rows: it is drawn to the thousand, and evenly within
 
@@ -59,10 +59,10 @@ def check(file: Path, rows: int, seeds: int) -> None:
 
 def fit(frame: pd.DataFrame) -> dict:
     """The model of a frame, as JSON has it."""
-    specs = fit_columns([*census.ALICE, *census.BOB], frame)
-    bins = {s.name: c.values - 1 for s, c in zip(specs, transform_columns(specs, frame), strict=True)}
-    sizes = {spec.name: len(spec.vocabulary) for spec in specs}
-    by_name = {spec.name: spec for spec in specs}
+    specs = {spec.name: spec.fit(frame[spec.name]) for spec in (*census.ALICE, *census.BOB)}
+    bins = {name: np.asarray(spec.transform(frame[name]).values) - 1 for name, spec in specs.items()}
+    vocabularies = census.vocabularies(frame)
+    sizes = {name: len(values) for name, values in vocabularies.items()}
     columns = []
     for name, parent in tree(bins, sizes):
         above = bins[parent] if parent else np.zeros(len(frame), int)
@@ -75,8 +75,8 @@ def fit(frame: pd.DataFrame) -> dict:
                 "shape": table.shape,
                 "cells": cells.tolist(),
                 "counts": table[tuple(cells.T)].tolist(),
-                "bins": list(by_name[name].vocabulary),
-                **within(frame[name], bins[name], by_name[name]),
+                "bins": list(vocabularies[name]),
+                **within(frame[name], bins[name], specs[name], sizes[name]),
             }
         )
     labels, known, widths = [], dict(bins), dict(sizes)
@@ -112,13 +112,13 @@ def mutual_information(table: np.ndarray) -> float:
     return max(0.0, float((p[seen] * np.log(p[seen] / independent[seen])).sum()) - bias)
 
 
-def within(values: pd.Series, bins: np.ndarray, spec) -> dict:
-    """The raw values of each bin and how often each was seen."""
-    if not isinstance(spec, Bucketed):
+def within(values: pd.Series, bins: np.ndarray, spec: Categorical | Bucketed, size: int) -> dict:
+    """The raw values of each of the `size` bins and how often each was seen."""
+    if not isinstance(spec, Bucketed) or spec.width is None:
         return {"values": None, "step": 1}
     step = STEP if spec.width > STEP else 1
     floors = values.to_numpy() // step * step
-    seen = [np.unique(floors[bins == b], return_counts=True) for b in range(len(spec.vocabulary))]
+    seen = [np.unique(floors[bins == b], return_counts=True) for b in range(size)]
     return {"values": [np.stack(pair, axis=1).tolist() for pair in seen], "step": step}
 
 

@@ -111,8 +111,15 @@ def train(settings: Settings, folder: Path) -> None:
     else:
         shutil.rmtree(folder, ignore_errors=True)  # killed before every party had written the beginning
         model = SplitModel(**arguments, placement=settings.placement, seed=0)
-        how = {"checkpoint": folder, "every_rounds": settings.every_rounds, "progress": False}
-        model.fit(rows, validation=test, epochs=settings.epochs, batch_size=128, **how)
+        model.fit(
+            rows,
+            validation=test,
+            epochs=settings.epochs,
+            batch_size=128,
+            checkpoint=folder,
+            every_rounds=settings.every_rounds,
+            progress=False,
+        )
     model.history.pop("seconds")
     table = model.predict(test)
     with tempfile.TemporaryDirectory() as saved:

@@ -93,7 +93,7 @@ class Watch(Callback):
         for name, value in measured.items():
             self.seen.setdefault(name, []).append(value)
 
-    def _count(self, event: str, _: float, **__) -> None:
+    def _count(self, event: str, duration_secs: float, **_) -> None:
         self._events[event.removeprefix(COMPILING)] += 1
 
 
@@ -105,12 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds, first = time.perf_counter() - began, warm(settings)
     modules = {"jax": jax, "flax": flax, "optax": optax, "numpy": np, "pandas": pd}
     growth = {name: values[-1] - values[first] for name, values in seen.items() if name != "seconds"}
+    found = grown(settings, seen)
     result = {
         "settings": dataclasses.asdict(settings),
         "versions": {"python": platform.python_version()} | {n: m.__version__ for n, m in modules.items()},
         "memory_ratio": seen["memory_mb"][-1] / seen["memory_mb"][first],
         "growth": growth,
-        "grown": grown(settings, seen),
+        "grown": found,
         "seen": seen,
         "history": history,
         "seconds": seconds,
@@ -121,8 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show(settings, seen)
     since = ", ".join(f"{name} {value:+.3g}" for name, value in growth.items())
     print(f"since epoch {first + 1}: {since}; memory times {result['memory_ratio']:.4f}; {seconds:.0f} s in all")
-    if result["grown"]:
-        sys.exit(f"grown: {'; '.join(result['grown'])}")
+    if found:
+        sys.exit(f"grown: {'; '.join(found)}")
     print("nothing grew")
 
 

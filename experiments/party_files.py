@@ -8,7 +8,7 @@ import pandas as pd
 
 from experiments import census
 from experiments.originals import SourceError, read, words
-from mmoe_jax import Bucketed, fit_columns
+from mmoe_jax import Bucketed
 
 COLUMNS = {
     "alice": ["id", *(spec.name for spec in census.ALICE), *census.LABELS],
@@ -35,18 +35,18 @@ def write_parties(folder: Path, train: pd.DataFrame, test: pd.DataFrame) -> list
     Raises:
         SourceError: the folder holds anything else, or cannot be written.
     """
-    specs = fit_columns([*census.ALICE, *census.BOB], train)
+    vocabularies = census.vocabularies(train)
     try:
-        _check_ours(folder, {spec.name for spec in specs})
+        _check_ours(folder, set(vocabularies))
         (folder / VOCABULARY).mkdir(parents=True, exist_ok=True)
         written = []
         for frame, files in zip((train, test), FILES.values(), strict=True):
             for party, name in files.items():
                 frame[COLUMNS[party]].to_csv(folder / name, sep="|", index=False, lineterminator="\n")
                 written.append(folder / name)
-        for spec in specs:
-            file = folder / VOCABULARY / spec.name
-            file.write_text("".join(f"{value}\n" for value in spec.vocabulary), encoding="utf-8")
+        for column, values in vocabularies.items():
+            file = folder / VOCABULARY / column
+            file.write_text("".join(f"{value}\n" for value in values), encoding="utf-8")
             written.append(file)
     except OSError as error:
         raise SourceError(f"{folder}: cannot be written ({words(error)}); name another folder") from error
@@ -106,7 +106,7 @@ def _read_party(file: Path, columns: list[str]) -> tuple[pd.DataFrame, str]:
         raise damaged("no row", "at least one")
     empty = (frame.isna() | (frame == "")).any(axis=1)
     if empty.any():
-        raise damaged(f"an empty cell in row {int(empty.idxmax())}", "a value in each")
+        raise damaged(f"an empty cell in row {empty.to_numpy().argmax()}", "a value in each")
     if frame["id"].duplicated().any():
         raise damaged(f"id {frame['id'][frame['id'].duplicated()].iloc[0]} twice", "an id a row")
     for label in set(census.LABELS) & set(columns):

@@ -46,7 +46,7 @@ def gates(weights: np.ndarray, tasks: list[str], title: str, file: Path) -> None
     axis.set_xticks(np.arange(experts), [f"expert {e + 1}" for e in range(experts)], fontsize=13)
     axis.set_ylabel("gate weight (a task sums to 1)", fontsize=13)
     axis.set_xlabel("bar: mean over rows; whisker: one standard deviation", fontsize=12)
-    axis.set_ylim(0, min(1.15, float((weights.mean(axis=0) + weights.std(axis=0)).max()) + 0.2))
+    axis.set_ylim(0, min(1.15, float(np.max(weights.mean(axis=0) + weights.std(axis=0))) + 0.2))
     axis.tick_params(axis="y", labelsize=12)
     axis.grid(axis="y", alpha=0.3)
     axis.legend(fontsize=12)

@@ -85,7 +85,7 @@ def _tutorial(frame, seed, placement, parties) -> SplitModel:
 
 def _unstripped(frame: pd.DataFrame) -> pd.DataFrame:
     """Text with the space that stands before it in the file, where the tutorial leaves it."""
-    text = [name for name in frame if frame[name].dtype.kind not in "iufb"]
+    text = [str(name) for name in frame if frame[name].dtype.kind not in "iufb"]
     return frame.assign(**{name: " " + frame[name].astype(str) for name in text})
 
 

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optax
@@ -53,7 +54,7 @@ class Config:
     epochs: int = 6  # passes over the training rows
 
 
-SPACE = {
+SPACE: dict[str, tuple[Any, ...]] = {  # field of Config -> values to draw from
     "age_width": (1, 2, 3),
     "hours_width": (1, 2, 5),
     "gain_width": (50, 100, 200),
