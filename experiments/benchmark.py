@@ -2,15 +2,27 @@
 
     python -m experiments.benchmark [--only NAMES] [--repeats N] [--quick] [--data auto|sampled|DIR] [--out DIR]
 
-Writes `benchmark.json` and `benchmark.png`, prints tables. Every case is a process of its own, compiled and warm, and
-the cases of a group take turns: a repeat runs each once. A ratio is of one repeat; median and quartiles (low, high)
-are over repeats. A peak is the process's less what it had after its imports. NAMES: cases or groups, with commas.
+Writes `benchmark.json` and `benchmark.png` and prints tables. Every case is a process of its own, compiled and warm.
+The cases of a group take turns: each repeat runs each of them once. A ratio compares two cases within one repeat; the
+median and the quartiles (low, high) are taken over repeats. A peak is the most memory that a process held, less what it
+held after its imports. NAMES are names of cases or groups, with commas between them.
 
-Expected on two CPU cores, JAX 0.10, PyTorch 2.14 (medians of three runs, quartiles 5 to 20 % away; a busy machine moves
-them more): fused/joint_scan 1.07, fused/joint_scan_stream 1.0 to 1.2 (the baseline without its shuffle, a fifth
-of it), local/joint_scan 1.8, local_encoded/joint_scan 2.9 to 3.2, deepctr_torch/fused 9.7 to 11.4,
-joint_scan_columns/joint_scan 1.06, rows_1e7/rows_1e5 0.82 to 0.86, sweep_8/single_x8 0.50 to 0.56,
-sparse_1e6/sparse_1e3 1.15, dense_1e6/sparse_1e6 50 to 77, import 1.10. Everything takes 15 minutes.
+Expected on two CPU cores with JAX 0.10 and PyTorch 2.14 (medians of three runs; the quartiles are 5 to 20 % away, and
+more on a busy machine):
+
+    fused/joint_scan               1.07
+    fused/joint_scan_stream        1.0 to 1.2   (joint_scan spends a fifth of its time on a shuffle)
+    local/joint_scan               1.8
+    local_encoded/joint_scan       2.9 to 3.2
+    deepctr_torch/fused            9.7 to 11.4
+    joint_scan_columns/joint_scan  1.06
+    rows_1e7/rows_1e5              0.82 to 0.86
+    sweep_8/single_x8              0.50 to 0.56
+    sparse_1e6/sparse_1e3          1.15
+    dense_1e6/sparse_1e6           50 to 77
+    import                         1.10
+
+The whole benchmark takes 15 minutes.
 """
 
 import contextlib
@@ -41,30 +53,30 @@ GROUPS = {
     "seeds": ["single", "sweep_1", "sweep_2", "sweep_4", "sweep_8"],
     "import": ["import_ours", "import_theirs"],
 }
-TURNS = {"rivals": 5}  # group -> turns a repeat
+TURNS = {"rivals": 5}  # group -> turns per repeat; of the other groups one
 UNITS = {"rivals": "epoch", "vocabulary": "round", "parties": "round", "rows": "row", "seeds": "epoch of all seeds"}
-RATIOS = {  # name -> cases above and below, of whose seconds it is, and a factor
+RATIOS = {  # name -> the two cases whose seconds are divided, and a factor of the result
     "fused/joint_scan": ("fused", "joint_scan", 1),
     "fused/joint_scan_stream": ("fused", "joint_scan_stream", 1),
     "local/joint_scan": ("local", "joint_scan", 1),
     "local_encoded/joint_scan": ("local_encoded", "joint_scan", 1),
     "deepctr_torch/fused": ("deepctr_torch", "fused", 1),
     "joint_scan_columns/joint_scan": ("joint_scan_columns", "joint_scan", 1),
-    "rows_1e7/rows_1e5": ("rows_1e5", "rows_1e7", 1),  # of rows a second
+    "rows_1e7/rows_1e5": ("rows_1e5", "rows_1e7", 1),  # the ratio of rows per second
     "sweep_8/single_x8": ("sweep_8", "single", 1 / 8),
     "sparse_1e6/sparse_1e3": ("sparse_1e6", "sparse_1e3", 1),
     "dense_1e6/sparse_1e6": ("dense_1e6", "sparse_1e6", 1),
     "import": ("import_ours", "import_theirs", 1),
 }
 RECORDED = (
-    "SecretFlow 1.13.0b0's own trainer on this model and these rows: 10 to 15 s an epoch in its debug mode, 14 to 33 s "
-    "in its Ray simulation, after start-up (recorded on two cores of an Intel Xeon, November 2026; not in this run)"
+    "SecretFlow 1.13.0b0's own trainer on this model and these rows: 10 to 15 s per epoch in its debug mode, 14 to 33 "
+    "s in its Ray simulation, without start-up (recorded on two cores of an Intel Xeon, November 2026; not in this run)"
 )
-CURVES = {  # group -> title, what is on the horizontal axis, kinds of cases
-    "vocabulary": ("Two parties, one column each: seconds a round", "ids a column", ("dense", "sparse")),
-    "parties": ("A column a party: seconds a round", "parties", ("parties",)),
-    "rows": ("Fused, sampled rows: rows a second", "rows", ("rows",)),
-    "seeds": ("Sweep of the main job: seconds an epoch", "seeds", ("sweep",)),
+CURVES = {  # group -> title, label of the horizontal axis, kinds of cases, one curve each
+    "vocabulary": ("Two parties, one column each: seconds per round", "ids per column", ("dense", "sparse")),
+    "parties": ("One column per party: seconds per round", "parties", ("parties",)),
+    "rows": ("Fused, sampled rows: rows per second", "rows", ("rows",)),
+    "seeds": ("Sweep of the main job: seconds per epoch", "seeds", ("sweep",)),
 }
 
 
@@ -114,7 +126,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
 
 
 def chosen(settings: Settings) -> dict[str, list[str]]:
-    """The cases to run, by group; a rival that is not installed is not among them."""
+    """Group -> its cases that are to be run, without a rival that is not installed."""
     only = {*settings.only.split(",")} - {""} or {*GROUPS}
     wanted = {group: [n for n in names if {group, n} & only] for group, names in GROUPS.items()}
     if not deepctr.installed():
@@ -146,7 +158,7 @@ def summarise(settings: Settings, turns: dict[str, list[float]], reports: dict[s
 
 
 def show(result: dict) -> None:
-    """The tables that the terminal shows."""
+    """Print the tables."""
     reports, units = result["reports"], {name: UNITS.get(group, group) for group in GROUPS for name in GROUPS[group]}
     for name in result["not_installed"]:
         print(f"\n{name}: not installed; see experiments/{name.split('_')[0]}.py")
@@ -154,7 +166,7 @@ def show(result: dict) -> None:
     print("\n" + pd.DataFrame(lines).T.rename_axis("seconds").to_string(float_format="{:.3g}".format))
     if result["ratios"]:
         print("\n" + pd.DataFrame(result["ratios"]).T.rename_axis("ratio").to_string(float_format="{:.3f}".format))
-    titles = {"fused": "cold start of fused", "local": "an epoch of local", "local_encoded": "of local_encoded"}
+    titles = {"fused": "cold start of fused", "local": "epoch of local", "local_encoded": "epoch of local_encoded"}
     for name in [name for name in titles if name in reports]:
         pieces = ", ".join(f"{piece} {s:.3f}" for piece, s in reports[name].items() if not piece.endswith("_mb"))
         print(f"\n{titles[name]}, seconds: {pieces}")
@@ -162,7 +174,7 @@ def show(result: dict) -> None:
 
 
 def draw(result: dict, file: Path) -> None:
-    """Above the rivals' bars, below a curve of each other group with the peak memory at each point."""
+    """Draw a bar for each rival, and below them the curves of each other group with the peak memory at each point."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -176,7 +188,7 @@ def draw(result: dict, file: Path) -> None:
     axes["rivals"].barh(list(bars), medians, xerr=whiskers, capsize=4, color="#1b6ca8", log=True)
     for place, bar in enumerate(bars.values()):
         axes["rivals"].annotate(f"{bar['median']:.3g} s", (bar["high"], place), (8, -4), textcoords="offset points")
-    axes["rivals"].set_title("An epoch of Census Income, batches of 128 (whiskers: quartiles)")
+    axes["rivals"].set_title("One epoch of Census Income in batches of 128 (whiskers: quartiles)")
     axes["rivals"].set_xlabel("seconds")
     axes["rivals"].xaxis.set_major_formatter("{x:g}")
     axes["rivals"].xaxis.set_minor_formatter("{x:g}")
@@ -192,7 +204,7 @@ def draw(result: dict, file: Path) -> None:
                 text = f"{result['reports'][name]['peak_mb']:,.0f} MB"
                 axes[group].annotate(text, (x, value), (0, offset), textcoords="offset points", ha="center", fontsize=9)
         axes[group].set_title(title)
-        axes[group].set_xlabel(f"{label} (at the points: peak memory)")
+        axes[group].set_xlabel(f"{label} (beside the points: peak memory)")
         axes[group].margins(0.2)
         axes[group].yaxis.set_major_formatter("{x:g}")
         axes[group].yaxis.set_minor_formatter("{x:g}" if len(kinds) == 1 else "")
@@ -205,7 +217,7 @@ def draw(result: dict, file: Path) -> None:
 
 
 class Worker:
-    """A case in a process of its own, with the face of a `Case`."""
+    """A case in a process of its own, used like a `Case`."""
 
     def __init__(self, name: str, data: str, quick: bool):
         command = [sys.executable, "-m", "experiments.benchmark", "--data", data, "--case", name]
@@ -235,7 +247,7 @@ class Worker:
 
 
 def work(settings: Settings) -> dict:
-    """The other end: a line in, a line out."""
+    """Be the process of a `Worker`: answer each line of standard input with a line of JSON."""
     answers, imports = sys.stdout, peak()
     with contextlib.redirect_stdout(sys.stderr):
         case = build(settings.case, settings.data, settings.quick)

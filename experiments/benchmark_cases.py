@@ -1,4 +1,4 @@
-"""What `experiments.benchmark` times: each case built, compiled and warm, ready to take its turns."""
+"""The cases that `experiments.benchmark` times, each built, compiled and warm."""
 
 import contextlib
 import dataclasses
@@ -32,20 +32,27 @@ RIVALS = "joint_scan joint_scan_columns joint_scan_stream fused local local_enco
 class Case:
     """Something to time, built and warm."""
 
-    run: Callable[[], float]  # one turn -> seconds, in the group's unit
-    report: dict[str, Any]  # what else there is to say
+    run: Callable[[], float]  # takes one turn and returns its seconds per unit of the group (epoch, round or row)
+    report: dict[str, Any]  # what else the benchmark writes of the case, such as seconds of compiling
 
     def close(self) -> dict[str, Any]:
         return self.report | {"peak_mb": peak() - self.report.get("imports_mb", 0)}
 
 
 def peak() -> float:
-    """Most memory that this process has held, MB."""
+    """The most memory that this process has held, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def warm(advance: Callable, state, *, epochs: int = 1, parts: int = 1) -> Case:
-    """A turn is `epochs` of `state, outputs = advance(state, number)`; its seconds are an epoch's by `parts`."""
+    """A case that has taken its first turn.
+
+    Args:
+        advance: `state, outputs = advance(state, number)` trains epoch `number`.
+        state: of the first epoch.
+        epochs: epochs per turn.
+        parts: what an epoch's seconds are divided by, such as its rounds or rows.
+    """
     number = 0
 
     def run():
@@ -61,11 +68,11 @@ def warm(advance: Callable, state, *, epochs: int = 1, parts: int = 1) -> Case:
 
 
 def program_case(program, batch, **options) -> Case:
-    """The split program's epochs, rows drawn within the turn."""
+    """Epochs of the split program; a turn includes drawing the order of rows."""
     batch, began = jax.tree.map(jnp.asarray, batch.laid_out()), time.perf_counter()
     state = jax.block_until_ready(jax.jit(program.init)(jax.random.key(0)))
     drawn = time.perf_counter()
-    # The state is donated, or a turn would copy every table once, which so few rounds would feel.
+    # The state is donated: without that, each turn would copy every table, and its few rounds would not hide the cost.
     epoch = jax.jit(program.epoch, donate_argnums=0).lower(state, batch, stream(batch, 0)).compile()
     seconds = {"init": drawn - began, "compile": time.perf_counter() - drawn}
     case = warm(lambda state, number: epoch(state, batch, stream(batch, number)), state, **options)
@@ -83,7 +90,7 @@ def program_of(model, batch):
 
 
 def census_case(name: str, data: str, quick: bool, seeds: int = 1) -> Case:
-    """The rivals and the sweeps, all on the training rows of Census Income."""
+    """A rival or a sweep, on the training rows of Census Income."""
     began = time.perf_counter()
     frame = sampler.sample(500, seed=0) if quick else sources.load(data).train
     placements = {"local": Local(), "local_encoded": Local(Encoded())}
@@ -108,7 +115,7 @@ def census_case(name: str, data: str, quick: bool, seeds: int = 1) -> Case:
 
 
 def joint_case(name: str, batch) -> Case:
-    """The hand-written loops; `joint_scan_stream` is given the parties' order of rows and draws none."""
+    """A hand-written loop; `joint_scan_stream` takes the parties' order of rows, the others shuffle on the device."""
     stacked = name != "joint_scan_columns"
     on_host, sizes = joint_scan.joint_ids(batch, stacked)
     ids, labels = jnp.asarray(on_host), jnp.asarray(batch.labels)
@@ -124,7 +131,7 @@ def joint_case(name: str, batch) -> Case:
 
 
 def where_local(placement: Local, run: Callable[[], float]) -> dict[str, float]:
-    """Where an epoch of placement `local` spends its seconds, each piece without those within it."""
+    """Piece of the work -> its seconds in an epoch of placement `local`, without those of pieces that it calls."""
     seconds: defaultdict[str, float] = defaultdict(float)
     inner = 0.0
 
@@ -160,8 +167,8 @@ def where_local(placement: Local, run: Callable[[], float]) -> dict[str, float]:
 
 
 def sweep_seconds(model, batch, seeds: int) -> float:
-    """Of a warm epoch of all seeds: the scores are computed at the end of each, so they tell when that was."""
-    ends = []
+    """Seconds of a warm epoch of all seeds."""
+    ends = []  # when each run computed its scores, which it does at the end of each epoch
 
     def make(_):
         program = program_of(model, batch)
@@ -173,11 +180,11 @@ def sweep_seconds(model, batch, seeds: int) -> float:
         return program._replace(objective=program.objective._replace(compute=compute))
 
     sweep(make, [{"seed": seed} for seed in range(seeds)], batch, epochs=4, batch_size=BATCH)
-    return (ends[3 * seeds] - ends[seeds]) / 2  # the first epoch compiles
+    return (ends[3 * seeds] - ends[seeds]) / 2  # of three epochs; the first one compiles and is left out
 
 
 def sampled_batch(rows: int) -> tuple[Batch, Any]:
-    """Sampled rows, drawn and encoded a chunk at a time, and the main job's model for them."""
+    """Sampled rows, drawn and encoded chunk by chunk, and the main job's model for them."""
     model, sample = census.model(0, "fused"), census.divide(sampler.sample(1 << 12, seed=1))
     specs, start = fit_parties(sample, model.parties), 0
     arrays = {party: np.empty((rows, len(fitted)), np.int32) for party, fitted in specs.items()}
@@ -188,14 +195,14 @@ def sampled_batch(rows: int) -> tuple[Batch, Any]:
         for party, fitted in specs.items():
             packed = pack(transform_columns(fitted, frame), 1)
             (arrays[party][part],), layouts[party] = packed.arrays, packed.layout
-    # Laid out as they are drawn from, and each array leaves the host as it goes to the device: all of them twice would
-    # be the peak.
+    # The arrays are packed already, and each is freed on the host once it is on the device: to hold all of them twice
+    # would set the peak of memory.
     columns = {p: Packed((jnp.asarray(arrays.pop(p)),), layouts[p]) for p in layouts}
     return Batch(columns, labels, np.ones(rows, np.float32)), model
 
 
 def synthetic_case(parties: int, size: int, sparse: bool, rounds: int) -> Case:
-    """Seconds a round with a column of `size` ids at each party."""
+    """Rounds in which each party has one column of `size` ids."""
     random, names, model = np.random.default_rng(0), [f"p{i}" for i in range(parties)], census.model(0, "fused")
     ids = {name: (Ids(random.integers(0, size, rounds * BATCH, np.int32), size),) for name in names}
     labels = random.integers(0, 2, (rounds * BATCH, 2)).astype(np.float32)
@@ -211,7 +218,7 @@ def import_case(modules: str) -> Case:
 
 
 def build(name: str, data: str = "auto", quick: bool = False) -> Case:
-    """The case of that name, in this process."""
+    """The case with this name, in this process; `quick` makes it tiny."""
     if name in RIVALS or name == "single":
         return census_case(name, data, quick)
     kind, _, number = name.partition("_")

@@ -1,10 +1,10 @@
-"""Rounds a second of production on this machine, beside a bare loop of as many calls and messages.
+"""Rounds per second in production on this machine, beside a bare loop with as many calls and messages.
 
     python -m experiments.benchmark_secretflow [--transport brpc_link|grpc] [--tls] [--repeats N] [--rows N]
 
-Two processes on loopback; in each repeat an epoch of the main job and one of each bare loop take turns, on the same
-engine and transport. `bare` makes the main job's calls, one a party and round; `bare_3` has two for bob, forward and
-backward apart. Prints medians and the ratios of each repeat; writes `benchmark.json`. Sampled rows.
+Two processes on loopback train on sampled rows. In each repeat, an epoch of the main job and one of each bare loop take
+turns on the same engine and transport. `bare` makes the main job's calls, one per party and round; `bare_3` makes two
+at bob, one forward and one backward. Prints medians, and ratios within a repeat; writes `benchmark.json`.
 """
 
 import dataclasses
@@ -26,14 +26,14 @@ from parties.messages import encoded_bytes
 from parties.placement.devices import Devices
 from parties.pulse import Pulse
 
-BATCH, WIDTH = 128, 20  # rows a round, of bob's activation
+BATCH, WIDTH = 128, 20  # rows per round, width of bob's activation
 
 
 @dataclasses.dataclass
 class Settings:
     transport: Literal["brpc_link", "grpc"] = "brpc_link"  # what SecretFlow sends messages with
     tls: bool = False  # encrypt, with certificates made for the run
-    repeats: int = 7  # epochs that are timed of each loop
+    repeats: int = 7  # timed epochs of each loop
     rows: int = 32_561  # sampled rows in an epoch
     out: str = "runs/benchmark_secretflow"  # folder to write benchmark.json, the parties' files and certificates to
     party: PartyName | None = None  # be the process of this party; the benchmark starts one for each
@@ -45,7 +45,7 @@ class Settings:
 
 
 class Bare:
-    """A party that computes nothing: bytes in, bytes out, of the sizes of the main job."""
+    """A party that computes nothing: it takes and returns bytes, as many as in the main job."""
 
     def __init__(self, party: str, pulse: Pulse):
         self.reply, self.pulse = bytes(encoded_bytes((BATCH, WIDTH), "float32")), pulse
@@ -94,26 +94,25 @@ def measure(settings: Settings, devices: Mapping[str, Any]) -> None:
     for repeat in range(settings.repeats + 1):
         for name, run in loops.items():
             seconds = run()
-            if repeat:  # the first compiles
+            if repeat:  # the first one compiles
                 speeds[name].append(rounds / seconds)
     if settings.party != "alice":
         return
     medians = {name: float(np.median(values)) for name, values in speeds.items()}
     secure = " with TLS" if settings.tls else ""
-    print(
-        f"{settings.transport}{secure}, rounds a second: " + ", ".join(f"{name} {v:.0f}" for name, v in medians.items())
-    )
+    speed = ", ".join(f"{name} {value:.0f}" for name, value in medians.items())
+    print(f"{settings.transport}{secure}, rounds per second: {speed}")
     result: dict[str, Any] = {"transport": settings.transport, "rounds_per_second": speeds, "ratios": {}}
     for name in ("bare", "bare_3"):
         low, median, high = np.quantile(np.array(speeds["ours"]) / np.array(speeds[name]), [0.25, 0.5, 0.75])
         result["ratios"][f"ours/{name}"] = {"median": median, "low": low, "high": high}
         print(f"ours/{name} {median:.2f} (quartiles {low:.2f} to {high:.2f})")
-    print(f"an epoch {rounds / medians['ours']:.2f} s", flush=True)
+    print(f"{rounds / medians['ours']:.2f} s per epoch", flush=True)
     (Path(settings.out) / "benchmark.json").write_text(json.dumps(result, indent=1))
 
 
 def bare_loop(pyus: Mapping[str, Any], rounds: int, apart: bool) -> Callable[[], float]:
-    """Epochs of calls and messages that compute nothing; returns a function that runs one and returns its seconds."""
+    """A function that runs one epoch of calls and messages, in which nothing is computed, and returns its seconds."""
     devices = Devices(pyus, 60.0)
     alice, bob = (devices.actor(Bare, ("turn", "take", "end"), party, party) for party in PARTIES)
 

@@ -47,11 +47,11 @@ BOB: list[Categorical | Bucketed] = [
 
 
 def read(file: Path) -> pd.DataFrame:
-    """`adult.data` or `adult.test`: one row a person, an `id` in file order, both labels as 0 or 1."""
-    with file.open() as lines:  # the test file begins with a line of its own
+    """`adult.data` or `adult.test`: one row per person, an `id` in file order, both labels as 0 or 1."""
+    with file.open() as lines:  # the test file begins with a line that is no row
         skip = 1 if next(lines).startswith("|") else 0
     frame = pd.read_csv(file, header=None, names=NAMES, skipinitialspace=True, skiprows=skip)
-    frame["income_50k"] = frame["income_50k"].str.rstrip(".")  # and ends its labels in a full stop
+    frame["income_50k"] = frame["income_50k"].str.rstrip(".")  # the test file ends its labels in a full stop
     for label, positive in LABELS.items():
         frame[label] = (frame[label] == positive).astype(int)
     return frame.assign(id=range(len(frame)))
@@ -70,7 +70,7 @@ def vocabularies(frame: pd.DataFrame) -> dict[str, tuple]:
 
 
 def arguments(rate=1e-3, parties: tuple[str, ...] = ("alice", "bob")) -> dict:
-    """The tutorial's networks, Adam of that learning rate for each: what `SplitModel` and `split_program` take."""
+    """The tutorial's networks, each with Adam of this learning rate, as `SplitModel` and `split_program` take them."""
     bases = {
         "alice": Party(ALICE, MMoEBase(dnn_units_size=(32,), embedding_dim=9), optax.adam(rate)),
         "bob": Party(BOB, MMoEBase(dnn_units_size=(20,), embedding_dim=8), optax.adam(rate)),
@@ -85,7 +85,7 @@ def arguments(rate=1e-3, parties: tuple[str, ...] = ("alice", "bob")) -> dict:
 
 
 def model(seed: int, placement, parties: tuple[str, ...] = ("alice", "bob")) -> SplitModel:
-    """The tutorial's networks, Adam 1e-3 for each."""
+    """The tutorial's networks, each with Adam of learning rate 1e-3."""
     return SplitModel(**arguments(parties=parties), placement=placement, seed=seed)
 
 

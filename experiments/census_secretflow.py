@@ -1,15 +1,19 @@
 """The main job on SecretFlow: alice and bob on their own devices, each reading its own files.
 
     python -m experiments.census_secretflow --mode debug
-    python -m experiments.census_secretflow --mode production            # both parties on this machine, a process each
+    python -m experiments.census_secretflow --mode production        # both parties on this machine, one process each
     python -m experiments.census_secretflow --mode production --party alice --cluster cluster.json --files DIR
 
-The second starts the third for each party. `cluster.json` has `{"alice": {"address": "host:port"}, "bob": ...}`, the
-same at every party; `DIR` has the party's own files as `experiments.census_income --write-parties DIR` writes them, and
-needs no other party's. `--tls DIR` encrypts. `--align psi` aligns rows that differ, and needs a second address of each
-party, `"intersection": "host:port"`. `--mode simulation` (Ray) needs SecretFlow 1.13. The label party writes
-`result.json`. Expected on real rows, as without SecretFlow: test AUC 0.915 (income above 50K) and 0.962 (never
-married), 10,404 bytes each way.
+The second command starts the third for each party. `cluster.json` is the same at every party:
+
+    {"alice": {"address": "host:port"}, "bob": {"address": "host:port"}}
+
+`DIR` holds the party's own files, as `experiments.census_income --write-parties DIR` writes them; it needs no other
+party's. `--tls DIR` encrypts. `--align psi` aligns rows that differ; for this each party has a second address,
+`"intersection": "host:port"`. `--mode simulation` (Ray) needs SecretFlow 1.13. The label party writes `result.json`.
+
+Expected on real rows, as without SecretFlow: test AUC 0.915 (income above 50K) and 0.962 (never married), 10,404 bytes
+each way per round.
 """
 
 import contextlib
@@ -36,8 +40,8 @@ PARTIES: tuple[PartyName, ...] = ("alice", "bob")
 
 @dataclasses.dataclass
 class Settings:
-    mode: Literal["debug", "simulation", "production"] = "debug"  # one process, Ray on this machine, or one per party
-    party: PartyName | None = None  # production: be this party; if not given, start both here
+    mode: Literal["debug", "simulation", "production"] = "debug"  # one process, Ray, or one process per party
+    party: PartyName | None = None  # production: be this party; if not given, start both on this machine
     cluster: str | None = None  # production: JSON file with the parties' addresses
     files: str | None = None  # folder with the party's files; if not given, they are written to OUT/parties
     data: str = "auto"  # where the rows to write come from: auto, sampled, or a folder
@@ -45,7 +49,7 @@ class Settings:
     batch_size: int = 128  # rows per round
     seed: int = 0  # seed that parameters and row order are drawn with
     transport: Literal["brpc_link", "grpc"] = "brpc_link"  # production: what SecretFlow sends messages with
-    tls: str | None = None  # production: folder with the files that experiments.certificates writes; encrypts
+    tls: str | None = None  # production: encrypt, with the files that experiments.certificates writes to this folder
     align: Literal["same", "psi"] = "same"  # same: files have the same ids; psi (production): private set intersection
     deadline: float = 60.0  # seconds of silence after which a party is given up
     save: str | None = None  # folder in which each party saves its part of the model
@@ -78,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def start_all(settings: Settings) -> int:
-    """Every party as a process on loopback."""
+    """Run every party as a process of this machine, and return the exit code."""
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
     cluster = out / "cluster.json"
@@ -92,7 +96,7 @@ def start_all(settings: Settings) -> int:
 
 
 def ports(count: int = len(PARTIES)) -> list[int]:
-    """Free ports of this machine."""
+    """Numbers of free ports of this machine."""
     with contextlib.ExitStack() as taken:
         sockets = [taken.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [s.getsockname()[1] for s in sockets]
@@ -100,7 +104,7 @@ def ports(count: int = len(PARTIES)) -> list[int]:
 
 @contextlib.contextmanager
 def devices_of(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Party -> device, in the mode that was asked for."""
+    """Party -> its device, in the mode that the settings name."""
     if settings.mode == "production" and settings.party is not None:
         launch.end_with_parent()
         places = {party: {"address": place["address"]} for party, place in read_cluster(settings).items()}
@@ -119,7 +123,7 @@ def devices_of(settings: Settings) -> Iterator[dict[str, Any]]:
 
 
 def read_cluster(settings: Settings) -> dict[str, dict[str, str]]:
-    assert settings.cluster is not None  # as `settings.party` is not
+    assert settings.cluster is not None  # --party comes with --cluster
     return json.loads(Path(settings.cluster).read_text())
 
 
@@ -137,7 +141,7 @@ def intersection_of(settings: Settings) -> Intersection | None:
 
 
 def train(settings: Settings, files: Path, devices: Mapping[str, Any]) -> None:
-    """What every driver does; only the label party's says and writes what came of it."""
+    """Train and evaluate, in the process of every party; only the label party's reports the result."""
     data = {}
     for part, names in FILES.items():
         paths = {devices[party]: files / name for party, name in names.items()}
@@ -162,7 +166,7 @@ def report(settings: Settings, model: SplitModel, history, scores, seconds: floa
     print("bytes a round: " + ", ".join(f"{edge} {size:,}" for edge, size in sizes.items()))
     rounds = -(-rows // settings.batch_size)
     epoch = float(np.median(history["seconds"]))
-    print(f"seconds: all {seconds:.1f}, an epoch {epoch:.2f} (median): {rounds / epoch:.0f} rounds a second")
+    print(f"seconds: {seconds:.1f} in all, {epoch:.2f} per epoch (median): {rounds / epoch:.0f} rounds per second")
     import secretflow as sf
 
     out = Path(settings.out)

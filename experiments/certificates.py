@@ -1,9 +1,9 @@
-"""Make an authority and a certificate a party, to test mutual TLS with. Not for production: keys lie in one folder.
+"""Make an authority and one certificate per party, to test mutual TLS. Not for production: all keys lie in one folder.
 
     python -m experiments.certificates --out runs/certificates --days 30 alice bob
 
-Writes `authority.pem`, and `PARTY.pem` and `PARTY.key` (PEM, P-256, readable by their owner only). The authority's key
-is not kept.
+Writes `authority.pem` and, for each party, `PARTY.pem` and `PARTY.key` (PEM, P-256). Only their owner can read the
+files. The authority's key is not kept.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class Settings:
     parties: Sequence[str]  # names of the parties
     out: str = "runs/certificates"  # folder to write the files to
     days: float = 30.0  # days for which the certificates are valid
-    expired: bool = False  # also write files of each party, PARTY-expired, that are no longer valid
+    expired: bool = False  # also write a certificate and key per party, PARTY-expired, that are no longer valid
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def make(folder: str | Path, parties: Sequence[str], days: float = 30.0, expired: bool = False) -> dict[str, Tls]:
-    """An authority for these parties, and each one's files; if `expired`, also PARTY-expired, no longer valid."""
+    """Write the files. Returns each party's; if `expired`, also those of "PARTY-expired", which are no longer valid."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     key, name = ec.generate_private_key(ec.SECP256R1()), _name(f"authority {secrets.token_hex(8)}")

@@ -2,8 +2,8 @@
 
     pip install -e ".[experiments,benchmark]"
 
-The sizes are those of the main job but for one thing: it has no party's network, so the experts read the embeddings
-themselves, 9 columns of 9 and 4 of 8. What a benchmark would not want is off: regularisation, metrics, the bar.
+The sizes are those of the main job, with one exception: there are no base networks, so the experts read the embeddings
+themselves, 9 columns of width 9 and 4 of width 8. Regularisation, metrics and the progress bar are off.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import numpy as np
 
 
 def installed() -> bool:
-    """Whether it can be imported, its two requirements included."""
+    """Whether it and its two requirements can be imported."""
     return all(importlib.util.find_spec(name) for name in ("deepctr_torch", "torch", "requests"))
 
 
@@ -25,16 +25,17 @@ def epoch(ids: np.ndarray, sizes: Sequence[Sequence[int]], labels: np.ndarray, b
     """A function that trains one epoch and returns its seconds.
 
     Args:
-        ids: int `[N, F]`, each column's in `[0, size)`.
-        sizes: of alice's columns and of bob's.
+        ids: int `[N, F]`, those of a column in `[0, size)`.
+        sizes: number of ids of each of alice's columns, and of each of bob's.
         labels: float `[N, 2]`.
+        batch_size: rows per round.
     """
     import torch
 
-    with mock.patch("threading.Thread.start"):  # in which it would ask PyPI for its newest version
+    with mock.patch("threading.Thread.start"):  # its import starts a thread that asks PyPI for its newest version
         from deepctr_torch.inputs import SparseFeat
         from deepctr_torch.models import MMOE
-    torch.set_num_threads(1)  # its operators are too small to share: two threads are slower
+    torch.set_num_threads(1)  # its operators are too small to divide: two threads are slower than one
     widths = [width for party, width in zip(sizes, (9, 8), strict=True) for _ in party]
     vocabularies = [size for party in sizes for size in party]
     columns = [SparseFeat(f"c{i}", v, d) for i, (v, d) in enumerate(zip(vocabularies, widths, strict=True))]

@@ -2,10 +2,10 @@
 
     python -m experiments.fit_sampler DIR [--check SEEDS]
 
-DIR holds the original `adult.data` and `adult.test`; only the training rows are fitted. `--check` then trains the main
-job's model on sampled rows and tests it on the real test rows; expected, 5 seeds: AUC 0.913 and 0.960.
+DIR holds the original `adult.data` and `adult.test`. Only the training rows are fitted. `--check` then trains the main
+job's model on sampled rows and tests it on the real test rows; expected with 5 seeds: AUC 0.913 and 0.960.
 
-The tree of columns is the one that keeps the most mutual information between neighbours: Chow and Liu, *Approximating
+Of all trees of columns, the sampler's has the most mutual information between neighbours: Chow and Liu, *Approximating
 discrete probability distributions with dependence trees*, IEEE Transactions on Information Theory, 1968.
 """
 
@@ -24,13 +24,13 @@ from experiments import census, options
 from experiments.sampler import MODEL, sample
 from mmoe_jax import Bucketed, Categorical
 
-STEP = 1_000  # fnlwgt has as many values as rows: it is drawn to the thousand, and evenly within
+STEP = 1_000  # fnlwgt differs in almost every row: its thousands are drawn as seen, and the rest evenly
 
 
 @dataclasses.dataclass
 class Settings:
     folder: Path  # folder with adult.data and adult.test
-    check: int = 0  # number of models, a seed each, to train on sampled rows and test on real ones
+    check: int = 0  # number of models, one per seed, to train on sampled rows and test on real ones
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def check(file: Path, rows: int, seeds: int) -> None:
-    """Test on real rows models that have seen sampled ones only."""
+    """Train models on sampled rows only, one per seed, and print their AUC on the real rows of the file."""
     test = census.divide(census.read(file))
     scores = []
     for seed in range(seeds):
@@ -58,7 +58,7 @@ def check(file: Path, rows: int, seeds: int) -> None:
 
 
 def fit(frame: pd.DataFrame) -> dict:
-    """The model of a frame, as JSON has it."""
+    """The model of a frame, as `sampler.json` holds it."""
     specs = {spec.name: spec.fit(frame[spec.name]) for spec in (*census.ALICE, *census.BOB)}
     bins = {name: np.asarray(spec.transform(frame[name]).values) - 1 for name, spec in specs.items()}
     vocabularies = census.vocabularies(frame)
@@ -91,20 +91,20 @@ def counts(above: np.ndarray, below: np.ndarray, rows: int, columns: int) -> np.
 
 
 def tree(bins: dict[str, np.ndarray], sizes: dict[str, int]) -> list[tuple[str, str]]:
-    """Columns with their parents, parents first; the root's is ""."""
+    """Each column with its parent, parents first; the parent of the root is ""."""
     names = list(bins)
     information = np.zeros((len(names), len(names)))
     for i, a in enumerate(names):
         for j, b in enumerate(names[:i]):
             information[i, j] = mutual_information(counts(bins[a], bins[b], sizes[a], sizes[b]))
-    # Shifted, as a zero would be no edge at all.
+    # The shift makes every weight negative: a weight of zero would mean that there is no edge.
     spanning = minimum_spanning_tree(-(information + information.T) - 1e-9)
     order, parents = breadth_first_order(spanning, 0, directed=False)
     return [(names[i], names[parents[i]] if parents[i] >= 0 else "") for i in order]
 
 
 def mutual_information(table: np.ndarray) -> float:
-    """In nats, less the bias (a - 1)(b - 1) / 2n of the estimate (Miller, 1955)."""
+    """Mutual information of two columns in nats, less the bias (a - 1)(b - 1) / 2n of its estimate (Miller, 1955)."""
     p = table / table.sum()
     independent = p.sum(axis=1, keepdims=True) * p.sum(axis=0, keepdims=True)
     seen = p > 0
@@ -113,7 +113,7 @@ def mutual_information(table: np.ndarray) -> float:
 
 
 def within(values: pd.Series, bins: np.ndarray, spec: Categorical | Bucketed, size: int) -> dict:
-    """The raw values of each of the `size` bins and how often each was seen."""
+    """The raw values of each of the `size` bins, and how often each value was seen."""
     if not isinstance(spec, Bucketed) or spec.width is None:
         return {"values": None, "step": 1}
     step = STEP if spec.width > STEP else 1
@@ -123,7 +123,7 @@ def within(values: pd.Series, bins: np.ndarray, spec: Categorical | Bucketed, si
 
 
 def logistic(label: str, truth: np.ndarray, known: dict[str, np.ndarray], widths: dict[str, int]) -> dict:
-    """A label given the bins: a weight a bin, to three decimals."""
+    """A logistic regression of a label on the bins: one weight per bin, to three decimals."""
     rows = np.arange(len(truth))
     hot = [csr_matrix((np.ones(len(rows)), (rows, known[n])), shape=(len(rows), widths[n])) for n in known]
     fitted = LogisticRegression(C=1.0, max_iter=2000).fit(hstack(hot).tocsr(), truth)

@@ -1,8 +1,9 @@
-"""The joint model by hand: the loop that an expert would write for this one model, in plain JAX and nothing of ours.
+"""The joint model by hand: the loop that an expert would write for this one model, in plain JAX without the library.
 
-Parameters are named and shaped as the library's, so that a test can hold the two to the same numbers. A table a party,
-one kernel for experts and gates, and all parameters one vector to Adam, which saves it a pass over each of them. The
-other form, that it must beat, has a table a column and Adam over the tree.
+Parameters have the names and shapes of the library's, so that a test can compare the numbers. There are two forms. The
+fast one has one embedding table per party, one matrix product for experts and gates, and one vector of all parameters,
+over which Adam passes once. The other one, which the fast one must beat, has one table per column, and Adam passes over
+each parameter.
 """
 
 from collections.abc import Callable
@@ -40,7 +41,7 @@ def joint_params(key, sizes, stacked: bool) -> dict:
 
 
 def joint_ids(batch, stacked: bool) -> tuple[np.ndarray, dict[str, list[int]]]:
-    """Ids int32 `[N, F]`, numbered through a party's table if it is stacked, and the sizes of each party's columns."""
+    """Ids int32 `[N, F]`, as rows of a party's one table if `stacked`; and party -> number of ids of each column."""
     sizes = {party: [column.size for column in batch.columns[party]] for party in NETWORKS}
     ids = np.stack([column.values for party in NETWORKS for column in batch.columns[party]], axis=1)
     starts = np.concatenate([np.cumsum([0, *sizes[party][:-1]]) for party in NETWORKS])
@@ -66,7 +67,7 @@ def joint_logits(params, ids):
     experts = jax.nn.relu(experts.reshape(-1, EXPERTS, 32) + p["expert_0"]["bias"][None])
     experts = jax.nn.relu(jnp.einsum("bei,eio->beo", experts, p["expert_1"]["kernel"]) + p["expert_1"]["bias"][None])
     gates = jax.nn.softmax(gates.reshape(-1, TASKS, EXPERTS) + p["gate_0"]["bias"][None])
-    mixed = (gates[:, :, :, None] * experts[:, None]).sum(axis=2)  # [B, T, U]: faster than a contraction of three
+    mixed = (gates[:, :, :, None] * experts[:, None]).sum(axis=2)  # [B, T, U]: faster than an einsum
     towers = jnp.einsum("btu,tuk->btk", mixed, p["tower_0"]["kernel"]) + p["tower_0"]["bias"][None]
     return (jax.nn.relu(towers) * p["output_kernel"][None]).sum(axis=2) + p["output_bias"][None]
 
@@ -94,5 +95,6 @@ def joint_epoch(unravel: Callable) -> Callable:
 
 
 def joint_shuffle(key, rows: int):
+    """The rows in a random order, int32 `[S, B]`, filled up with -1."""
     order = jax.random.permutation(key, rows)
     return jnp.pad(order, (0, -rows % BATCH), constant_values=-1).reshape(-1, BATCH)

@@ -1,11 +1,11 @@
-"""A run killed at random moments and resumed each time, against the run that was never killed.
+"""Runs that are killed at random moments and resumed, beside the run that was never killed.
 
     python -m experiments.kill_and_resume [--placement local|fused] [--kills N] [--rows N] [--every-rounds N]
 
-The training is a process of its own, which SIGKILL ends at a moment drawn from the length of a whole run, be it while
-it trains, writes a checkpoint, or evaluates. Resumed to its end, its parameters and optimisers, history (but for
-seconds) and predictions must be those of the unbroken run, to the bit: the exit code is 1 if any is not. Writes
-`result.json`. Expected: all equal, on both placements; two to three minutes each.
+Each run trains in a process of its own, which SIGKILL ends at a moment drawn evenly from the length of a whole run:
+while it trains, writes a checkpoint, or evaluates. The run is then resumed. At its end, parameters, optimiser states,
+history (without seconds) and predictions must equal those of the unbroken run to the bit; if any differs, the exit code
+is 1. Writes `result.json`. Expected: all are equal, on both placements; each placement takes two to three minutes.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             moment = moments.uniform(0, length)
             place = Path(tempfile.mkdtemp(dir=folder)) / "run"
             killed_at, _ = run(settings, place, kill_after=moment)
-            if killed_at is None:  # too late: another moment
+            if killed_at is None:  # the run had ended: draw another moment
                 continue
             resumed, _ = run(settings, place)
             same = resumed == unbroken
@@ -72,8 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(settings: Settings, folder: Path, kill_after: float | None = None):
-    """What a process that trains ends with and how long it trained; or the newest checkpoint that it left when it was
-    killed, so long after it began, None if it had ended.
+    """Run the process that trains.
+
+    Returns:
+        Without `kill_after`: the digests that the process printed at its end, and the seconds that it trained. With
+        `kill_after` (seconds since training began): the newest checkpoint at the kill, or None if the process had ended
+        before, and `kill_after`.
     """
     given = options.command_line(dataclasses.replace(settings, folder=str(folder)))
     command = [sys.executable, "-m", "experiments.kill_and_resume", *given]
@@ -93,12 +97,12 @@ def run(settings: Settings, folder: Path, kill_after: float | None = None):
         said = [json.loads(line.split(" ", 1)[1]) for line in lines if line.startswith("digests ")]
         seconds = time.perf_counter() - began
     if process.returncode or not said:
-        raise SystemExit(f"{folder}: the run ended with exit code {process.returncode}")
+        sys.exit(f"{folder}: the run ended with exit code {process.returncode}")
     return said[0], seconds
 
 
 def train(settings: Settings, folder: Path) -> None:
-    """The run, from its checkpoint if there is one; prints digests of what it came to."""
+    """Train, from the checkpoint in the folder if there is one, and print digests of the result."""
     startup.keep_compiled(str(Path(settings.out) / "compiled"))
     rows = census.divide(sampler.sample(settings.rows, seed=0))
     test = census.divide(sampler.sample(1_000, seed=1))
@@ -109,7 +113,7 @@ def train(settings: Settings, folder: Path) -> None:
         code = {"optimizers": optimizers, "fuse_optimizer": arguments["fuse_optimizer"]}
         model = SplitModel.resume(folder, rows, validation=test, placement=settings.placement, progress=False, **code)
     else:
-        shutil.rmtree(folder, ignore_errors=True)  # killed before every party had written the beginning
+        shutil.rmtree(folder, ignore_errors=True)  # the run was killed before every party had its first checkpoint
         model = SplitModel(**arguments, placement=settings.placement, seed=0)
         model.fit(
             rows,

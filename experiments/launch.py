@@ -1,4 +1,4 @@
-"""Starts a process a party on this machine, shows what each prints behind its name, and ends them all in any case."""
+"""Starts one process per party on this machine, prefixes what each prints with its name, and always ends them all."""
 
 import contextlib
 import os
@@ -9,17 +9,17 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-GRACE = 15.0  # seconds in which a process may end by itself once another has failed or Ctrl-C was pressed
+GRACE = 15.0  # seconds that a process has to end by itself after another has failed, or after Ctrl-C
 
 
 def launch(commands: Mapping[str, Sequence[str]], patience: float) -> int:
-    """Run a command a party until all have ended.
+    """Run each party's command in a process, until all have ended.
 
-    A party that fails is given up by the others within their deadline; one that is still there `patience` seconds later
-    is killed. No process outlives this one: each watches its standard input, which ends when this process does.
+    When a party fails, the others notice within their deadline and end by themselves; those that are still running
+    `patience` seconds later are killed. No process outlives this one if its command calls `end_with_parent`.
 
     Returns:
-        0 if every process did, else the exit code of the first that failed.
+        0 if every process returned 0, else the exit code of the first that failed; 130 after Ctrl-C.
     """
     failed, end = 0, None
     with contextlib.ExitStack() as started:
@@ -51,7 +51,7 @@ def launch(commands: Mapping[str, Sequence[str]], patience: float) -> int:
 
 
 def end_with_parent() -> None:
-    """In a process that `launch` started: end when the one that started it does."""
+    """In a process that `launch` started: end when the launching process ends, which closes standard input."""
 
     def watch():
         with contextlib.suppress(OSError, ValueError):
@@ -69,7 +69,7 @@ def _start(command: Sequence[str]) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        start_new_session=True,  # a group of its own: Ctrl-C in the terminal is for this process to pass on
+        start_new_session=True,  # Ctrl-C in the terminal then reaches the launching process alone, which passes it on
     )
 
 

@@ -1,13 +1,13 @@
-"""A long run of a small model, 100,000 rounds of 16 parties, during which nothing may grow.
+"""A long run of a small model, 100,000 rounds of 16 parties, in which nothing may grow.
 
     python -m experiments.long_run [--placement local|fused|encoded] [--rounds N] [--parties P]
 
-After every epoch: resident memory, live arrays, what JAX has traced and compiled so far, objects of the garbage
-collector. The exit code is 1 if after the warm-up memory grows by more than 5%, or arrays, traces or compilations at
-all. Writes `result.json`. Linux only: memory is read from /proc.
+After every epoch it measures resident memory, live arrays, how often JAX has traced and compiled so far, and the
+objects of the garbage collector. The exit code is 1 if, after the warm-up, memory grows by more than 5 %, or the number
+of arrays, traces or compilations grows at all. Writes `result.json`. It runs on Linux only, as it reads /proc.
 
-Expected, JAX 0.10, two CPU cores: memory at the end is 1.001 times the 700 MB or so after the warm-up, and nothing else
-grows. `local` takes 6 minutes, `fused` 1.5, `encoded` 8.
+Expected with JAX 0.10 on two CPU cores: memory after the warm-up is about 700 MB, at the end 1.001 times that, and
+nothing else grows. `local` takes 6 minutes, `fused` 1.5, `encoded` 8.
 """
 
 import dataclasses
@@ -39,20 +39,20 @@ PLACEMENTS: dict[str, Callable] = {
     "fused": lambda: "fused",
 }
 COMPILING = "/jax/core/compile/"
-COUNTED = {"traces": "jaxpr_trace_duration", "compilations": "backend_compile_duration"}  # JAX's events of them
-CONSTANT = ("live_arrays", *COUNTED)  # what a round leaves behind none of
-VALIDATION_ROUNDS = 50
+COUNTED = {"traces": "jaxpr_trace_duration", "compilations": "backend_compile_duration"}  # -> JAX's name of the event
+CONSTANT = ("live_arrays", *COUNTED)  # what may not grow at all
+VALIDATION_ROUNDS = 50  # per epoch
 
 
 @dataclasses.dataclass
 class Settings:
-    placement: Literal["local", "encoded", "fused"] = "local"  # where the parties run; "encoded": local, with a codec
+    placement: Literal["local", "encoded", "fused"] = "local"  # where parties run; encoded: local with a codec
     parties: int = 16  # number of parties; the label party, which has columns too, is one of them
     rounds: int = 100_000  # rounds of training in the whole run
-    epoch_rounds: int = 1_000  # rounds per epoch, which ends with a checkpoint, an evaluation and a measurement
+    epoch_rounds: int = 1_000  # rounds per epoch; each epoch ends with a checkpoint, an evaluation and a measurement
     batch_size: int = 8  # rows per round
-    warm_up: float = 0.05  # the part of the epochs after which nothing may grow
-    tolerance: float = 0.05  # the part by which memory may grow all the same
+    warm_up: float = 0.05  # the share of the epochs after which nothing may grow
+    tolerance: float = 0.05  # the share by which memory may grow all the same
     seed: int = 0  # seed that rows, parameters and row order are drawn with
     out: str = "runs/long_run"  # folder to write result.json to
 
@@ -62,7 +62,7 @@ class Settings:
             wanted = f"two or more epochs of {self.epoch_rounds} rounds (--epoch-rounds)"
             raise options.OptionError(f"--rounds: saw {self.rounds}, wanted {wanted}")
         if not 0 <= self.warm_up < 1 or warm(self) + 1 == self.rounds // self.epoch_rounds:
-            wanted = "a part of the epochs that leaves one to measure"
+            wanted = "a share of the epochs that leaves one to measure"
             raise options.OptionError(f"--warm-up: saw {self.warm_up}, wanted {wanted}")
 
 
@@ -70,7 +70,7 @@ class Watch(Callback):
     """Measures the process after every epoch.
 
     Attributes:
-        seen: what was measured, a list each with a number an epoch; `seconds` since the run began.
+        seen: what was measured -> one number per epoch. `seconds` count from the start of the run.
     """
 
     def __init__(self):
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(settings: Settings) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """What was measured after each epoch, and the run's history."""
+    """Train; returns what was measured after each epoch, and the history."""
     train, validation = rows(settings)
     watch, columns = Watch(), [Categorical("kind"), Numeric("size")]
     parties = {
@@ -175,18 +175,18 @@ def rows(settings: Settings) -> tuple[VerticalData, VerticalData]:
 
 
 def resident() -> float:
-    """Memory of this process that is in RAM, MB."""
+    """Memory of this process that is in RAM, in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def warm(settings: Settings) -> int:
-    """The index of the last epoch of the warm-up, of which there is at least one."""
+    """The index of the last epoch of the warm-up, which has at least one."""
     return max(1, round(settings.warm_up * settings.rounds / settings.epoch_rounds)) - 1
 
 
 def grown(settings: Settings, seen: dict[str, list[float]]) -> list[str]:
-    """What grew since the warm-up that may not, in words."""
+    """A sentence for each thing that grew after the warm-up and may not."""
     first, found = warm(settings), []
     memory = seen["memory_mb"]
     if memory[-1] > memory[first] * (1 + settings.tolerance):
@@ -198,7 +198,7 @@ def grown(settings: Settings, seen: dict[str, list[float]]) -> list[str]:
 
 
 def show(settings: Settings, seen: dict[str, list[float]]) -> None:
-    """A line for the end of the warm-up and each tenth of the run."""
+    """Print one line for the end of the warm-up and one for each tenth of the run."""
     epochs = len(seen["memory_mb"])
     lines = sorted({warm(settings), *(max(1, round(epochs * tenth / 10)) - 1 for tenth in range(1, 11))})
     table = pd.DataFrame(seen).iloc[lines]

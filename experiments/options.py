@@ -24,15 +24,13 @@ class OptionError(Exception):
 
 
 def parse(settings: type[T], description: str | None, arguments: Sequence[str] | None) -> T:
-    """The settings that the arguments give; the process's own arguments if they are None.
-
-    Arguments that are refused end the process with exit code 2.
+    """Settings from arguments, by default those of this process, which ends with exit code 2 if they are refused.
 
     Args:
-        settings: a dataclass, each field on one line with its comment. A field is of type bool (the option takes no
-            value), int, float, str, Path, Literal (the values to choose from), one of these or None, or a Sequence (one
-            value or more). Without a default it is a positional argument, or a required option if it is keyword-only.
-            `__post_init__` raises OptionError for values that do not go together.
+        settings: a dataclass with each field and its comment on one line. A field's type is int, float, str, Path or a
+            Literal of the values to choose from; any of these or None; a Sequence, for one value or more; or bool, for
+            an option without a value. A field without a default is a positional argument, or a required option if it is
+            keyword-only. `__post_init__` may raise OptionError.
         description: what `--help` shows above the options.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,7 +52,7 @@ def parse(settings: type[T], description: str | None, arguments: Sequence[str] |
 
 
 def command_line(settings: Settings) -> list[str]:
-    """The arguments that `parse` reads as these settings, none of which is positional or a sequence."""
+    """The arguments that `parse` reads as these settings; no field may be positional or a sequence."""
     given = {flag(field.name): getattr(settings, field.name) for field in dataclasses.fields(settings)}
     values = {name: value for name, value in given.items() if value is not None and value is not False}
     return [name if value is True else f"{name}={value}" for name, value in values.items()]

@@ -1,6 +1,6 @@
-"""The two files of Census Income as UCI publishes them: what they are, reading them, and downloading them.
+"""The two files of Census Income as UCI publishes them: how they are known, read and downloaded.
 
-A file is the original only if its size and SHA-256 say so.
+A file is an original if it has the size and the SHA-256 of one.
 """
 
 import hashlib
@@ -24,10 +24,10 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 URL = "https://archive.ics.uci.edu/static/public/20/census+income.zip"
-CONNECT = 3.0  # seconds for a connection, and of silence after it
-DEADLINE = 60.0  # seconds for the whole download
-LARGEST = 1 << 26  # bytes that a download may have; the zip has less than a megabyte
-# What zipfile raises for damage: to its own structure, to names, to compressed data, to what it says of itself.
+CONNECT = 3.0  # seconds that connecting may take, and that the server may be silent afterwards
+DEADLINE = 60.0  # seconds that the whole download may take
+LARGEST = 1 << 26  # bytes that a download may have; the real one has less than a megabyte
+# What zipfile raises for a damaged archive.
 DAMAGE = (
     zipfile.BadZipFile,
     KeyError,
@@ -56,18 +56,18 @@ ORIGINALS = {
 
 
 class SourceError(Exception):
-    """A file that is missing or damaged, or a folder with files of others: what was seen, wanted, and is to be done."""
+    """Rows cannot be read, or not written: what was seen, what was wanted, and what to do about it."""
 
 
 class Unavailable(Exception):
-    """Why there was no download: the end of a sentence."""
+    """There was no download; the message ends a sentence that says why."""
 
 
 def read(file: Path, remedy: str) -> bytes:
-    """The bytes of a file; `remedy` is what the error tells to do.
+    """The bytes of a file; `remedy` is what an error tells the reader to do.
 
     Raises:
-        SourceError: no such file, or one that cannot be read.
+        SourceError: the file is missing or cannot be read.
     """
     try:
         return file.read_bytes()
@@ -78,7 +78,7 @@ def read(file: Path, remedy: str) -> bytes:
 
 
 def difference(content: bytes, original: Original) -> str:
-    """What was seen and wanted where they differ, else ""."""
+    """What was seen and what was wanted, or "" if `content` is the original."""
     seen = Original(len(content), hashlib.sha256(content).hexdigest())
     return "" if seen == original else f"saw {_described(seen)}, wanted {_described(original)}"
 
@@ -92,17 +92,17 @@ def host() -> str:
 
 
 def words(error: BaseException) -> str:
-    """An exception in words on one line."""
-    inner = getattr(error, "reason", error)  # urllib wraps what the socket says
+    """The message of an exception on one line."""
+    inner = getattr(error, "reason", error)  # urllib wraps the exception of the socket
     said = str(getattr(inner, "strerror", None) or inner).strip("'\"") or type(inner).__name__
     return " ".join(said.split())
 
 
 def download(folder: Path) -> None:
-    """Puts both originals into the folder, each whole or not at all.
+    """Put both originals into the folder, each whole or not at all.
 
     Raises:
-        Unavailable: whatever went wrong.
+        Unavailable: the download failed, or the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,14 +120,14 @@ def download(folder: Path) -> None:
 
 
 def _fetch() -> bytes:
-    """The bytes at `URL`. Another thread reads them: a name server that hangs must not outlast the deadline."""
+    """The bytes at `URL`. A thread reads them, since a lookup of the name has no deadline of its own."""
     end = time.monotonic() + DEADLINE
     pieces: queue.SimpleQueue = queue.SimpleQueue()
     abandoned = threading.Event()
     threading.Thread(target=_receive, args=(URL, pieces, abandoned), daemon=True).start()
     received = bytearray()
     try:
-        # The name, the connection and the answer may take CONNECT each.
+        # Looking up the name, connecting, and the start of the answer may take CONNECT seconds each.
         size = _next(pieces, min(end, time.monotonic() + 3 * CONNECT))
         with tqdm(total=size, desc="Census Income", unit="B", unit_scale=True, leave=False, disable=None) as bar:
             while piece := _next(pieces, end):
@@ -143,7 +143,7 @@ def _fetch() -> bytes:
 
 
 def _receive(url: str, pieces: queue.SimpleQueue, abandoned: threading.Event) -> None:
-    """Puts the size of the answer or None, then its bytes piece by piece, b"" at the end; or why not."""
+    """Put the size of the answer, or None, then its bytes in pieces, then b""; or put Unavailable, with the reason."""
     try:
         with urllib.request.urlopen(url, timeout=CONNECT) as answer:
             pieces.put(answer.length)
@@ -159,7 +159,7 @@ def _receive(url: str, pieces: queue.SimpleQueue, abandoned: threading.Event) ->
 
 
 def _next(pieces: queue.SimpleQueue, end: float):
-    """What the other thread puts next, until `end` by the monotonic clock."""
+    """What the thread puts next; raises Unavailable if it is one, or if nothing comes until `end` (monotonic clock)."""
     try:
         if (left := end - time.monotonic()) <= 0:
             raise queue.Empty
@@ -172,13 +172,13 @@ def _next(pieces: queue.SimpleQueue, end: float):
 
 
 def _unzip(archive: bytes) -> dict[str, bytes]:
-    """The originals in the archive, checked."""
+    """The originals in the archive; raises Unavailable if it is damaged or has other files under their names."""
     contents = {}
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as members:
             for name, original in ORIGINALS.items():
                 with members.open(name) as member:
-                    contents[name] = member.read(original.size + 1)  # whatever size the archive claims
+                    contents[name] = member.read(original.size + 1)  # the size that the archive claims may be huge
     except DAMAGE as error:
         raise Unavailable(f"{host()} sent a damaged zip file ({words(error)})") from error
     for name, content in contents.items():

@@ -1,4 +1,4 @@
-"""The parties' own files: each party's columns in a file of its own, as the tutorial writes them, and read back."""
+"""Each party's columns in files of its own, as the tutorial has them: writing and reading."""
 
 import hashlib
 import io
@@ -26,14 +26,14 @@ _REWRITE = "write the folder anew, or give --data sampled"
 
 
 def write_parties(folder: Path, train: pd.DataFrame, test: pd.DataFrame) -> list[Path]:
-    """Writes the rows as the two parties hold them, and returns the files.
+    """Write the rows as the two parties hold them, and return the files.
 
-    `alice.csv` (id, her 9 columns, both labels) and `bob.csv` (id, his 4) are the training rows, `alice_test.csv` and
-    `bob_test.csv` the test rows, raw values with `|` between them. `vocabulary/COLUMN` is what the column's
-    specification learns from the training rows, a value a line: values of text, or the numbers of buckets.
+    `alice.csv` (id, her 9 columns, both labels) and `bob.csv` (id, his 4 columns) hold the training rows,
+    `alice_test.csv` and `bob_test.csv` the test rows: raw values with `|` between them. `vocabulary/COLUMN` holds what
+    the column's specification learns from the training rows, one per line: texts, or the numbers of buckets.
 
     Raises:
-        SourceError: the folder holds anything else, or cannot be written.
+        SourceError: the folder holds other files, or cannot be written.
     """
     vocabularies = census.vocabularies(train)
     try:
@@ -66,7 +66,7 @@ def read_parties(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, st
     """The training and the test rows that `write_parties` wrote, and the SHA-256 of each file.
 
     Raises:
-        SourceError: a file that is missing, damaged, or does not go with the others.
+        SourceError: a file is missing or damaged, or has other ids than its counterpart.
     """
     checksum: dict[str, str] = {}
     frames = []
@@ -85,7 +85,7 @@ def read_parties(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, st
 
 
 def _read_party(file: Path, columns: list[str]) -> tuple[pd.DataFrame, str]:
-    """A party's rows and the file's SHA-256."""
+    """A party's rows, and the SHA-256 of the file."""
     content = read(file, _REWRITE)
 
     def damaged(seen: str, wanted: str) -> SourceError:
@@ -99,16 +99,16 @@ def _read_party(file: Path, columns: list[str]) -> tuple[pd.DataFrame, str]:
     kinds = {column: "int64" if column in NUMBERS else str for column in columns}
     try:
         frame = pd.read_csv(io.BytesIO(content), sep="|", dtype=kinds, na_filter=False)
-    except ValueError as error:  # of which pandas' own and UnicodeDecodeError are kinds
+    except ValueError as error:  # also pandas' ParserError and UnicodeDecodeError
         seen = f"a row that cannot be read ({words(error)})"
-        raise damaged(seen, "a cell a column, numbers where they belong") from error
+        raise damaged(seen, "one cell per column, and numbers where they belong") from error
     if frame.empty:
         raise damaged("no row", "at least one")
     empty = (frame.isna() | (frame == "")).any(axis=1)
     if empty.any():
         raise damaged(f"an empty cell in row {empty.to_numpy().argmax()}", "a value in each")
     if frame["id"].duplicated().any():
-        raise damaged(f"id {frame['id'][frame['id'].duplicated()].iloc[0]} twice", "an id a row")
+        raise damaged(f"id {frame['id'][frame['id'].duplicated()].iloc[0]} twice", "one row per id")
     for label in set(census.LABELS) & set(columns):
         if not (legal := frame[label].between(0, 1)).all():
             raise damaged(f"{label} {frame[label][~legal].iloc[0]}", "0 or 1")

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  the backend comes first
+import matplotlib.pyplot as plt  # noqa: E402  the backend must be set before this import
 import numpy as np  # noqa: E402
 
 NAMES = {"income_50k": "income above 50K", "marital_status": "never married"}
@@ -13,7 +13,7 @@ COLORS = ("#1b6ca8", "#d1495b", "#3a7d44", "#8d6a9f")
 
 
 def history(history: dict[str, list[float]], tasks: list[str], title: str, file: Path) -> None:
-    """Loss and AUC by epoch, training and validation, a colour a task."""
+    """Loss and AUC by epoch, of training and validation, one colour per task."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     epochs = np.arange(1, len(history["loss"]) + 1)
     for axis, metric, unit in zip(axes, ("loss", "auc"), ("mean cross-entropy (nats)", "AUC"), strict=True):
@@ -33,7 +33,7 @@ def history(history: dict[str, list[float]], tasks: list[str], title: str, file:
 
 
 def gates(weights: np.ndarray, tasks: list[str], title: str, file: Path) -> None:
-    """Mean gate weight of each expert by task, `weights` `[N, T, E]`; a whisker is one deviation over the rows."""
+    """Each task's mean gate weights; a whisker is one standard deviation over rows. `weights` are `[N, T, E]`."""
     _, _, experts = weights.shape
     figure, axis = plt.subplots(figsize=(8, 4.6), layout="constrained")
     width = 0.8 / len(tasks)
@@ -44,7 +44,7 @@ def gates(weights: np.ndarray, tasks: list[str], title: str, file: Path) -> None
         for x, value, whisker in zip(place, mean, spread, strict=True):
             axis.text(x, value + whisker + 0.02, f"{value:.2f}", ha="center", fontsize=12)
     axis.set_xticks(np.arange(experts), [f"expert {e + 1}" for e in range(experts)], fontsize=13)
-    axis.set_ylabel("gate weight (a task sums to 1)", fontsize=13)
+    axis.set_ylabel("gate weight (sums to 1 per task)", fontsize=13)
     axis.set_xlabel("bar: mean over rows; whisker: one standard deviation", fontsize=12)
     axis.set_ylim(0, min(1.15, float(np.max(weights.mean(axis=0) + weights.std(axis=0))) + 0.2))
     axis.tick_params(axis="y", labelsize=12)
@@ -56,7 +56,12 @@ def gates(weights: np.ndarray, tasks: list[str], title: str, file: Path) -> None
 
 
 def sweep(table, scores: list[str], title: str, file: Path) -> None:
-    """Scores by epoch, a line a learning rate with a band of one deviation; `table` as grouped by (rate, epoch)."""
+    """Scores by epoch, one line per learning rate with a band of one standard deviation over seeds.
+
+    Args:
+        table: index (rate, epoch), columns (score, "mean" or "std").
+        scores: the scores to draw, one plot each.
+    """
     figure, axes = plt.subplots(1, len(scores), figsize=(11, 4.6), layout="constrained")
     rates = table.index.levels[0]
     colors = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(rates)))

@@ -1,4 +1,4 @@
-"""What the main job can train: the same two parties and columns, read, binned and trained in three ways."""
+"""What the main job can train: the same two parties and columns in three ways of reading, binning and training."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -10,7 +10,7 @@ from experiments import census, tune
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Task
 from parties import Party, SplitModel
 
-# What the tutorial's notebook prints after its one epoch (SecretFlow, mmoe_tf.ipynb): scores while training.
+# The training scores that the tutorial's notebook prints after its one epoch (SecretFlow, mmoe_tf.ipynb).
 TUTORIAL_PRINTED = {
     "loss": 0.9630533,
     "income_50k/loss": 0.45116714,
@@ -35,7 +35,7 @@ class Recipe(NamedTuple):
     """How a model is made and trained."""
 
     build: Callable[[pd.DataFrame, int, str, tuple[str, ...]], SplitModel]  # training frame, seed, placement, parties
-    prepare: Callable[[pd.DataFrame], pd.DataFrame]  # what is done to a frame as it was read
+    prepare: Callable[[pd.DataFrame], pd.DataFrame]  # changes a frame after it was read
     epochs: int
     batch_size: int
     shuffle: bool
@@ -50,7 +50,7 @@ def _tuned(frame, seed, placement, parties) -> SplitModel:
 
 
 def _tutorial(frame, seed, placement, parties) -> SplitModel:
-    """The tutorial's networks over its vocabularies, which are stripped, and its metrics."""
+    """The tutorial's networks and metrics, with its vocabularies, whose words are stripped of spaces."""
 
     def column(spec):
         if not isinstance(spec, Categorical) or frame[spec.name].dtype.kind in "iu":
@@ -84,7 +84,7 @@ def _tutorial(frame, seed, placement, parties) -> SplitModel:
 
 
 def _unstripped(frame: pd.DataFrame) -> pd.DataFrame:
-    """Text with the space that stands before it in the file, where the tutorial leaves it."""
+    """The frame with a space before each text, as in the file; the tutorial does not strip it."""
     text = [str(name) for name in frame if frame[name].dtype.kind not in "iufb"]
     return frame.assign(**{name: " " + frame[name].astype(str) for name in text})
 

@@ -1,9 +1,10 @@
-"""A stand-in for Census Income that needs nothing: rows drawn from a compact generative model of it.
+"""A stand-in for Census Income that needs no files: rows drawn from a compact generative model of it.
 
-The model, `sampler.json`, is figures only, fitted by `experiments.fit_sampler`: the 13 columns, binned as the tutorial
-bins them, along a tree of columns - a table of P(bin | bin of the parent) an edge - and raw values within a bin; then
-`marital_status` given the columns, and `income_50k` given the columns and `marital_status`, by logistic regressions.
-Real rows have dependencies that a tree does not: use it to try, test and time things, not to report scores.
+`experiments.fit_sampler` fits the model, `sampler.json`, which holds counts and weights but no rows. The 13 columns,
+binned as the tutorial bins them, form a tree, with a table of P(bin | bin of the parent) per edge. A raw value is drawn
+from those seen in its bin. Then one logistic regression draws `marital_status` given the columns, and another one
+`income_50k` given the columns and `marital_status`. Real rows have dependencies that a tree has not: use the sampler to
+try, test and time things, not to report scores.
 """
 
 import json
@@ -16,20 +17,20 @@ import numpy as np
 import pandas as pd
 
 MODEL = Path(__file__).parent / "sampler.json"
-CHUNK = 1 << 15  # rows drawn at a time, which bounds the memory
+CHUNK = 1 << 15  # rows drawn at a time, to bound the memory
 
 
 def sample(rows: int, seed: int) -> pd.DataFrame:
     """`rows` rows in the form of `census.read`: raw columns, both labels as 0 or 1, an `id` in order.
 
-    The same seed gives the same rows, and fewer rows a prefix of more.
+    The same seed gives the same rows; with fewer `rows`, the first ones of them.
     """
     chunks = list(chunked(rows, seed))
     return pd.concat(chunks, ignore_index=True).assign(id=range(rows))
 
 
 def chunked(rows: int, seed: int) -> Iterator[pd.DataFrame]:
-    """The rows of `sample` without ids, at most `CHUNK` at a time."""
+    """The rows of `sample` without ids, in frames of at most `CHUNK` rows."""
     if rows < 1:
         raise ValueError(f"rows: saw {rows}, wanted at least 1")
     model = load()
@@ -40,7 +41,7 @@ def chunked(rows: int, seed: int) -> Iterator[pd.DataFrame]:
 
 @cache
 def load() -> dict[str, Any]:
-    """The fitted model, its tables as arrays of cumulative probabilities."""
+    """The fitted model, with its tables as arrays of cumulative probabilities."""
     model = json.loads(MODEL.read_text())
     for column in model["columns"]:
         table = np.zeros(column["shape"])
@@ -60,7 +61,7 @@ def _cumulative(counts: np.ndarray) -> np.ndarray:
 
 
 def _pick(cumulative: np.ndarray, row: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """One index a row, from the distribution `cumulative[row]`: by search in all of them laid end to end."""
+    """Draw one index for each element r of `row` from the distribution `cumulative[r]`, all in one search."""
     width = cumulative.shape[1]
     ends = (cumulative + np.arange(len(cumulative))[:, None]).ravel()
     place = np.searchsorted(ends, random.random(len(row)) + row, side="right")
@@ -84,7 +85,7 @@ def _draw(model: dict[str, Any], random: np.random.Generator) -> pd.DataFrame:
 
 
 def _values(column: dict[str, Any], bins: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Raw values of the bins: their names, a draw from the values seen in them, or whole numbers across a wide one."""
+    """A raw value for each bin: its name, or a value seen in it, plus an even draw below `step`."""
     if column["values"] is None:
         names = np.array(column["bins"], dtype=object)
         return names[bins] if isinstance(names[0], str) else names[bins].astype(np.int64)

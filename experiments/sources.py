@@ -1,7 +1,7 @@
-"""Where the rows of the main job come from - a folder, the cache, a download, the sampler - and the line that says so.
+"""The rows of the main job - from a folder, the cache, a download or the sampler - and a line that says where from.
 
-Files that are named or found are checked, and a damaged one is an error: nothing takes its place silently. Sampled rows
-stand in only where no copy was found and none could be downloaded.
+Files are checked, and a damaged one is an error: nothing replaces it silently. Sampled rows stand in only if no files
+were found and none could be downloaded.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from experiments import census, originals, sampler
 from experiments.originals import SourceError, Unavailable, words
 from experiments.party_files import FILES, read_parties
 
-ROWS = {"adult.data": 32_561, "adult.test": 16_281}  # training and test rows, of the originals and sampled
+ROWS = {"adult.data": 32_561, "adult.test": 16_281}  # number of rows, of the originals and when sampled
 
 
 class Source(NamedTuple):
@@ -29,13 +29,14 @@ class Source(NamedTuple):
 
 
 def load(choice: str) -> Source:
-    """The rows that `choice` names: "auto", "sampled", or a folder (./auto, should one be called so).
+    """The rows that `choice` names: "auto", "sampled", or a folder (write ./auto for a folder called auto).
 
-    A folder holds the original `adult.data` and `adult.test`, or what `write_parties` wrote. "auto" is the folder in
-    MMOE_JAX_DATA if that is set, else the cache, else a download into the cache, else the sampler.
+    A folder holds the original `adult.data` and `adult.test`, or what `write_parties` wrote. "auto" takes the folder
+    that MMOE_JAX_DATA names, if it is set; else the cache, if it has both files; else a download into the cache; else
+    the sampler.
 
     Raises:
-        SourceError: a file in the folder, or both there in the cache, is missing, damaged or unreadable.
+        SourceError: a file of the folder is missing, damaged or unreadable, or one of the cache damaged or unreadable.
     """
     if choice == "sampled":
         return _sampled("as asked")
@@ -85,7 +86,7 @@ def _from_originals(folder: Path, name: str, where: str, remedy: str) -> Source:
 
 
 def _cache() -> Path:
-    """The user's cache folder, which may not exist, by the XDG Base Directory Specification."""
+    """The folder for downloads, by the XDG Base Directory Specification; it may not exist yet."""
     named = os.environ.get("XDG_CACHE_HOME", "")
     try:
         base = Path(named) if os.path.isabs(named) else Path.home() / ".cache"

@@ -1,4 +1,4 @@
-"""What an experiment sets of JAX before it compiles. The library sets nothing."""
+"""Settings of JAX that an experiment makes before it compiles; the library itself makes none."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import jax
 
 
 def keep_compiled(folder: str | None) -> None:
-    """Keep compiled functions in `folder`, where there is one: a second run with it compiles almost nothing."""
+    """Keep compiled functions in `folder`, unless it is None: a second run with the folder compiles almost nothing."""
     if folder is None:
         return
     path = Path(folder).expanduser().resolve()

@@ -1,14 +1,14 @@
-"""A sweep of Census Income: 32 runs, 4 learning rates by 8 seeds, trained at once on all cores.
+"""A sweep on Census Income: 32 runs, 4 learning rates times 8 seeds, trained at once on all cores.
 
     python -m experiments.sweep [--data auto|sampled|DIR] [--rates 0.0003 0.001 0.003 0.01] [--seeds 8] [--epochs 6]
 
-Prints the mean and deviation over seeds of each learning rate's test AUC; writes `sweep.csv` (a line a run and epoch),
-`sweep.json` and `sweep.png`. Learning rates are traced: the runs are one compiled function.
+Prints each learning rate's test AUC, mean and standard deviation over seeds. Writes `sweep.csv` (one line per run and
+epoch), `sweep.json` and `sweep.png`. Learning rates are traced, so that all runs are one compiled function.
 """
 
 import os
 
-# Before JAX starts: a CPU is as many devices as it has cores.
+# This must be set before JAX starts: it makes one device of each core.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={os.cpu_count()}"
 
 import dataclasses  # noqa: E402
@@ -28,7 +28,7 @@ from parties import as_batch, fit_parties, split_program, sweep  # noqa: E402
 
 @dataclasses.dataclass
 class Settings:
-    rates: Sequence[float] = (3e-4, 1e-3, 3e-3, 1e-2)  # Adam's learning rates, each for all networks of a run
+    rates: Sequence[float] = (3e-4, 1e-3, 3e-3, 1e-2)  # Adam's learning rates; a run has one for all networks
     seeds: int = 8  # runs per learning rate
     epochs: int = 6  # passes over the training rows
     batch_size: int = 128  # rows per round
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     best = table.groupby(["rate", "epoch"])[scores].agg(["mean", "std"])
     last = table[table.epoch == settings.epochs].groupby("rate")[scores].agg(["mean", "std"])
     print(f"\ntest AUC after {settings.epochs} epochs, over {settings.seeds} seeds:\n{last.round(4).to_string()}")
-    print(f"\n{seconds:.1f} s, compiling included: {seconds / len(runs):.2f} s a run")
+    print(f"\n{seconds:.1f} s, compiling included: {seconds / len(runs):.2f} s per run")
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / "sweep.csv", index=False)
