@@ -38,7 +38,7 @@ class MMoEBase(nn.Module):
     embedding_dim: int = 8
     param_dtype: jnp.dtype = jnp.float32
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.dnn_units_size = units(self.dnn_units_size, "dnn_units_size")
         activation(self.dnn_activation, "dnn_activation")
         positive(self.embedding_dim, "embedding_dim")

@@ -9,7 +9,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ class Cells(NamedTuple):
     values: list[Value]  # in order of appearance; may repeat where stripping made two cells equal
     codes: np.ndarray  # intp [B], position in `values`, -1 where the cell is missing
 
-    def spread(self, of_value: Sequence, missing: Any, dtype: type) -> np.ndarray:
+    def spread(self, of_value: Sequence[Value], missing: float, dtype: type[np.number]) -> np.ndarray:
         """A result for each of `values`, and one for missing cells, as an array `[B]`."""
         return np.array([*of_value, missing], dtype)[self.codes]
 
@@ -70,7 +70,7 @@ def read_numbers(column: str, series: pd.Series) -> np.ndarray:
     return cells.spread(cells.values, np.nan, np.float64)
 
 
-def canonical(column: str, cells: Iterable, *, strip: bool, where: Callable[[int], str]) -> list[Value]:
+def canonical(column: str, cells: Iterable[object], *, strip: bool, where: Callable[[int], str]) -> list[Value]:
     """Text as str, integral numbers as int, other numbers as float; `where` says where the i-th cell is."""
     values: list[Value] = []
     for i, cell in enumerate(cells):
@@ -88,7 +88,7 @@ def canonical(column: str, cells: Iterable, *, strip: bool, where: Callable[[int
     return values
 
 
-def finite(x: Any) -> int | float | None:
+def finite(x: object) -> int | float | None:
     """A finite number as a Python number, int where it is integral; None for anything else."""
     number: int | float
     if isinstance(x, (bool, np.bool_, int, np.integer)):

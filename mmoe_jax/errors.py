@@ -1,5 +1,7 @@
 """Errors that say where, what was seen and what was wanted."""
 
+from typing import Any
+
 
 class ColumnError(ValueError):
     """A column, a cell or the specification of a column is not what it must be.
@@ -10,11 +12,11 @@ class ColumnError(ValueError):
         wanted: what would have been accepted.
     """
 
-    def __init__(self, *, column: str, seen: str, wanted: str):
+    def __init__(self, *, column: str, seen: str, wanted: str) -> None:
         super().__init__(f"column {column!r}: saw {seen}, wanted {wanted}")
         self.column, self.seen, self.wanted = column, seen, wanted
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), {"column": self.column, "seen": self.seen, "wanted": self.wanted})
 
 
@@ -27,13 +29,13 @@ class NetworkError(ValueError):
         wanted: what would have been accepted.
     """
 
-    def __init__(self, *, field: str, seen: str, wanted: str):
+    def __init__(self, *, field: str, seen: str, wanted: str) -> None:
         super().__init__(f"{field}: saw {seen}, wanted {wanted}")
         self.field, self.seen, self.wanted = field, seen, wanted
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), {"field": self.field, "seen": self.seen, "wanted": self.wanted})
 
 
-def _rebuild(kind, arguments):
+def _rebuild(kind: type[ValueError], arguments: dict[str, str]) -> ValueError:
     return kind(**arguments)

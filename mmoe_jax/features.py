@@ -34,7 +34,7 @@ class ColumnSpec(abc.ABC):
 
     name: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise self._illegal("name", "text")
 
@@ -106,7 +106,7 @@ class ColumnSpec(abc.ABC):
             raise self._error(f"{twice!r} twice in the vocabulary", "distinct values")
         self._set(vocabulary=tuple(values))
 
-    def _sorted(self, values: Iterable) -> tuple:
+    def _sorted(self, values: Iterable[Any]) -> tuple[Any, ...]:
         vocabulary = tuple(sorted(set(values)))
         if not vocabulary:
             raise self._error("no value in any row", "at least one to learn a vocabulary from")
@@ -131,7 +131,7 @@ class Categorical(ColumnSpec):
     vocabulary: tuple[Value, ...] | None = None
     strip: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._set_flag("strip")
         if self.vocabulary is not None:
@@ -179,7 +179,7 @@ class Bucketed(ColumnSpec):
     boundaries: tuple[float, ...] | None = None
     vocabulary: tuple[int, ...] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if (self.width is None) == (self.boundaries is None):
             seen = f"width={self.width!r} and boundaries={self.boundaries!r}"
@@ -248,7 +248,7 @@ class Hashed(ColumnSpec):
     num_buckets: int
     strip: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._set_count("num_buckets")
         self._set_flag("strip")
@@ -290,7 +290,7 @@ class MultiHot(ColumnSpec):
     max_items: int | None = None
     strip: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.separator, str) or not self.separator:
             raise self._illegal("separator", "text that is not empty")
@@ -357,7 +357,7 @@ class Numeric(ColumnSpec):
     mean: float | None = None
     std: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._set_flag("standardise")
         if (self.mean is None) != (self.std is None) or (self.mean is not None and not self.standardise):

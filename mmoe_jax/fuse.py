@@ -1,7 +1,7 @@
 """The fuse network: what one must offer, and Multi-gate Mixture-of-Experts over the parties' activations."""
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ from flax import linen as nn
 from mmoe_jax.errors import NetworkError
 from mmoe_jax.layers import Activation, StackedDense, activation, glorot_slices, positive, units
 from mmoe_jax.tasks import LINKS, Task
+
+Activations = jax.Array | Sequence[jax.Array]
 
 _Network = TypeVar("_Network")
 
@@ -80,7 +82,7 @@ class MMoEFuse(nn.Module):
     output_sizes: Sequence[int] | None = None
     param_dtype: jnp.dtype = jnp.float32
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         positive(self.num_experts, "num_experts")
         for field in ("expert", "gate", "tower"):
             sizes, function = f"{field}_units_size", f"{field}_activation"
@@ -99,8 +101,16 @@ class MMoEFuse(nn.Module):
                     raise NetworkError(field=field, seen=str(value), wanted=f"one for each of {self.num_tasks} tasks")
         super().__post_init__()
 
+    @overload
+    def __call__(self, activations: Activations, return_gates: Literal[False] = False) -> tuple[jax.Array, ...]: ...
+
+    @overload
+    def __call__(
+        self, activations: Activations, return_gates: Literal[True]
+    ) -> tuple[tuple[jax.Array, ...], jax.Array]: ...
+
     @nn.compact
-    def __call__(self, activations: jax.Array | Sequence[jax.Array], return_gates: bool = False):
+    def __call__(self, activations: Activations, return_gates: bool = False) -> tuple[Any, ...]:
         """Activations `[B, D_p]` in party order -> logits, a tuple of `[B, K_t]`; on request also gates `[B, T, E]`."""
         x = self._concatenate(activations)  # [B, H]
         sizes = self._sizes()
@@ -129,7 +139,7 @@ class MMoEFuse(nn.Module):
                 raise NetworkError(field=field, seen=str(getattr(self, field)), wanted=wanted)
         return self.clone(output_sizes=sizes)
 
-    def inspect(self, activations: jax.Array | Sequence[jax.Array]) -> jax.Array:
+    def inspect(self, activations: Activations) -> jax.Array:
         """Activations `[B, D_p]` in party order -> gates `[B, T, E]`, which sum to 1 over E."""
         return self(activations, return_gates=True)[1]
 
@@ -141,8 +151,8 @@ class MMoEFuse(nn.Module):
         return (1,) * self.num_tasks
 
     @staticmethod
-    def _concatenate(activations) -> jax.Array:
-        parts = [activations] if hasattr(activations, "ndim") else list(activations)
+    def _concatenate(activations: Activations) -> jax.Array:
+        parts = [activations] if isinstance(activations, jax.Array | np.ndarray) else list(activations)
         shapes = [tuple(part.shape) for part in parts]
         if not parts or any(part.ndim != 2 for part in parts) or len({part.shape[0] for part in parts}) != 1:
             raise NetworkError(field="activations", seen=f"shapes {shapes}", wanted="[B, D] from each party")

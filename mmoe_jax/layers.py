@@ -61,7 +61,9 @@ def positive(size: int, field: str) -> int:
     return size
 
 
-def glorot_slices(fans: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> Callable:
+def glorot_slices(
+    fans: Sequence[tuple[int, int]], shape: tuple[int, ...]
+) -> Callable[[jax.Array, jnp.dtype], jax.Array]:
     """An initialiser `init(key, dtype) -> [N, *shape]` of N = `len(fans)` slices, each from a key of its own.
 
     Slice i is uniform on +-sqrt(6 / (fan_in + fan_out)), `fans[i]` = (fan_in, fan_out), drawn with `fold_in(key, i)`:
@@ -70,7 +72,7 @@ def glorot_slices(fans: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> Ca
     """
     limits = np.sqrt(6.0 / np.sum(np.reshape(fans, (-1, 2)), axis=1)).reshape(-1, *(1,) * len(shape))
 
-    def init(key: jax.Array, dtype) -> jax.Array:
+    def init(key: jax.Array, dtype: jnp.dtype) -> jax.Array:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(fans)))
         unit = jax.vmap(lambda k: jax.random.uniform(k, shape, dtype, -1, 1))(keys)
         return unit * jnp.asarray(limits, dtype)
@@ -78,7 +80,7 @@ def glorot_slices(fans: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> Ca
     return init
 
 
-def glorot_uniform(key: jax.Array, shape: tuple[int, int], dtype) -> jax.Array:
+def glorot_uniform(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
     """One Glorot kernel of `shape` = (fan_in, fan_out)."""
     return glorot_slices([shape], shape)(key, dtype)[0]
 

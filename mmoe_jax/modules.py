@@ -1,14 +1,19 @@
 """Flax modules as the pair of pure functions that a protocol needs."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import linen as nn
 
 from mmoe_jax.errors import NetworkError
 
+Params = Any  # a pytree, of a structure that the module chooses
+Init = Callable[[jax.Array, Any], Params]
+Apply = Callable[[Params, Any, jax.Array | None], Any]
 
-def init_apply(module: nn.Module) -> tuple[Callable, Callable]:
+
+def init_apply(module: nn.Module) -> tuple[Init, Apply]:
     """`init(key, inputs) -> params` and `apply(params, inputs, key) -> outputs` of a module.
 
     While training, `key` becomes the module's `dropout` stream; when evaluating it is None and there is no stream, so
@@ -19,7 +24,7 @@ def init_apply(module: nn.Module) -> tuple[Callable, Callable]:
             function of parameters and rows, and such state would differ between evaluation and training.
     """
 
-    def init(key: jax.Array, inputs):
+    def init(key: jax.Array, inputs: Any) -> Params:
         variables = module.init(key, inputs)
         others = sorted(set(variables) - {"params"})
         if others:
@@ -27,7 +32,7 @@ def init_apply(module: nn.Module) -> tuple[Callable, Callable]:
             raise NetworkError(field=type(module).__name__, seen=seen, wanted="parameters only")
         return variables.get("params", {})
 
-    def apply(params, inputs, key: jax.Array | None = None):
+    def apply(params: Params, inputs: Any, key: jax.Array | None = None) -> Any:
         return module.apply({"params": params}, inputs, rngs={} if key is None else {"dropout": key})
 
     return init, apply

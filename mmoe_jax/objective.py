@@ -1,13 +1,16 @@
 """The objective of several tasks: one total to differentiate, one table of scores to report."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-from mmoe_jax.metrics import METRICS, mean
-from mmoe_jax.tasks import Task, task_losses, total_loss
+import jax
 
-State = dict[str, Any]
+from mmoe_jax.metrics import METRICS, Metric, mean
+from mmoe_jax.tasks import Logits, Task, task_losses, total_loss
+
+State = dict[str, Any]  # name of a score -> state of its metric
 
 
 class Objective(NamedTuple):
@@ -16,9 +19,9 @@ class Objective(NamedTuple):
     Logits are a tuple of `[B, K_t]`, labels `[B, T]` with NaN where missing, weights `[B]`.
     """
 
-    loss: Callable  # (logits, labels, weights) -> total []
+    loss: Callable[[Logits, jax.Array, jax.Array], jax.Array]  # logits, labels, weights -> total []
     init: Callable[[int], State]  # rows -> empty scores with room for that many rows
-    update: Callable  # (scores, logits, labels, weights) -> scores
+    update: Callable[[State, Logits, jax.Array, jax.Array], State]  # scores, logits, labels, weights -> scores
     compute: Callable[[State], dict[str, float]]  # on the host: {"loss": ..., "TASK/loss": ..., "TASK/auc": ...}
 
 
@@ -29,7 +32,7 @@ def objective(tasks: Sequence[Task]) -> Objective:
     without a labelled row has the loss NaN and adds nothing to the sum; without any labelled row `loss` is NaN.
     """
 
-    def metrics(rows: int):
+    def metrics(rows: int) -> Iterator[tuple[int, str, Metric]]:
         for t, task in enumerate(tasks):
             yield t, "loss", mean()
             for name in task.metrics:
@@ -38,10 +41,10 @@ def objective(tasks: Sequence[Task]) -> Objective:
     def key(t: int, name: str) -> str:
         return f"{tasks[t].name}/{name}"
 
-    def init(rows):
+    def init(rows: int) -> State:
         return {key(t, name): metric.init() for t, name, metric in metrics(rows)}
 
-    def update(scores, logits, labels, weights):
+    def update(scores: State, logits: Logits, labels: jax.Array, weights: jax.Array) -> State:
         counted = task_losses(tasks, logits, labels, weights)
         updated = {}
         for t, name, metric in metrics(1):
@@ -50,10 +53,10 @@ def objective(tasks: Sequence[Task]) -> Objective:
             updated[key(t, name)] = metric.update(scores[key(t, name)], values, labels[:, t], w)
         return updated
 
-    def compute(scores):
+    def compute(scores: State) -> dict[str, float]:
         table = {key(t, name): metric.compute(scores[key(t, name)]) for t, name, metric in metrics(1)}
         labelled = [t for t in range(len(tasks)) if scores[key(t, "loss")].denominator.value() != 0]
         total = sum(float(tasks[t].weight) * table[key(t, "loss")] for t in labelled) if labelled else math.nan
         return {"loss": total} | table
 
-    return Objective(lambda *rows: total_loss(tasks, *rows), init, update, compute)
+    return Objective(partial(total_loss, tasks), init, update, compute)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,12 @@ from mmoe_jax.cells import finite
 from mmoe_jax.errors import ColumnError
 from mmoe_jax.metrics import METRICS
 
-LINKS = {"binary": "sigmoid", "multiclass": "softmax", "regression": "linear"}
+Kind = Literal["binary", "multiclass", "regression"]
+Missing = Literal["error", "mask"]
+Weight = float | jax.Array
+Logits = Sequence[jax.Array]  # [B, K_t] of each task
+
+LINKS: dict[Kind, str] = {"binary": "sigmoid", "multiclass": "softmax", "regression": "linear"}
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,13 @@ class Task:
     """
 
     name: str
-    kind: Literal["binary", "multiclass", "regression"]
-    weight: float | jax.Array = 1.0
-    missing: Literal["error", "mask"] = "error"
-    classes: tuple = ()
-    metrics: tuple[str, ...] = ()
+    kind: Kind
+    weight: Weight = 1.0
+    missing: Missing = "error"
+    classes: Sequence[Hashable] = ()
+    metrics: Sequence[str] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check("name", isinstance(self.name, str), "text")
         for field in ("metrics", "classes"):
             values = getattr(self, field)
@@ -70,18 +75,35 @@ class Task:
             raise ColumnError(column=str(self.name), seen=f"{field}={getattr(self, field)!r}", wanted=wanted)
 
     @classmethod
-    def binary(cls, name: str, *, weight=1.0, missing="error", metrics=("auc", "precision", "recall")) -> Task:
+    def binary(
+        cls,
+        name: str,
+        *,
+        weight: Weight = 1.0,
+        missing: Missing = "error",
+        metrics: Sequence[str] = ("auc", "precision", "recall"),
+    ) -> Task:
         """A yes-or-no label; `metrics` may also name `"auc_200"`, `"accuracy"`."""
         return cls(name, "binary", weight, missing, (), metrics)
 
     @classmethod
-    def multiclass(cls, name: str, classes: int | Sequence, *, weight=1.0, missing="error", metrics=("accuracy",)):
+    def multiclass(
+        cls,
+        name: str,
+        classes: int | Sequence[Hashable],
+        *,
+        weight: Weight = 1.0,
+        missing: Missing = "error",
+        metrics: Sequence[str] = ("accuracy",),
+    ) -> Task:
         """One of several values: `classes` lists them, an int K stands for 0 .. K-1."""
-        values: Any = range(classes) if isinstance(classes, int) else classes
+        values = range(classes) if isinstance(classes, int) else classes
         return cls(name, "multiclass", weight, missing, values, metrics)
 
     @classmethod
-    def regression(cls, name: str, *, weight=1.0, missing="error", metrics=("rmse",)) -> Task:
+    def regression(
+        cls, name: str, *, weight: Weight = 1.0, missing: Missing = "error", metrics: Sequence[str] = ("rmse",)
+    ) -> Task:
         """A real label."""
         return cls(name, "regression", weight, missing, (), metrics)
 
@@ -142,13 +164,13 @@ class Task:
             raise ColumnError(column=self.name, seen=seen, wanted=wanted)
 
 
-def _number(value) -> float:
+def _number(value: object) -> float:
     number = finite(value)
     return np.nan if number is None else float(number)
 
 
 def task_losses(
-    tasks: Sequence[Task], logits: Sequence[jax.Array], labels: jax.Array, weights: jax.Array
+    tasks: Sequence[Task], logits: Logits, labels: jax.Array, weights: jax.Array
 ) -> list[tuple[jax.Array, jax.Array]]:
     """For each task the loss of each row and the weight it has, both `[B]` and 0 where there is no label.
 
@@ -167,7 +189,7 @@ def task_losses(
     return rows
 
 
-def total_loss(tasks: Sequence[Task], logits: Sequence[jax.Array], labels: jax.Array, weights: jax.Array) -> jax.Array:
+def total_loss(tasks: Sequence[Task], logits: Logits, labels: jax.Array, weights: jax.Array) -> jax.Array:
     """Sum over tasks of task weight * sum(w * l) / sum(w), over the rows that have the label; 0 if there are none."""
     total = jnp.zeros((), logits[0].dtype)
     for task, (losses, w) in zip(tasks, task_losses(tasks, logits, labels, weights), strict=True):

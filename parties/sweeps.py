@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from parties.arguments import check_count
 from parties.errors import ModelError
-from parties.network import Batch, run_once
+from parties.network import Batch, ModelState, run_once
 from parties.round import SplitProgram, score_rounds
 from parties.rows import row_stream
 
@@ -26,6 +26,10 @@ else:  # before JAX 0.6.1
 _BY_RUN, _EVERYWHERE = PartitionSpec("runs"), PartitionSpec()
 
 Hyper = dict[str, Any]  # name -> number; traced inside the sweep
+Logits = tuple[jax.Array, ...]  # [S, B, K_t] of each task
+Scores = Any  # a state of the objective
+
+_Tree = TypeVar("_Tree")
 
 
 def sweep(
@@ -36,7 +40,7 @@ def sweep(
     validation: Batch | None = None,
     epochs: int = 1,
     batch_size: int = 128,
-    devices: Sequence | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> pd.DataFrame:
     """Train every run of a table at once: vectorised on each device, and spread over all devices.
 
@@ -67,24 +71,27 @@ def sweep(
     spread = _Spread(list(devices or jax.local_devices())[: len(table)])
     hyper, seeds = {name: spread.by_run(table[name].to_numpy()) for name in names}, table["seed"].to_numpy()
 
-    def init(hyper, seed, _):
+    @spread.map
+    def init(hyper: Hyper, seed: jax.Array, _: None) -> ModelState:
         return make(hyper).init(jax.random.key(seed))
 
-    def train_epoch(hyper, state, rows, data):
+    @spread.map
+    def train_epoch(hyper: Hyper, state: ModelState, rows: jax.Array, data: Batch) -> tuple[ModelState, Logits]:
         state, stats = make(hyper).epoch(state, data, rows)
         return state, stats.logits
 
-    def predict(hyper, state, rows, data):
+    @spread.map
+    def predict(hyper: Hyper, state: ModelState, rows: jax.Array, data: Batch) -> Logits:
         program = make(hyper)
         return jax.lax.map(lambda batch: program.predict(state, data.take(batch).columns)[0], rows)
 
-    def score(hyper, logits, rows, data):
+    @partial(spread.map, vectorised=False)
+    def score(hyper: Hyper, logits: Logits, rows: jax.Array, data: Batch) -> Scores:
         objective = make(hyper).objective
         return score_rounds(objective, objective.init(len(data.weights)), logits, data, rows)
 
-    train_epoch, predict, score = spread.map(train_epoch), spread.map(predict), spread.map(score, vectorised=False)
     objectives = [make({name: run[name] for name in names}).objective for run in numbers]
-    state = run_once(spread.map(init), (hyper, spread.by_run(seeds.astype(np.uint32))), None)
+    state = run_once(init, (hyper, spread.by_run(seeds.astype(np.uint32))), None)
     train = spread.everywhere(train.laid_out())
     held_out = None if validation is None else spread.everywhere(validation.laid_out())
 
@@ -108,15 +115,15 @@ def sweep(
 class _Spread:
     """Runs on devices: of arrays `[R, ...]`, each device has an equal share of the leading axis."""
 
-    def __init__(self, devices: Sequence):
+    def __init__(self, devices: Sequence[jax.Device]):
         self.mesh = Mesh(np.array(devices), ("runs",))
 
-    def by_run(self, array: np.ndarray):
+    def by_run(self, array: np.ndarray) -> jax.Array:
         """Each run on its device; the last run is repeated until every device has as many."""
         filled = np.concatenate([array, np.repeat(array[-1:], -len(array) % self.mesh.size, axis=0)])
         return jax.device_put(filled, NamedSharding(self.mesh, _BY_RUN))
 
-    def everywhere(self, tree):
+    def everywhere(self, tree: _Tree) -> _Tree:
         """All of it on every device."""
         return jax.device_put(tree, NamedSharding(self.mesh, _EVERYWHERE))
 
@@ -126,22 +133,22 @@ class _Spread:
         The runs of a device are computed together, or one after another.
         """
 
-        def each_device(runs, data):
-            def one(run):
+        def each_device(runs: tuple, data: Any) -> Any:
+            def one(run: tuple) -> Any:
                 return function(*run, data)
 
             return jax.vmap(one)(runs) if vectorised else jax.lax.map(one, runs)
 
         return jax.jit(_shard_map(each_device, mesh=self.mesh, in_specs=(_BY_RUN, _EVERYWHERE), out_specs=_BY_RUN))
 
-    def each(self, objectives: Sequence, scores) -> list[dict[str, float]]:
+    def each(self, objectives: Sequence[Any], scores: Scores) -> list[dict[str, float]]:
         """The scores of every run, on the host."""
         leaves, structure = jax.tree.flatten(scores)
         runs = zip(*(np.asarray(leaf) for leaf in leaves), strict=True)
         return [o.compute(jax.tree.unflatten(structure, run)) for o, run in zip(objectives, runs, strict=False)]
 
 
-def _check(runs) -> pd.DataFrame:
+def _check(runs: pd.DataFrame | Sequence[Mapping[str, float]]) -> pd.DataFrame:
     table = pd.DataFrame(list(runs) if not isinstance(runs, pd.DataFrame) else runs).reset_index(drop=True)
     if not len(table):
         raise ModelError(field="runs", seen="none", wanted="at least one run")
