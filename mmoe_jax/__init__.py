@@ -1,17 +1,19 @@
-"""Networks, losses and metrics of a multi-task model whose columns lie at several parties. Knows nothing of parties.
+"""Networks, losses and metrics of a multi-task model whose columns lie at several parties.
+
+Nothing here knows what a party is: networks take columns and activations, whoever holds them.
 
 Notation, used everywhere:
 
 | symbol | meaning |
 |---|---|
 | B | rows in a batch |
-| P, D_p | parties, width of party p's activation |
+| P, D_p | parties; width of party p's activation |
 | H | sum of D_p: width of the fuse network's input |
-| F, R | columns of a party, of them real |
-| V, M | ids of a column (0 = unknown), places of a bag |
+| F, R | columns of a party; those of them that are real numbers |
+| V, M | ids of a column (0 is "unknown"); places in a bag |
 | d | embedding_dim: width of a column's embedding |
-| E, U | experts, width of an expert's output |
-| T, K_t | tasks, logits of task t |
+| E, U | experts; width of an expert's output |
+| T, K_t | tasks; logits of task t |
 | S | rounds in an epoch |
 """
 

@@ -13,15 +13,17 @@ from mmoe_jax.layers import Activation, activation, glorot_slices, glorot_unifor
 
 
 class MMoEBase(nn.Module):
-    """An embedding and a bias a column, concatenated in column order, then a dense stack.
+    """One embedding and one bias per column, concatenated in column order, and then a dense stack.
 
-    A column of ids equals a dense layer over its one-hot vector, a bag one over its multi-hot vector (the sum of
-    its ids' rows), both computed as a gather; a real column has a dense layer of the same width. Every layer of the
-    stack is activated; an empty stack returns the concatenation `[B, F * embedding_dim]`.
+    The embedding of a column of ids is what a dense layer computes from the id's one-hot vector, and that of a bag what
+    one computes from the multi-hot vector (the sum of the ids' rows); both are computed as a gather. A column of real
+    numbers has a dense layer of the same width. Every layer of the stack is activated; an empty stack returns the
+    concatenation `[B, F * embedding_dim]`.
 
-    Columns of ids and bags share one table, `embedding [sum(V), embedding_dim]`, blocks in column order; all columns
-    share `bias [F, embedding_dim]`; real columns share `real_kernel [R, embedding_dim]`. Ids outside `[0, V)` would
-    read another column's rows: what a fitted column spec makes never is, `check_columns` tests what another makes.
+    Columns of ids and bags share one table, `embedding [sum(V), embedding_dim]`, with one block of rows per column, in
+    column order; real columns share `real_kernel [R, embedding_dim]`; all columns share `bias [F, embedding_dim]`. An
+    id outside `[0, V)` would read the rows of another column. A fitted specification makes no such id; `check_columns`
+    looks for them in columns made in another way.
 
     Attributes:
         dnn_units_size: units of each dense layer.
@@ -66,7 +68,7 @@ class MMoEBase(nn.Module):
 
         parts = []
         if where[Ids] or where[Bag]:
-            fans = [(size, width) for size in sizes for _ in range(size)]  # a row's are its column's
+            fans = [(size, width) for size in sizes for _ in range(size)]  # each row has the fans of its column
             table = self.param("embedding", glorot_slices(fans, (width,)), dtype)
         if where[Ids]:
             ids = jnp.stack([columns[i].values for i in where[Ids]], axis=1)  # [B, F_ids]

@@ -1,9 +1,8 @@
 """How the cells of a pandas column are read, whatever dtype pandas chose for them.
 
-* A cell is text or a finite number; a column with both, or with anything else (dates, lists, bytes), is an
-  error.
-* An integral float and a boolean equal their integer, so that a missing cell, which makes pandas turn
-  integers into floats, changes no other cell.
+* A cell is text or a finite number. A column with both, or with anything else (dates, lists, bytes), is an error.
+* An integral float and a boolean equal their integer. So a missing cell, which makes pandas turn integers into
+  floats, changes no other cell.
 * None, NaN, NaT and pandas.NA are missing. Empty text is text.
 """
 
@@ -20,13 +19,13 @@ Value = str | int | float
 
 
 class Cells(NamedTuple):
-    """A column by its distinct cells, so that Python code runs once a value and not once a row."""
+    """A column by its distinct cells, so that Python code runs once per distinct cell and not once per row."""
 
-    values: list[Value]  # in order of appearance; may repeat where stripping made two cells equal
+    values: list[Value]  # in order of appearance; one may be there twice, where stripping made two cells equal
     codes: np.ndarray  # intp [B], position in `values`, -1 where the cell is missing
 
     def spread(self, of_value: Sequence[Value], missing: float, dtype: type[np.number]) -> np.ndarray:
-        """A result for each of `values`, and one for missing cells, as an array `[B]`."""
+        """An array `[B]`: `of_value[i]` where the cell is `values[i]`, `missing` where the cell is missing."""
         return np.array([*of_value, missing], dtype)[self.codes]
 
 
@@ -71,7 +70,7 @@ def read_numbers(column: str, series: pd.Series) -> np.ndarray:
 
 
 def canonical(column: str, cells: Iterable[object], *, strip: bool, where: Callable[[int], str]) -> list[Value]:
-    """Text as str, integral numbers as int, other numbers as float; `where` says where the i-th cell is."""
+    """Text as str, integral numbers as int, other numbers as float; `where(i)` says where cell i is, for errors."""
     values: list[Value] = []
     for i, cell in enumerate(cells):
         value: Value | None

@@ -15,7 +15,7 @@ from mmoe_jax.errors import ColumnError
 
 @struct.dataclass
 class Ids:
-    """One id a row.
+    """One id per row.
 
     Attributes:
         values: int32 `[B]`, each in `[0, size)`; 0 is "unknown".
@@ -28,7 +28,7 @@ class Ids:
 
 @struct.dataclass
 class Bag:
-    """Up to `M` ids a row, a set without order.
+    """Up to `M` ids per row; their order has no meaning.
 
     Attributes:
         values: int32 `[B, M]`, each in `[-1, size)`; 0 is "unknown", -1 is padding and counts nothing.
@@ -41,7 +41,7 @@ class Bag:
 
 @struct.dataclass
 class Real:
-    """One number a row.
+    """One number per row.
 
     Attributes:
         values: floating `[B]`.
@@ -54,12 +54,12 @@ Column = Ids | Bag | Real
 
 
 def check_columns(columns: Sequence[Column]) -> None:
-    """Checks rank, dtype and the range of the ids, which a gather inside jit would silently clamp or wrap.
+    """Checks rank and dtype, and the range of the ids: a gather inside jit would silently clamp or wrap them.
 
-    For concrete arrays only: under a trace JAX raises its own `TracerArrayConversionError`.
+    Only concrete arrays can be checked; for a traced one JAX raises its own `TracerArrayConversionError`.
 
     Args:
-        columns: typed columns; in an error a column is named by its position, "0", "1", ...
+        columns: typed columns. An error names a column by its position: "0", "1", ...
 
     Raises:
         ColumnError: an `Ids` is not integer `[B]` in `[0, size)`, a `Bag` not integer `[B, M]` in

@@ -18,8 +18,8 @@ NETWORKS: dict[str, type[nn.Module]] = {"MMoEBase": MMoEBase, "MMoEFuse": MMoEFu
 def network_to_dict(module: nn.Module) -> dict[str, Any]:
     """A network's class and attributes.
 
-    A network of another class, or with a function for an activation, cannot be rebuilt from text: it is described by
-    its class alone, with `"custom": True`.
+    A network of a user's own class, or with a function as an activation, cannot be rebuilt from text: it is described
+    by its class alone, with `"custom": True`.
     """
     kind = type(module).__name__
     attributes = {f.name: getattr(module, f.name) for f in fields(module) if f.name not in ("parent", "name")}

@@ -12,12 +12,13 @@ def batch_rows(columns: Sequence[Column]) -> tuple[jax.Array, tuple[Column, ...]
     """The rows of the table that a batch reads, and the batch renumbered to them.
 
     A column of V ids and n cells (B, or B * M of a bag) has min(V, n) places in `rows`, so that K depends on shapes
-    alone; where that leaves K = sum(V), there is one place more, to tell the two apart.
+    alone. Where K would be sum(V) there is one more place, so that the K rows and the table differ in shape.
 
     Returns:
-        rows: int32 `[K]`, each row that is read once, numbered as in the table `[sum(V), d]`; places that are not used
-            hold sum(V).
-        columns: the same batch, with `size` places a column and each id the place of its row.
+        rows: int32 `[K]`, every row that the batch reads, each once, numbered as in the table `[sum(V), d]`; places
+            that are not used hold sum(V).
+        columns: the same batch, in which the `size` of a column is its number of places, and an id is the place of its
+            row.
     """
     parts = [column for column in columns if not isinstance(column, Real)]
     total, offset = sum(column.size for column in parts), 0
@@ -40,7 +41,7 @@ def batch_rows(columns: Sequence[Column]) -> tuple[jax.Array, tuple[Column, ...]
 
 
 def _places(column: Ids | Bag) -> tuple[jax.Array, jax.Array]:
-    """The ids read, `[min(V, n)]` with V where a place is not used, and each cell's place."""
+    """The ids that the column reads, `[min(V, n)]` with V in places that are not used; and the place of each cell."""
     cells = jnp.where(column.values < 0, column.size, column.values)  # padding of a bag reads nothing
     if column.size <= cells.size:
         ids = jnp.arange(column.size, dtype=cells.dtype)

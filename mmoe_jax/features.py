@@ -1,10 +1,9 @@
 """Column specifications: how a column of a frame becomes ids or numbers.
 
-A specification is immutable. `fit` learns from the training frame and returns a fitted copy; `transform` then
-maps any frame, row by row. What `fit` would learn may also be given, and is then kept. A value without an id
-of its own is id 0, "unknown", never an error. What a missing cell becomes is said at each class; what counts
-as missing, and as equal, is the same for all (`mmoe_jax/cells.py`): 3, 3.0 and a nullable 3 are one value,
-whatever the dtype.
+A specification is immutable. `fit` learns from the training frame and returns a fitted copy; `transform` then maps any
+frame, row by row. What `fit` would learn may also be given, and is then kept. A value without an id of its own gets
+id 0, "unknown", and is never an error. Each class says what a missing cell becomes. Which cells are missing, and which
+are equal, is the same for all (`mmoe_jax/cells.py`): 3, 3.0 and a nullable 3 are one value, whatever the dtype.
 """
 
 import abc
@@ -26,7 +25,7 @@ _T = TypeVar("_T")
 
 @dataclasses.dataclass(frozen=True)
 class ColumnSpec(abc.ABC):
-    """What every specification has; a constructor raises ColumnError for an argument out of range.
+    """What every specification has. Its constructor raises `ColumnError` for an argument out of range.
 
     Attributes:
         name: the column of the frame.
@@ -45,14 +44,14 @@ class ColumnSpec(abc.ABC):
 
     @abc.abstractmethod
     def fit(self, series: pd.Series) -> "ColumnSpec":
-        """Learns what is not given, whatever the order of rows; a fitted specification returns itself.
+        """Learns what is not given; the order of the rows changes nothing. A fitted specification returns itself.
 
         Raises:
             ColumnError: an illegal cell, or no cell to learn from.
         """
 
     def unfitted(self) -> "ColumnSpec":
-        """The specification without what `fit` learns, given or learned."""
+        """The specification without what `fit` learns, even where it was given."""
         names = {field.name for field in dataclasses.fields(self)}
         learned: dict[str, Any] = dict.fromkeys({"vocabulary", "max_items", "mean", "std"} & names)
         return dataclasses.replace(self, **learned)
@@ -83,7 +82,7 @@ class ColumnSpec(abc.ABC):
         return value
 
     def _set(self, **fields: Any) -> None:
-        for field, value in fields.items():  # frozen, yet arguments are brought to one form
+        for field, value in fields.items():  # a constructor brings arguments to one form, though the class is frozen
             object.__setattr__(self, field, value)
 
     def _set_flag(self, field: str) -> None:
@@ -92,7 +91,7 @@ class ColumnSpec(abc.ABC):
 
     def _set_count(self, field: str) -> None:
         count = getattr(self, field)
-        # One more is a size, which must fit in the int32 of the ids.
+        # The size of the column is one more than the count, and ids below it must fit in int32.
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 1 <= count < 2**31 - 1:
             raise self._illegal(field, "an integer from 1 to 2**31 - 2")
         self._set(**{field: int(count)})
@@ -115,16 +114,15 @@ class ColumnSpec(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Categorical(ColumnSpec):
-    """One id a value, `1 + position in the vocabulary`; a missing cell, like an unknown value, is id 0.
+    """One id per value, `1 + position in the vocabulary`; a missing cell gets id 0, as an unknown value does.
 
-    Transforms to `Ids` of size `len(vocabulary) + 1`. Text against a vocabulary of numbers, or the reverse,
-    is an
-    error: it would make every cell unknown.
+    Transforms to `Ids` of size `len(vocabulary) + 1`. Text is an error where the vocabulary has numbers, and numbers
+    where it has text: every cell would be unknown.
 
     Attributes:
         name: the column of the frame.
-        vocabulary: distinct values, all text or all numbers, in the order of their ids; learned: the values
-            seen, sorted.
+        vocabulary: distinct values, all text or all numbers, in the order of their ids; learned: the values seen,
+            sorted.
         strip: whether to ignore white space around text, in the vocabulary and in the cells.
     """
 
@@ -161,18 +159,18 @@ class Categorical(ColumnSpec):
 
 @dataclasses.dataclass(frozen=True)
 class Bucketed(ColumnSpec):
-    """One id an interval of numbers; a missing cell is id 0. Infinite cells and text are errors.
+    """One id per interval of numbers; a missing cell gets id 0. Infinite cells and text are errors.
 
-    With `width`, the bucket of x is `floor(x / width)` in float64 and its id is `1 + position in the
-    vocabulary` of buckets, 0 for a bucket not seen in fitting: `Ids` of size `len(vocabulary) + 1`. With
-    `boundaries` b_1 < ... < b_n the id of x in [b_i, b_(i+1)) is i + 1, where b_0 and b_(n+1) are infinite:
-    `Ids` of size n + 2, nothing to learn.
+    With `width`, the bucket of x is `floor(x / width)` in float64, and its id is `1 + position in the vocabulary` of
+    buckets, or 0 if fitting saw no such bucket: `Ids` of size `len(vocabulary) + 1`. With `boundaries`
+    b_1 < ... < b_n, the id of x in [b_i, b_(i+1)) is i + 1, where b_0 and b_(n+1) are infinite: `Ids` of size n + 2;
+    there is nothing to learn.
 
     Attributes:
         name: the column of the frame.
-        width: of each bucket, positive; this or `boundaries`.
-        boundaries: strictly increasing; this or `width`.
-        vocabulary: with `width` only, distinct buckets as integers; learned: the buckets seen, sorted.
+        width: of every bucket, positive; give this or `boundaries`.
+        boundaries: strictly increasing; give this or `width`.
+        vocabulary: with `width` only: distinct buckets as integers; learned: the buckets seen, sorted.
     """
 
     width: float | None = None
@@ -224,20 +222,20 @@ class Bucketed(ColumnSpec):
         return Ids(ids.astype(np.int32), len(vocabulary) + 1)
 
     def _buckets(self, x: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):  # an infinite bucket is unknown, and no vocabulary takes it
+        with np.errstate(over="ignore"):  # an infinite bucket is in no vocabulary, and so unknown
             return np.floor(x / self.width)
 
 
 @dataclasses.dataclass(frozen=True)
 class Hashed(ColumnSpec):
-    """One id a hash of the value, for open vocabularies: nothing to learn; a missing cell is id 0.
+    """One id per bucket of hashes, for open vocabularies: there is nothing to learn. A missing cell gets id 0.
 
-    Transforms to `Ids` of size `num_buckets + 1`. The id is the same in every process, platform and version:
+    Transforms to `Ids` of size `num_buckets + 1`. The id is the same in every process and version, on every platform:
 
         id = 1 + int.from_bytes(blake2b(text, digest_size=8).digest(), "little") % num_buckets
 
-    where `text` is the UTF-8 of a text cell, of the decimal digits of an integral number (3, 3.0 and True are
-    "3", "3" and "1"), or of Python's `repr` of any other number as float64.
+    where `text` is the UTF-8 of a text cell, of the decimal digits of an integral number (3, 3.0 and True are "3", "3"
+    and "1"), or of Python's `repr` of any other number as float64.
 
     Attributes:
         name: the column of the frame.
@@ -268,19 +266,17 @@ class Hashed(ColumnSpec):
 
 @dataclasses.dataclass(frozen=True)
 class MultiHot(ColumnSpec):
-    """Several ids a cell of text such as "red|blue"; a missing or empty cell has none, which is not
-    "unknown".
+    """Several ids per cell of text such as "red|blue". A missing or empty cell has no id, not even that of "unknown".
 
-    Transforms to `Bag` of size `len(vocabulary) + 1` with `max_items` places a row: the ids of the cell's
-    items in order of appearance, then padding of -1. The id of an item is `1 + position in the vocabulary`, 0
-    if it is unknown. An id counts once however often it occurs, so several unknown items are one 0; empty
-    items are ignored.
+    Transforms to `Bag` of size `len(vocabulary) + 1` with `max_items` places per row: the ids of the cell's items in
+    order of appearance, then -1 as padding. The id of an item is `1 + position in the vocabulary`, or 0 if it is
+    unknown. An id counts once however often it occurs, so several unknown items are one 0. Empty items are ignored.
 
     Attributes:
         name: the column of the frame.
         separator: what stands between two items.
         vocabulary: distinct items in the order of their ids; learned: the items seen, sorted.
-        max_items: ids a cell may have, a longer cell is an error; learned: those of the longest cell, at
+        max_items: how many ids a cell may have, more are an error; learned: as many as the longest cell has, at
             least 1.
         strip: whether to ignore white space around an item, in the vocabulary and in the cells.
     """
@@ -341,16 +337,15 @@ class MultiHot(ColumnSpec):
 
 @dataclasses.dataclass(frozen=True)
 class Numeric(ColumnSpec):
-    """A number as it is, or standardised to `(x - mean) / std`. A missing cell is an error: nothing is
-    imputed.
+    """A number as it is, or standardised to `(x - mean) / std`. A missing cell is an error: none is imputed.
 
-    Transforms to `Real` float32. A cell that is text, infinite, or not finite as float32 is an error too.
+    Transforms to `Real` float32. A cell that is text, infinite, or too large for float32 is an error, too.
 
     Attributes:
         name: the column of the frame.
         standardise: whether to subtract the mean and divide by the standard deviation.
         mean: with `standardise` only; learned in float64.
-        std: with `standardise` only, positive; learned in float64, the population's (divided by B).
+        std: with `standardise` only, positive; learned in float64 as the population's (divisor B, not B - 1).
     """
 
     standardise: bool = False
@@ -408,23 +403,23 @@ def fit_columns(specs: Sequence[ColumnSpec], frame: pd.DataFrame) -> tuple[Colum
     """Fits each specification on its column of the training frame.
 
     Raises:
-        ColumnError: what a specification's `fit` raises; two specifications of one column; a column that the
-            frame has not, or has twice.
+        ColumnError: what a specification's `fit` raises; two specifications of one column; a column that the frame
+            lacks or has twice.
     """
     return tuple(spec.fit(series) for spec, series in _pairs(specs, frame))
 
 
 def transform_columns(specs: Sequence[ColumnSpec], frame: pd.DataFrame) -> tuple[Column, ...]:
-    """Transforms a frame of B rows to one typed column a fitted specification, in their order.
+    """Transforms a frame of B rows to typed columns, one per fitted specification and in their order.
 
     Raises:
-        ColumnError: as `fit_columns`, for `transform`.
+        ColumnError: what a specification's `transform` raises; else as `fit_columns`.
     """
     return tuple(spec.transform(series) for spec, series in _pairs(specs, frame))
 
 
 def column_from_dict(fields: Mapping[str, Any]) -> ColumnSpec:
-    """The specification that `to_dict` wrote, before or after a passage through JSON.
+    """The specification that `to_dict` wrote, whether or not the dict went through JSON.
 
     Raises:
         ColumnError: an unknown kind, a field too many or too few, or a value that the constructor refuses.
@@ -446,7 +441,7 @@ def _pairs(specs: Sequence[ColumnSpec], frame: pd.DataFrame) -> Iterator[tuple[C
     names, present = [spec.name for spec in specs], list(frame.columns)
     for spec in specs:
         if names.count(spec.name) > 1:
-            raise ColumnError(column=spec.name, seen="two specifications", wanted="one a column")
+            raise ColumnError(column=spec.name, seen="two specifications", wanted="one per column")
         if present.count(spec.name) != 1:
             raise ColumnError(column=spec.name, seen=f"a frame of columns {present}", wanted="this column once")
         yield spec, frame[spec.name]
@@ -461,6 +456,6 @@ def _bag(items: Sequence[str], ids: Mapping[Value, int]) -> list[int]:
 
 
 def _hash(value: Value) -> int:
-    # surrogatepass: text that was read with undecodable bytes has a hash like any other.
+    # surrogatepass, so that text that was read with undecodable bytes has a hash, too.
     text = (value if isinstance(value, str) else repr(value)).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")

@@ -43,12 +43,12 @@ class FuseNetwork(Protocol):
 
 
 class MMoEFuse(nn.Module):
-    """Experts on the concatenated activations, one softmax gate and one tower a task.
+    """Experts on the concatenated activations, and one softmax gate and one tower per task.
 
     With x `[B, H]`: expert e gives f_e(x) `[B, U]`; gate t gives g_t(x) = softmax(gate stack(x) / temperature)
     `[B, E]`; tower t reads sum_e g_te f_e. Ma et al., *Modeling Task Relationships in Multi-task Learning with
-    Multi-gate Mixture-of-Experts*, KDD 2018, equations 6 and 7. Experts, gates and towers are each computed together;
-    every expert, gate and tower is drawn with a key of its own.
+    Multi-gate Mixture-of-Experts*, KDD 2018, equations 6 and 7. All experts are computed as one contraction per layer,
+    and so are all gates and all towers; every expert, gate and tower is drawn with a key of its own.
 
     Attributes:
         num_experts: E.
@@ -59,8 +59,8 @@ class MMoEFuse(nn.Module):
         gate_activation: of the gate's hidden layers.
         tower_units_size: units of a tower's hidden layers; empty: the tower is linear.
         tower_activation: of the tower's hidden layers.
-        output_activation: a name a task, as the reference takes it. The network returns logits; the tasks apply
-            their links, and `bind_tasks` refuses a name that is not its task's link.
+        output_activation: one name per task, as SecretFlow's network takes them. This one returns logits, and the tasks
+            apply their links: `bind_tasks` refuses a name that is not its task's link.
         gate_temperature: divides the gates' logits; may be traced.
         output_sizes: logits of each task; when absent, 1 each.
         param_dtype: dtype of the parameters.
@@ -111,7 +111,7 @@ class MMoEFuse(nn.Module):
 
     @nn.compact
     def __call__(self, activations: Activations, return_gates: bool = False) -> tuple[Any, ...]:
-        """Activations `[B, D_p]` in party order -> logits, a tuple of `[B, K_t]`; on request also gates `[B, T, E]`."""
+        """Activations `[B, D_p]` in party order -> logits, a tuple of `[B, K_t]`; if asked also gates `[B, T, E]`."""
         x = self._concatenate(activations)  # [B, H]
         sizes = self._sizes()
         experts = self._stack("expert", self.num_experts, self.expert_units_size, self.expert_activation, x)
@@ -168,7 +168,7 @@ class MMoEFuse(nn.Module):
         return h
 
     def _outputs(self, towers: jax.Array, sizes: tuple[int, ...]) -> tuple[jax.Array, ...]:
-        """Towers `[B, T, U]` -> the tasks' logits. The last kernels are rows of one `[sum(K), U]`, as K may differ."""
+        """Towers `[B, T, U]` -> the tasks' logits. As K_t may differ, one kernel `[sum(K), U]` has a row per logit."""
         width = towers.shape[-1]
         fans = [(width, size) for size in sizes for _ in range(size)]
         kernel = self.param("output_kernel", glorot_slices(fans, (width,)), self.param_dtype)  # [sum(K), U]

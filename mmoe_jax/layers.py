@@ -66,9 +66,9 @@ def glorot_slices(
 ) -> Callable[[jax.Array, jnp.dtype], jax.Array]:
     """An initialiser `init(key, dtype) -> [N, *shape]` of N = `len(fans)` slices, each from a key of its own.
 
-    Slice i is uniform on +-sqrt(6 / (fan_in + fan_out)), `fans[i]` = (fan_in, fan_out), drawn with `fold_in(key, i)`:
-    a further slice changes none before it. Glorot and Bengio, *Understanding the difficulty of training deep
-    feedforward neural networks*, AISTATS 2010; Keras' default.
+    Slice i is uniform on +-sqrt(6 / (fan_in + fan_out)), with (fan_in, fan_out) = `fans[i]`, and drawn with
+    `fold_in(key, i)`, so that one more slice changes none before it. Glorot and Bengio, *Understanding the difficulty
+    of training deep feedforward neural networks*, AISTATS 2010; Keras' default.
     """
     limits = np.sqrt(6.0 / np.sum(np.reshape(fans, (-1, 2)), axis=1)).reshape(-1, *(1,) * len(shape))
 

@@ -1,13 +1,13 @@
 """Metrics as mergeable pure states.
 
-`update` belongs inside the compiled step, so that an epoch costs no host round trip; `merge` joins states of
-different shards or devices; `compute` runs once, on the host. Every metric here keeps these promises:
+`update` belongs inside the compiled step, so that an epoch costs no round trip to the host; `merge` joins the states of
+shards or devices; `compute` runs once, on the host. Every metric here keeps these promises:
 
  - `merge(update(init(), a), update(init(), b))` computes what one update with the rows of both computes.
  - A row of weight 0 counts nothing, even if its prediction or label is NaN. Weight 2 equals the row twice.
  - A NaN in a row that does count makes the result NaN; no comparison hides it.
- - `update` and `merge` keep the dtypes of a state, so that it can be the carry of a `lax.scan`. They are
-   JAX's default float at the time of `init`; predictions p, labels y and weights w are cast to it.
+ - `update` and `merge` keep the dtypes of a state, so that it can be the carry of a `lax.scan`. Its floats are of JAX's
+   default float dtype at the time of `init`, to which predictions p, labels y and weights w are cast.
 """
 
 import math
@@ -50,9 +50,9 @@ class Metric(NamedTuple):
 class Sum(NamedTuple):
     """A running sum in twice the precision of its dtype.
 
-    A plain float32 sum of ones stops at 2**24. Here `error` keeps what an addition rounds away, and goes back
-    into `total` as soon as it is large enough, so that it does not round in its turn. The addition of a batch
-    is compensated; the rows within a batch are summed by XLA. What overflows, or meets infinity, is NaN.
+    A plain float32 sum of ones stops at 2**24. Here `error` keeps what an addition rounds away, and goes back into
+    `total` as soon as it is large enough to change it. The addition of a batch is compensated; the rows within a batch
+    are summed by XLA. A sum that overflows, or meets infinity, is NaN.
 
     References:
       Dekker, [A floating-point technique for extending the available
@@ -91,11 +91,11 @@ def _column(name: str, array: Array, rows: int, dtype: jnp.dtype) -> Array:
 
 
 def _counted(p: Array, y: Array, w: Array, dtype: jnp.dtype, multiclass: bool) -> tuple[Array, Array, Array]:
-    """Checks and casts what an update was given, and settles what NaN means.
+    """Checks and casts the arguments of an update, and turns a NaN that counts into a NaN weight.
 
     Returns:
-      Predictions [B] (or [B, K], K > 1, if `multiclass`), labels [B] and weights [B], of `dtype`. Where a
-      weight is 0 all are 0; elsewhere the weight of a NaN prediction or label is NaN.
+      Predictions [B] (or [B, K], K > 1, if `multiclass`), labels [B] and weights [B], of `dtype`. Where a weight is 0
+      all three are 0; elsewhere a NaN prediction or label makes the weight NaN.
     """
     rows, shape = jnp.size(w), jnp.shape(p)
     w, y = _column("weights", w, rows, dtype), _column("labels", y, rows, dtype)
@@ -119,7 +119,7 @@ def _from_sums(
 
     def update(state: State, predictions: Array, labels: Array, weights: Array) -> State:
         p, y, w = _counted(predictions, labels, weights, state[0].total.dtype, multiclass)
-        # Set here, as XLA may compile NaN * False to 0.
+        # NaN is set here, as XLA may compile NaN * False to 0.
         undefined = jnp.isnan(w).any()
         added = (jnp.where(undefined, jnp.nan, jnp.sum(term, axis=0)) for term in terms(p, y, w))
         return state._make(map(Sum.add, state, added))
@@ -199,14 +199,14 @@ class Scores(NamedTuple):
 def auc(capacity: int) -> Metric:
     """Exact weighted area under the ROC curve, for labels 0 or 1 and scores on any scale.
 
-    It is the Mann-Whitney statistic: the weighted share of pairs (positive i, negative j) in the right order,
-    where a tie is half right,
+    It is the Mann-Whitney statistic: the weighted share of pairs (positive i, negative j) in the right order, where a
+    tie is half right,
 
         sum_{i: y_i=1} sum_{j: y_j=0} w_i w_j ([p_i > p_j] + [p_i = p_j] / 2) / (sum_i w_i sum_j w_j),
 
-    and NaN unless both classes have weight. The state has room for C = `capacity` rows; those of weight 0
-    take none. `compute` raises `CapacityError` if there were more, `merge` raises `ShapeError` for states of
-    another capacity. Scores are compared in the state's dtype: what rounds to the same float is a tie.
+    and NaN unless both classes have weight. The state has room for C = `capacity` rows; a row of weight 0 takes none.
+    `compute` raises `CapacityError` if there were more rows, and `merge` raises `ShapeError` for states of different
+    capacities. Scores are compared in the state's dtype: those that round to the same float are a tie.
 
     References:
       Hanley & McNeil, [The meaning and use of the area under a receiver operating characteristic (ROC)
@@ -220,8 +220,8 @@ def auc(capacity: int) -> Metric:
         return Scores(jnp.zeros(capacity), labels, jnp.zeros(capacity), seen)
 
     def append(state: Scores, scores: Array, labels: Array, weights: Array, chosen: Array) -> Scores:
-        # Scattered, as a slice that does not fit would be shifted back over stored rows. The room is the state's own:
-        # a row that does not count goes past its end, where it is dropped.
+        # Rows are scattered, as `dynamic_update_slice` would shift a slice that does not fit back over stored rows. A
+        # row that does not count goes past the end of the room, where the scatter drops it.
         room = state.scores.shape[0]
         place = jnp.where(chosen, state.seen + jnp.cumsum(chosen, dtype=jnp.int32) - 1, room)
         return Scores(
@@ -239,7 +239,7 @@ def auc(capacity: int) -> Metric:
         if a.scores.shape != b.scores.shape:
             raise ShapeError(f"auc: scores {a.scores.shape} and {b.scores.shape}, wanted the same")
         merged = append(a, b.scores, b.labels, b.weights, chosen=jnp.arange(b.scores.shape[0]) < b.seen)
-        return merged._replace(seen=a.seen + b.seen)  # also the rows that `b` had no room for
+        return merged._replace(seen=a.seen + b.seen)  # counts the rows that `b` had no room for, too
 
     def compute(state: Scores) -> float:
         seen, room = int(state.seen), state.scores.shape[0]
@@ -267,11 +267,11 @@ class ThresholdCounts(NamedTuple):
 def threshold_auc(num_thresholds: int = 200) -> Metric:
     """Area under the ROC curve through N = `num_thresholds` points; predictions in [0, 1], labels 0 or 1.
 
-    As [keras.metrics.AUC](https://keras.io/api/metrics/classification_metrics/#auc-class) computes it with
-    `curve="ROC"`, `summation_method="interpolation"`: the thresholds are `-1e-7`, `i / (N - 1)` and
-    `1 + 1e-7`, a prediction above one is positive there, and the trapezoidal rule joins the points. NaN,
-    where Keras has 0, unless both classes have weight. The state is O(N) however many the rows; predictions
-    between two thresholds are ties, so `auc` is better where they crowd. Raises ValueError if N < 2.
+    It is what [keras.metrics.AUC](https://keras.io/api/metrics/classification_metrics/#auc-class) computes with
+    `curve="ROC"`, `summation_method="interpolation"`: the thresholds are `-1e-7`, `i / (N - 1)` and `1 + 1e-7`, a
+    prediction above a threshold is positive there, and the trapezoidal rule joins the points. It is NaN, where Keras
+    has 0, unless both classes have weight. The size of the state is O(N), whatever the number of rows. Predictions
+    between two thresholds are ties, so `auc` is better where many lie there. Raises ValueError if N < 2.
     """
     if num_thresholds < 2:
         raise ValueError(f"threshold_auc: num_thresholds {num_thresholds}, wanted at least 2")

@@ -16,12 +16,12 @@ Apply = Callable[[Params, Any, jax.Array | None], Any]
 def init_apply(module: nn.Module) -> tuple[Init, Apply]:
     """`init(key, inputs) -> params` and `apply(params, inputs, key) -> outputs` of a module.
 
-    While training, `key` becomes the module's `dropout` stream; when evaluating it is None and there is no stream, so
-    a module with dropout writes `deterministic=not self.has_rng("dropout")`.
+    In training, `key` seeds the module's `dropout` stream. In evaluation it is None and there is no such stream, so a
+    module with dropout writes `deterministic=not self.has_rng("dropout")`.
 
     Raises:
-        NetworkError: the module keeps state besides its parameters (batch statistics, say): a round is a pure
-            function of parameters and rows, and such state would differ between evaluation and training.
+        NetworkError: in `init`, if the module keeps state besides its parameters (batch statistics, say). A round is a
+            pure function of parameters and rows; such state would be another in evaluation than in training.
     """
 
     def init(key: jax.Array, inputs: Any) -> Params:

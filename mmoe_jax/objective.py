@@ -14,7 +14,7 @@ State = dict[str, Any]  # name of a score -> state of its metric
 
 
 class Objective(NamedTuple):
-    """What the label party minimises and reports. All but `compute` are pure and may be traced.
+    """What the label party minimises and reports. All of it but `compute` is pure and may be traced.
 
     Logits are a tuple of `[B, K_t]`, labels `[B, T]` with NaN where missing, weights `[B]`.
     """
@@ -26,7 +26,7 @@ class Objective(NamedTuple):
 
 
 def objective(tasks: Sequence[Task]) -> Objective:
-    """The weighted, masked total of `tasks`, and their metrics; training and validation are scored by the same ones.
+    """The weighted, masked total of `tasks`, and the scores of training and validation alike.
 
     `TASK/loss` is the mean over the rows that have the label, `loss` the sum over tasks of weight * `TASK/loss`. A task
     without a labelled row has the loss NaN and adds nothing to the sum; without any labelled row `loss` is NaN.

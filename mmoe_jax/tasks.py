@@ -43,8 +43,8 @@ class Task:
         metrics: names from `mmoe_jax.metrics.METRICS`.
 
     Raises:
-        ColumnError: a name that is no text, an unknown kind, `missing` or metric, or classes that are not at least
-            two distinct texts or finite numbers.
+        ColumnError: a name that is not text; an unknown kind, `missing` or metric; classes that are not at least two
+            distinct texts or finite numbers.
     """
 
     name: str
@@ -130,8 +130,8 @@ class Task:
         """The label column as float64 `[N]`: 0/1, class indices or values; NaN where a maskable label is missing.
 
         Raises:
-            ColumnError: a missing label that may not be masked, a label of another kind, and when `training` a column
-                without any label or with one value only, from which nothing can be learned.
+            ColumnError: a missing label that may not be masked; a label of another kind; and if `training`, a column
+                that has no label or one value only, from which nothing can be learned.
         """
         missing = labels.isna().to_numpy()
         if self.missing == "error" and missing.any():
@@ -172,17 +172,18 @@ def _number(value: object) -> float:
 def task_losses(
     tasks: Sequence[Task], logits: Logits, labels: jax.Array, weights: jax.Array
 ) -> list[tuple[jax.Array, jax.Array]]:
-    """For each task the loss of each row and the weight it has, both `[B]` and 0 where there is no label.
+    """Per task, the loss of each row and the weight of that loss, both `[B]`, and 0 where the row has no label.
 
     Args:
-        logits: `[B, K_t]` a task.
+        logits: `[B, K_t]` of each task.
         labels: `[B, T]`, NaN where missing.
         weights: `[B]`, not negative; 0 for padding.
     """
     rows = []
     for t, task in enumerate(tasks):
         counts = ~jnp.isnan(labels[:, t]) & (weights > 0)
-        # Masked before the loss as well as after it: the derivative of an unused branch may be NaN, and 0 * NaN is NaN.
+        # Rows are masked before the loss, too: in the gradient, `where` multiplies the branch not taken by 0, and a NaN
+        # there stays NaN.
         label = jnp.where(counts, labels[:, t], 0)
         logit = jnp.where(counts[:, None], logits[t], 0)
         rows.append((jnp.where(counts, task.losses(logit, label), 0), jnp.where(counts, weights, 0)))

@@ -1,4 +1,4 @@
-"""Sweeps: many runs of one model as one compiled function, over seeds and numbers that differ from run to run."""
+"""Sweeps: many runs of one model, which differ in seeds and numbers, trained at once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,7 +15,7 @@ from parties.network import Batch, ModelState, run_once
 from parties.round import SplitProgram, score_rounds
 from parties.rows import row_stream
 
-# Without the check of what differs between devices, which refuses a loop that starts from a constant.
+# JAX's check of which values are equal on all devices is off: it refuses a loop whose carry starts as a constant.
 if hasattr(jax, "shard_map"):
     _shard_map: Callable = partial(jax.shard_map, check_vma=False)
 else:  # before JAX 0.6.1
@@ -42,26 +42,26 @@ def sweep(
     batch_size: int = 128,
     devices: Sequence[jax.Device] | None = None,
 ) -> pd.DataFrame:
-    """Train every run of a table at once: vectorised on each device, and spread over all devices.
+    """Train every run of a table at once: spread over the devices, and vectorised on each of them.
 
-    A run is the one that `SplitModel(..., placement="fused", seed=seed)` would be with the same numbers, up to the
-    rounding of vectorised arithmetic. On a machine with CPU cores only, JAX sees one device unless it is told of more
-    before it starts: `XLA_FLAGS=--xla_force_host_platform_device_count=CORES`.
+    A run computes what `SplitModel(..., placement="fused", seed=seed)` computes with the same numbers, up to the
+    rounding of vectorised arithmetic. On a machine that has only CPU cores, JAX sees one device unless it is told of
+    more before it starts: `XLA_FLAGS=--xla_force_host_platform_device_count=CORES`.
 
     Args:
-        make: the numbers of a run, without its seed -> a `split_program`. It is traced, so that the numbers may go
-            wherever a traced number may: learning rates, task weights, the gates' temperature.
-        runs: a line a run; a column `seed` (ints, default 0) gives its parameters and its order of rows, every other
-            column is a number that `make` reads.
+        make: the numbers of a run, without its seed -> a `split_program`. It is traced, so the numbers may go wherever
+            a traced number may: learning rates, task weights, the gates' temperature.
+        runs: one line per run. The column `seed` (ints, default 0) decides initial parameters and the order of rows;
+            every other column is a number that `make` reads.
         train, validation: all rows, as `as_batch` makes them; `validation` is scored after each epoch.
-        devices: to spread the runs over; by default all of them.
+        devices: over which the runs are spread; by default all of this process.
 
     Returns:
-        A line a run and epoch: `run`, the columns of `runs`, `epoch` from 1, the scores of a history.
+        One line per run and epoch: `run`, the columns of `runs`, `epoch` from 1, and the scores that a history has.
 
     Raises:
-        ModelError: no run, a cell that is no finite number, a seed out of range, a column `run` or `epoch`, epochs or
-            batch size below 1.
+        ModelError: no run; a cell that is not a finite number; a seed out of range; a column named `run` or `epoch`;
+            `epochs` below 1; a batch size below 1 or above the number of rows.
     """
     table = _check(runs)
     check_count("epochs", epochs, 1)
@@ -113,24 +113,24 @@ def sweep(
 
 
 class _Spread:
-    """Runs on devices: of arrays `[R, ...]`, each device has an equal share of the leading axis."""
+    """Spreads runs over devices: arrays have one entry per run, `[R, ...]`, and every device has equally many."""
 
     def __init__(self, devices: Sequence[jax.Device]):
         self.mesh = Mesh(np.array(devices), ("runs",))
 
     def by_run(self, array: np.ndarray) -> jax.Array:
-        """Each run on its device; the last run is repeated until every device has as many."""
+        """Puts each run on its device; the last run is repeated until all have equally many."""
         filled = np.concatenate([array, np.repeat(array[-1:], -len(array) % self.mesh.size, axis=0)])
         return jax.device_put(filled, NamedSharding(self.mesh, _BY_RUN))
 
     def everywhere(self, tree: _Tree) -> _Tree:
-        """All of it on every device."""
+        """Puts a copy on every device."""
         return jax.device_put(tree, NamedSharding(self.mesh, _EVERYWHERE))
 
     def map(self, function: Callable, vectorised: bool = True) -> Callable:
-        """`function(*run, data)` of one run -> the function of all of them on the same data, `(runs, data)`.
+        """Compiles `function(*run, data)` of one run as `mapped(runs, data)` of all runs on the same data.
 
-        The runs of a device are computed together, or one after another.
+        The runs of a device are computed together if `vectorised`, and one after another if not.
         """
 
         def each_device(runs: tuple, data: Any) -> Any:

@@ -59,7 +59,7 @@ COLUMNS = (
 
 @given(st.permutations(range(len(COLUMNS))), st.integers(1, len(COLUMNS)))
 def test_an_embedding_is_a_dense_layer_over_one_hot(order, count):
-    """In any column order: kernel and bias a column, concatenated, and then the dense stack, every layer activated."""
+    """In any column order: a kernel and a bias per column, concatenated, then the dense stack, each layer activated."""
     columns = tuple(COLUMNS[i] for i in order[:count])
     width = 4
     base = MMoEBase((3,), "relu", width)
