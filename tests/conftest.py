@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from typing import Any
 
 # Most of a test's time is XLA's: compile fast rather than run fast. CI has a leg that compiles as users do.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
@@ -20,7 +21,7 @@ jax.config.update("jax_threefry_partitionable", True)
 NEED_SECRETFLOW = [f"devices/{name}.py" for name in ("test_production", "test_hostile_peer", "test_intersection")]
 collect_ignore = [] if importlib.util.find_spec("secretflow") else NEED_SECRETFLOW
 
-common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+common: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("ci", derandomize=True, database=None, max_examples=13, **common)
 settings.register_profile("deep", max_examples=500, **common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

@@ -129,9 +129,11 @@ def model(**changes) -> SplitModel:
 
 def fit(**changes):
     """A fit of a new model; the changes are the model's, but for `train` and the arguments of `fit`."""
-    fits = {name: changes.pop(name) for name in ("epochs", "batch_size", "validation", "callbacks") if name in changes}
+    fits: dict[str, Any] = {
+        name: changes.pop(name) for name in ("epochs", "batch_size", "validation", "callbacks") if name in changes
+    }
     train = changes.pop("train") if "train" in changes else data()
-    return model(**changes).fit(train, **{"batch_size": 8, "progress": False, **fits})
+    return model(**changes).fit(train, **({"batch_size": 8, "progress": False} | fits))
 
 
 def files(folder, alice="id,y,z\n1,0,1\n2,1,0\n", **changes):
@@ -456,7 +458,7 @@ def test_bad_input_is_refused_and_changes_nothing(case, fitted, saved, tmp_path)
     before = condition(fitted)
     with pytest.raises(Exception) as caught:
         case.call(World(fitted, data(), saved, tmp_path))
-    error = caught.value
+    error: Any = caught.value
     assert type(error) is case.error, repr(error)
     where = error.column if isinstance(error, ColumnError) else error.field
     assert getattr(error, "party", None) == case.party

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,8 @@ def test_where_local_spends_its_seconds_adds_up():
         total.append(model.fit(data, batch_size=100, progress=False)["seconds"][0])
         return total[0]
 
-    pieces = cases.where_local(model._placement, run)
+    placement: Any = model._placement
+    pieces = cases.where_local(placement, run)
     parts = {"scores", "host syncs", "header checks", "channel and codec", "dispatch", "the loop and its headers"}
     assert set(pieces) == parts and all(seconds > 0 for seconds in pieces.values())
     assert sum(pieces.values()) == pytest.approx(total[0])

@@ -72,8 +72,7 @@ jax.jit(lambda x: x + 1)(1.0)
 def test_the_tutorial_reads_every_word_as_unknown():
     """Its defect, and only its: numbers are read as they are."""
     frame = sampler.sample(200, seed=0)
-    for name, unknown in (("tutorial", True), ("corrected", False)):
-        recipe = recipes.RECIPES[name]
+    for recipe, unknown in ((recipes.RECIPES["tutorial"], True), (recipes.RECIPES["corrected"], False)):
         prepared = recipe.prepare(frame)
         model = recipe.build(prepared, 0, "joint", ("alice", "bob"))
         for party in model.parties.values():

@@ -30,14 +30,14 @@ EXTRAS = {  # files or folders -> the extra that they may also import from
 
 
 def names(requirements: list[str]) -> set[str]:
-    return {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
+    return {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
 
 
 def imported(file: Path) -> Iterator[str]:
     """Distributions that a file imports from, wherever in it, neither Python's nor ours."""
     for node in ast.walk(ast.parse(file.read_text())):
         modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        modules += [node.module] if isinstance(node, ast.ImportFrom) else []
+        modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
         for top in {module.split(".")[0] for module in modules} - sys.stdlib_module_names - OURS:
             yield DISTRIBUTIONS.get(top, top)
 

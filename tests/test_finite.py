@@ -1,5 +1,7 @@
 """Numbers that go wrong: refused by party, round and ids before any state takes them, or skipped by all together."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +34,7 @@ from tests.support.runs import same, scores, states
 pytestmark = pytest.mark.xdist_group("test_checkpoints")
 
 N, BATCH, ROUNDS = 30, 6, 5
-RULES = {"batch_size": BATCH, "progress": False}
+RULES: dict[str, Any] = {"batch_size": BATCH, "progress": False}
 RNG = np.random.default_rng(0)
 ALICE = pd.DataFrame({"id": range(100, 100 + N), "sex": RNG.choice(["f", "m"], N), "y": RNG.normal(size=N)})
 BOB = pd.DataFrame({"id": range(100, 100 + N), "wage": RNG.uniform(1, 2, N)})

@@ -286,7 +286,7 @@ def test_6_bytes_reported_are_bytes_of_the_encoded_messages():
     channel = Counted(recorded)
     made = problem(THREE)
     run(made, channel)
-    lengths = Counter()
+    lengths: Counter[tuple[str, str, str, str]] = Counter()
     for message in recorded.messages:
         header = message.header
         lengths[header.sender, header.receiver, header.phase, header.kind] += len(encode(message))

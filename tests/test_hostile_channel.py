@@ -5,7 +5,7 @@ import tempfile
 from collections import Counter
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -99,10 +99,11 @@ def story() -> Story:
         "carol": Party([Numeric("wage")], MMoEBase((3,), "tanh"), optax.adam(0.01)),
     }
     fuse = MMoEFuse(num_experts=2, expert_units_size=(2,), tower_units_size=())
-    placement = Local(channel)
+    placement = Local(channel)  # type: ignore[arg-type]  # it may lose a message
     model = SplitModel(parties, "alice", fuse, optax.adam(0.01), [Task.binary("rich")], placement)
     placement.hold({"train": train})
-    initial, trained = placement.states(), {}
+    trained: dict[tuple[str, int], bytes] = {}
+    initial = placement.states()
     scores = [model.evaluate(valid, batch_size=BATCH)]
     channel.inner = Watched(placement, trained)
     history = without_seconds(model.fit(train, validation=valid, epochs=EPOCHS, batch_size=BATCH, progress=False))
@@ -128,10 +129,11 @@ class Runs(RuleBasedStateMachine):
         super().__init__()
         self.story = story()
         self.model, self.channel = self.story.model, self.story.channel
+        self.placement: Any = self.model._placement
         self.start()
 
     def start(self) -> None:
-        self.model._placement.restore(self.story.initial)
+        self.placement.restore(self.story.initial)
         self.model.epoch = self.model._runs = 0
         self.channel.reset()
         self.over, self.before = False, 0  # rounds trained before the channel's first message
@@ -141,7 +143,7 @@ class Runs(RuleBasedStateMachine):
         """With checkpoints or without; a run that is refused is then resumed."""
         self.begin(disturbance)
         with tempfile.TemporaryDirectory() as folder:
-            self.trained(epochs, validated, every and Path(folder), every)
+            self.trained(epochs, validated, Path(folder) if every else None, every)
 
     def trained(self, epochs: int, validated: bool, folder: Path | None, every: int | None) -> None:
         first, validation = self.model.epoch, self.story.valid if validated else None
@@ -150,7 +152,7 @@ class Runs(RuleBasedStateMachine):
             wanted = {name: values for name, values in wanted.items() if not name.startswith("val_")}
 
         def run():
-            how = {"epochs": epochs, "batch_size": BATCH, "checkpoint": folder, "every_rounds": every}
+            how: dict[str, Any] = {"epochs": epochs, "batch_size": BATCH, "checkpoint": folder, "every_rounds": every}
             seen = self.model.fit(self.story.train, validation=validation, progress=False, **how)
             return without_seconds(seen)
 
@@ -161,7 +163,7 @@ class Runs(RuleBasedStateMachine):
 
     def resume(self, folder: Path, validation: VerticalData | None, wanted) -> None:
         """From the checkpoint that all parties have to the undisturbed end, on the model that is compiled."""
-        model, placement, train = self.model, self.model._placement, self.story.train
+        model, placement, train = self.model, self.placement, self.story.train
         self.channel.reset()
         name = newest_common(placement.find_checkpoints(folder), folder)
         saved = placement.read(folder, name)
@@ -217,7 +219,7 @@ class Runs(RuleBasedStateMachine):
 
     def rounds(self) -> dict[str, int]:
         """Rounds that each party has trained: it then has the very bits of the undisturbed run after so many."""
-        states = self.model._placement.states()
+        states = self.placement.states()
         rounds = rounds_of(states)
         for party, own in states.items():
             assert bits(own) == self.story.trained[party, rounds[party]], party
@@ -227,7 +229,7 @@ class Runs(RuleBasedStateMachine):
 @cache
 def driven(fault: Fault) -> Counter:
     """What the runs came to that were disturbed by `fault`."""
-    machine = type("Runs", (Runs,), {"fault": fault, "counts": Counter()})
+    machine: Any = type("Runs", (Runs,), {"fault": fault, "counts": Counter()})
     if settings().derandomize:  # other runs for another fault
         machine = seed(FAULTS.index(fault))(machine)
     run_state_machine_as_test(machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=STEPS))

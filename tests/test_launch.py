@@ -17,6 +17,7 @@ def test_a_launched_party_ends_with_its_launcher(tmp_path):
         "launch.launch({'alice': [sys.executable, '-c', inner]}, 1)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
     pid = int(process.stdout.readline().split("|")[1])
     process.kill()
     process.wait()

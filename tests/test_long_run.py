@@ -40,13 +40,13 @@ def test_what_grows_ends_with_an_error(tmp_path, monkeypatch, capsys):
 def test_growth_counts_from_the_end_of_the_warm_up(name):
     settings = long_run.parse(["--rounds", "100000"])
     word = name.removesuffix("_mb")
-    flat = dict.fromkeys(["memory_mb", *long_run.CONSTANT], [1] * 5 + [100] * 95)
+    flat: dict[str, list[float]] = dict.fromkeys(["memory_mb", *long_run.CONSTANT], [1.0] * 5 + [100.0] * 95)
     assert long_run.warm(settings) == 4
     assert [what.split()[0] for what in long_run.grown(settings, flat)] == ["memory", *long_run.CONSTANT]
-    flat = dict.fromkeys(flat, [1] * 4 + [100] * 96)
+    flat = dict.fromkeys(flat, [1.0] * 4 + [100.0] * 96)
     assert long_run.grown(settings, flat) == []
-    assert [what.split()[0] for what in long_run.grown(settings, flat | {name: [100] * 99 + [106]})] == [word]
-    assert long_run.grown(settings, flat | {"memory_mb": [100] * 99 + [105]}) == []
+    assert [what.split()[0] for what in long_run.grown(settings, flat | {name: [100.0] * 99 + [106.0]})] == [word]
+    assert long_run.grown(settings, flat | {"memory_mb": [100.0] * 99 + [105.0]}) == []
 
 
 @pytest.mark.parametrize("options", [["--rounds", "1500"], ["--rounds", "1000"], ["--parties", "0"], WARM])

@@ -6,7 +6,8 @@ exact in float32 too, so equalities hold to the last bits of the host's float64,
 
 import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +33,11 @@ from mmoe_jax.metrics import (
 )
 
 CAPACITY = 128
-FACTORIES = {
+FACTORIES: dict[str, Callable[..., Any]] = {
     **{name: functools.partial(factory, CAPACITY) for name, factory in METRICS.items()},
     "mean": mean,
 }
-VARIANTS = {
+VARIANTS: dict[str, Callable[..., Any]] = {
     "precision_0.25": functools.partial(precision, 0.25),
     "recall_0.25": functools.partial(recall, 0.25),
     "accuracy_0.25": functools.partial(accuracy, 0.25),
@@ -54,7 +55,7 @@ properties_of_each = settings(deadline=None, max_examples=max(5, examples // 12)
 @pytest.fixture(scope="module", autouse=True)
 def x64(request):
     """Float32, as in training, where a test does not ask for both."""
-    previous = jax.config.jax_enable_x64, jax.config.jax_numpy_rank_promotion
+    previous = jax.config.values["jax_enable_x64"], jax.config.values["jax_numpy_rank_promotion"]
     jax.config.update("jax_enable_x64", getattr(request, "param", False))
     jax.config.update("jax_numpy_rank_promotion", "raise")
     yield
@@ -95,7 +96,7 @@ def rows(draw, min_size=1, max_size=40):
     return Rows(predictions, labels, np.array(draw(column(st.integers(0, 8)))) / 4)
 
 
-def fold(metric: Metric, data: Rows, batch: int = 8):
+def fold(metric: Any, data: Rows, batch: int = 8):
     """The state after `data` in batches of `batch`, the last one padded."""
     data = data.pad(batch)
     state = metric.init()
@@ -188,7 +189,7 @@ def test_threshold_auc_is_a_trapezoid_over_counts(data, num_thresholds):
     fp, tp = np.array(points[::-1]).T
     expected = math.nan
     if has_both_classes(data):
-        expected = np.trapezoid(tp, fp) if hasattr(np, "trapezoid") else np.trapz(tp, fp)
+        expected = np.trapezoid(tp, fp) if hasattr(np, "trapezoid") else np.trapz(tp, fp)  # type: ignore[attr-defined]
         expected /= np.sum(w[y == 0]) * np.sum(w[y == 1])
     assert same(score(f"auc_{num_thresholds}", data), expected)
 
@@ -461,13 +462,13 @@ def test_vmap_over_tasks(name):
     states = jax.tree.map(np.asarray, states)
     for task in range(3):
         state = jax.tree.map(lambda leaf, task=task: leaf[task], states)
-        assert same(metric.compute(state), score(name, tasks[task]))
+        assert same(metric.compute(state), score(name, tasks[task]))  # type: ignore[arg-type]
 
 
 @every_metric
 def test_one_trace_and_a_donated_state(name):
     metric = FACTORIES[name]()
-    traces = []
+    traces: list[None] = []
 
     @functools.partial(jax.jit, donate_argnums=0)
     def update(state, *batch):
@@ -535,7 +536,7 @@ def test_sum_keeps_the_small_addend_first_or_last():
 def test_mean_and_recall_count_past_the_last_float32_integer():
     # 2**24 rows of the value 0, then 4096 of the value 1, as weights.
     for metric in (mean(), recall(), rmse()):
-        state = metric.update(metric.init(), np.zeros(1), np.ones(1), np.full(1, 2.0**24))
+        state = metric.update(metric.init(), jnp.zeros(1), jnp.ones(1), jnp.full(1, 2.0**24))
 
         def body(state, _, metric=metric):
             return metric.update(state, jnp.ones(1), jnp.ones(1), jnp.ones(1)), None

@@ -1,6 +1,7 @@
 """The networks: equal to what the reference defines, with answers that can be computed in the head."""
 
 from math import erf, exp, log1p, sqrt, tanh
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ from tests.support.problems import make
 KEY = jax.random.key(0)
 
 
-def drawn(module, inputs):
+def drawn(module, inputs) -> Any:
     return run_once(module.init, KEY, inputs)["params"]
 
 
@@ -75,12 +76,14 @@ def test_an_embedding_is_a_dense_layer_over_one_hot(order, count):
         parts.append(one_hot(column) @ kernel + params["bias"][i])
     dense = params["dnn_0"]
     wanted = np.maximum(np.concatenate(parts, axis=1) @ dense["kernel"] + dense["bias"], 0)
-    np.testing.assert_allclose(base.apply({"params": params}, columns), wanted, rtol=1e-5, atol=1e-5)
+    output: Any = base.apply({"params": params}, columns)
+    np.testing.assert_allclose(output, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_an_empty_stack_is_the_concatenation():
     base = MMoEBase((), embedding_dim=2)
-    assert base.apply({"params": drawn(base, COLUMNS)}, COLUMNS).shape == (3, len(COLUMNS) * 2)
+    output: Any = base.apply({"params": drawn(base, COLUMNS)}, COLUMNS)
+    assert output.shape == (3, len(COLUMNS) * 2)
 
 
 def test_few_leaves():
@@ -95,7 +98,12 @@ def test_few_leaves():
     }
 
 
-FUSE = {"expert_units_size": (5, 4), "gate_units_size": (3,), "gate_activation": "relu", "tower_units_size": (2,)}
+FUSE: dict[str, Any] = {
+    "expert_units_size": (5, 4),
+    "gate_units_size": (3,),
+    "gate_activation": "relu",
+    "tower_units_size": (2,),
+}
 
 
 def test_fuse_is_the_papers_formula():
@@ -112,7 +120,8 @@ def test_fuse_is_the_papers_formula():
         return h
 
     experts = [stack("expert", e, 2, x) for e in range(3)]
-    logits, gates = fuse.apply({"params": params}, (x[:, :3], x[:, 3:]), True)
+    outputs: Any = fuse.apply({"params": params}, (x[:, :3], x[:, 3:]), True)
+    logits, gates = outputs
     assert gates.shape == (6, 2, 3) and [value.shape for value in logits] == [(6, 1), (6, 4)]
     for t, rows in enumerate((slice(0, 1), slice(1, 5))):
         hidden = stack("gate", t, 1, x) @ params["gate_1"]["kernel"][t] + params["gate_1"]["bias"][t]
@@ -159,7 +168,7 @@ def test_experts_differ_after_training():
 class Votes(nn.Module):
     """A fuse network of a user's own, whose experts are the parties: logits of each, mixed by a gate per task."""
 
-    sizes: tuple[int, ...] | None = None
+    sizes: Any = None  # of each task, a tuple of int once it is bound
 
     def bind_tasks(self, tasks):
         sizes = tuple(task.output_size for task in tasks)
@@ -253,7 +262,7 @@ def test_an_mmoe_is_bound_to_its_tasks():
     ("make_network", "field"),
     [
         (lambda: MMoEBase((0,)), "dnn_units_size"),
-        (lambda: MMoEBase(("a",)), "dnn_units_size"),
+        (lambda: MMoEBase(("a",)), "dnn_units_size"),  # type: ignore[arg-type]
         (lambda: MMoEBase((), "swoosh"), "dnn_activation"),
         (lambda: MMoEBase((), embedding_dim=0), "embedding_dim"),
         (lambda: MMoEFuse(num_experts=0, expert_units_size=(1,)), "num_experts"),
@@ -295,4 +304,4 @@ def test_activations_are_keras(name):
     }
     points = np.array([-2.0, -0.3, 0.0, 0.7, 3.0], np.float32)
     wanted = [formulas[name](float(x)) for x in points]
-    np.testing.assert_allclose(activation(name, "here")(points), wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(activation(name, "here")(jnp.asarray(points)), wanted, rtol=1e-5, atol=1e-6)

@@ -166,7 +166,8 @@ def test_choices_are_what_there_is():
     from parties.placement.production import TRANSPORTS
 
     def listed(experiment: str, option: str) -> set[str]:
-        return set(re.search(rf"{option} (\S+)", OPTIONS[experiment])[1].split("|"))
+        found = re.search(rf"{option} (\S+)", OPTIONS[experiment])
+        return set(found[1].split("|")) if found else set()
 
     assert census_income.Settings().recipe in recipes.RECIPES.keys() == listed("census_income", "--recipe")
     assert long_run.PLACEMENTS.keys() == listed("long_run", "--placement")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,8 @@ def test_it_is_what_placement_fused_trains(program, rows):
     model = SplitModel(**arguments(), placement="fused", seed=4)
     model.fit(data(), epochs=1, batch_size=BATCH, progress=False)
     state, _ = program.epoch(program.init(jax.random.key(4)), rows, stream(seed=4))
-    close(model._placement.states()["alice"]["fuse"].params, state.fuse.params, rtol=1e-5, atol=1e-6)
+    placement: Any = model._placement
+    close(placement.states()["alice"]["fuse"].params, state.fuse.params, rtol=1e-5, atol=1e-6)
     logits, gates = program.predict(state, rows.columns)
     np.testing.assert_allclose(model.predict(data())["z"], logits[1][:, 0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(model.gates(data()), gates, rtol=1e-5)
@@ -120,7 +122,7 @@ def test_one_compilation_serves_every_epoch_and_one_every_evaluation():
 
     held = data()
     model = SplitModel(**arguments(), placement=Watched())
-    rules = {"batch_size": BATCH, "progress": False, "every_rounds": 2}
+    rules: dict[str, Any] = {"batch_size": BATCH, "progress": False, "every_rounds": 2}
     model.fit(held, validation=held, **rules)
     first = dict(traces)
     assert first["predict"] == 1 and first["round"] == 2, "once for the shapes of its logits, and once to be compiled"
@@ -135,13 +137,14 @@ def test_states_are_kept_while_training_goes_on():
     held = data()
     model = SplitModel(**arguments(), placement="fused")
     model.fit(held, epochs=1, batch_size=BATCH, progress=False)
-    kept = model._placement.states()
+    placement: Any = model._placement
+    kept = placement.states()
     copy = jax.tree.map(np.array, kept)
     scores = model.evaluate(held)
     for _ in range(2):
         model.fit(held, epochs=1, batch_size=BATCH, progress=False)
         assert model.evaluate(held) != scores
-        model._placement.restore(kept)
+        placement.restore(kept)
         assert model.evaluate(held) == scores
         jax.tree.map(np.testing.assert_array_equal, kept, copy)
 
@@ -158,7 +161,7 @@ def swept(rows):
 
 
 def test_a_sweep_is_its_runs(swept, rows):
-    numbers = RUNS.to_dict("records")[2]
+    numbers: Any = RUNS.to_dict("records")[2]
     seed = numbers.pop("seed")
     model = SplitModel(**arguments(**numbers), placement="fused", seed=seed)
     held = data()

@@ -158,7 +158,7 @@ def refused(path: Path) -> SaveError:
     return caught.value
 
 
-EACH = 2 if settings.default.max_examples < 100 else len(JUNK)  # of the deep profile
+EACH = 2 if settings().max_examples < 100 else len(JUNK)  # of the deep profile
 
 
 def places(tree: Any, path: tuple = ()) -> Iterator[tuple]:
@@ -362,7 +362,7 @@ def killed_after(calls: int, write) -> bool:
             left -= 1
 
     fsync = os.fsync
-    os.fsync = lambda opened: (count(), fsync(opened))[1]
+    os.fsync = lambda fd: (count(), fsync(fd))[1]
     sys.addaudithook(count)
     try:
         write()

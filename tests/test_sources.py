@@ -13,6 +13,7 @@ import threading
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -365,7 +366,7 @@ def test_each_party_has_its_own_columns_and_no_other(parties):
 
 
 def test_vocabularies_are_those_of_the_training_rows(parties):
-    specs = fit_columns([*census.ALICE, *census.BOB], TRAIN)
+    specs: list[Any] = list(fit_columns([*census.ALICE, *census.BOB], TRAIN))
     assert {file.name for file in (parties / "vocabulary").iterdir()} == {spec.name for spec in specs}
     for spec in specs:
         assert (parties / "vocabulary" / spec.name).read_text().splitlines() == [str(v) for v in spec.vocabulary]
@@ -458,8 +459,9 @@ def test_sampled_rows_have_the_columns_and_dtypes_of_real_ones(folder):
 def bins(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     """Places of each column's cells in the sampler's vocabulary; -1 is a value that it does not have."""
     fitted = {column["name"]: tuple(column["bins"]) for column in sampler.load()["columns"]}
-    specs = [dataclasses.replace(s, vocabulary=fitted[s.name]) for s in [*census.ALICE, *census.BOB]]
-    return {s.name: c.values - 1 for s, c in zip(specs, transform_columns(specs, frame), strict=True)}
+    columns: list[Any] = [*census.ALICE, *census.BOB]
+    specs = [dataclasses.replace(s, vocabulary=fitted[s.name]) for s in columns]
+    return {s.name: np.asarray(c.values) - 1 for s, c in zip(specs, transform_columns(specs, frame), strict=True)}
 
 
 def test_values_come_from_the_fitted_vocabularies_as_often_as_was_fitted():

@@ -25,7 +25,7 @@ BASE = Network(*init_apply(MMoEBase((3,), "tanh", 2)))
 def batches(draw):
     """Columns of a batch of B rows; vocabularies smaller than the batch, equal to it and larger."""
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
-    columns = []
+    columns: list[Ids | Bag | Real] = []
     for kind in draw(st.lists(st.sampled_from(["ids", "bag", "real"]), min_size=1, max_size=3)):
         size = draw(st.sampled_from([1, 3, B, 2 * B, 50]))
         if kind == "real":
@@ -45,7 +45,7 @@ def test_rows_are_those_that_the_batch_reads(columns):
     wanted, places = set(), 0
     for column, small in zip(columns, renumbered, strict=True):
         assert type(small) is type(column)
-        if isinstance(column, Real):
+        if isinstance(column, Real) or isinstance(small, Real):
             assert small is column
             continue
         values = np.asarray(column.values)
@@ -135,7 +135,7 @@ def sparse_arguments() -> dict:
 def test_a_model_trains_sparse_wherever_it_is_placed_and_after_it_was_saved(tmp_path):
     models = {placement: SplitModel(**sparse_arguments(), placement=placement) for placement in ("local", "fused")}
     losses = [model.fit(data(), epochs=2, batch_size=16, progress=False)["loss"] for model in models.values()]
-    np.testing.assert_allclose(*losses, rtol=1e-5)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
     models["fused"].save(tmp_path)
     loaded = SplitModel.load(tmp_path, placement="fused")
     assert {name: party.sparse for name, party in loaded.parties.items()} == {"alice": True, "bob": False}

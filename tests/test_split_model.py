@@ -1,6 +1,7 @@
 """SplitModel as a script uses it, on every placement that needs nothing else."""
 
 import gc
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -220,7 +221,7 @@ def test_multiclass_predictions_have_a_column_a_class():
 class Returns(nn.Module):
     """A base network that returns what `output` makes of a float array [B, 2]."""
 
-    output: object
+    output: Callable
 
     @nn.compact
     def __call__(self, columns):
@@ -270,7 +271,7 @@ def test_library_code_sets_no_configuration():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert jax.config.jax_numpy_rank_promotion == "raise"
+    assert jax.config.values["jax_numpy_rank_promotion"] == "raise"
 
 
 @pytest.mark.parametrize("placement", ["local", "fused"])

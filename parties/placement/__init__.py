@@ -21,11 +21,14 @@ class Placement(Protocol):
 
     Attributes:
         round_by_round: whether rounds are calls of their own, between which callbacks run and training may end.
-        alone: whether this process drives every party, so that it may end training by its own clock.
     """
 
     round_by_round: bool
-    alone: bool
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process drives every party, so that it may end training by its own clock."""
+        ...
 
     @property
     def fitted(self) -> bool:

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import pandas as pd
@@ -21,11 +22,11 @@ def main(settings: dict) -> None:
     party, deadline = settings["party"], settings["deadline"]
     tls = Tls(*settings["tls"][party]) if party in settings.get("tls", {}) else None
     if settings.get("careless") == party:  # one that does not look at its own certificate
-        Tls.check = lambda *_: None
+        Tls.check = lambda *_: None  # type: ignore[method-assign]
     how = {"transport": settings["transport"], "tls": tls, "deadline": deadline}
     with production(settings["cluster"], party, **how) as devices:
         if settings.get("fault") == party:  # an exception where none is foreseen
-            monkey.Clerk.read = lambda *_: 1 / 0
+            monkey.Clerk.read = lambda *_: 1 / 0  # type: ignore[method-assign]
         paths = {devices[p]: settings["files"][p] for p in devices}
         labels = settings.get("labels", list(census.LABELS))
         names = {"on": "id", "sep": "|", "label_party": "alice", "labels": labels}
@@ -53,7 +54,7 @@ def main(settings: dict) -> None:
         model.save(settings["save"])
         others = {spec.name for spec in (census.BOB if party == "alice" else census.ALICE)}
         frames = [value for value in gc.get_objects() if isinstance(value, pd.DataFrame)]
-        done = {"reachable": devices_module.rows_reachable([model, data], len(data))[1]}
+        done: dict[str, Any] = {"reachable": devices_module.rows_reachable([model, data], len(data))[1]}
         done["of others"] = [column for frame in frames for column in frame.columns if column in others]
         done["rows"] = len(place.reveal(table)) if settings.get("reveal") else None
         done |= {"scores": scores, "bytes": model.bytes_per_round()}

@@ -9,6 +9,7 @@ import threading
 import urllib.request
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ class Pair:
     """alice and bob over a real connection in one process."""
 
     def __init__(self, transport: str, tls=None):
-        kind = {"grpc": transports.FramedGrpc, "brpc_link": transports.FramedBrpc}[transport]
+        kind: Any = {"grpc": transports.FramedGrpc, "brpc_link": transports.FramedBrpc}[transport]
         self.addresses = {p: f"127.0.0.1:{port}" for p, port in zip(("alice", "bob"), ports(2), strict=True)}
         settings = {"connect_retry_times": 3, "connect_retry_interval_ms": 100, "recv_timeout_ms": 20_000}
         configs = {p: None if tls is None else tls[p].config() for p in self.addresses}

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,10 +18,10 @@ from tests.devices.ports import ports
 pytestmark = pytest.mark.long
 
 
-def both(frames: dict[str, pd.DataFrame], seconds: float) -> dict[str, pd.DataFrame | Exception]:
+def both(frames: dict[str, pd.DataFrame], seconds: float) -> dict[str, Any]:
     """What each party's call returns or raises; a party's thread has its name."""
     how = Intersection({p: f"127.0.0.1:{port}" for p, port in zip(frames, ports(2), strict=True)})
-    ends = {}
+    ends: dict[str, Any] = {}
 
     def end(party):
         try:

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -40,18 +42,19 @@ class Run:
 
     def __init__(self, tmp_path, files, transport="brpc_link", only=("alice", "bob"), clusters=None, **changed):
         places = {p: {"address": f"127.0.0.1:{port}"} for p, port in zip(("alice", "bob"), ports(2), strict=True)}
-        self.processes, self.save = {}, tmp_path / "saved"
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.logs: dict[str, IO[str]] = {}
+        self.save = tmp_path / "saved"
         for party in only:
             settings = {"party": party, "cluster": places, "files": files, "transport": transport, "deadline": 60}
             settings |= {"epochs": 1, "save": str(self.save)} | changed
             settings["cluster"] = clusters(party, places) if clusters else places
             command = [sys.executable, "-m", "tests.devices.production_driver", json.dumps(settings)]
-            log = (tmp_path / f"{party}.log").open("w+")
+            self.logs[party] = log = (tmp_path / f"{party}.log").open("w+")
             self.processes[party] = subprocess.Popen(command, stdout=log, stderr=log)
-            self.processes[party].log = log
 
     def said(self, party) -> str:
-        log = self.processes[party].log
+        log = self.logs[party]
         log.flush()
         log.seek(0)
         return log.read()
@@ -72,7 +75,8 @@ class Run:
         for process in self.processes.values():
             process.kill()
             process.wait()
-            process.log.close()
+        for log in self.logs.values():
+            log.close()
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +271,7 @@ def broken(files, tmp_path, party, change):
     return files | {party: str(tmp_path / f"{party}.csv")}
 
 
-WRONG = {
+WRONG: dict[str, tuple[Callable, dict[str, Any], str]] = {
     "rows": (lambda f, t: broken(f, t, "bob", lambda lines: lines[:-1]), {}, "party 'bob': rows: saw 1499 rows"),
     "no file": (lambda f, t: f | {"bob": str(t / "none.csv")}, {}, "party 'bob': file"),
     "no labels": (lambda f, t: f, {"labels": ["absent"]}, "party 'alice': column 'absent'"),

@@ -4,6 +4,7 @@ import gc
 import json
 import weakref
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import optax
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from mmoe_jax import Bucketed, Categorical, MMoEBase, MMoEFuse, Task
+from mmoe_jax.features import ColumnSpec
 from parties import (
     DataError,
     Intersection,
@@ -40,14 +42,17 @@ FRAMES = {
     "bob": pd.DataFrame({"age": RNG.integers(18, 60, N), "sex": RNG.choice(["f", "m"], N)}),
     "carol": pd.DataFrame({"town": RNG.choice(["x", "y"], N)}),
 }
-DATA = {"on": "id", "label_party": "alice", "labels": ["y", "z"]}
+DATA: dict[str, Any] = {"on": "id", "label_party": "alice", "labels": ["y", "z"]}
 
 
 def model(placement, names=NAMES, **arguments) -> SplitModel:
-    columns = {"alice": [Categorical("job")], "bob": [Bucketed("age", width=10), Categorical("sex")]}
+    columns: dict[str, list[ColumnSpec]] = {
+        "alice": [Categorical("job")],
+        "bob": [Bucketed("age", width=10), Categorical("sex")],
+    }
     columns["carol"] = [Categorical("town")]
     parties = {p: Party(columns[p], MMoEBase((3,), embedding_dim=2), optax.adam(0.01)) for p in names}
-    defaults = {
+    defaults: dict[str, Any] = {
         "label_party": "alice",
         "fuse": MMoEFuse(num_experts=2, expert_units_size=(4,), tower_units_size=(3,)),
         "fuse_optimizer": optax.adam(0.01),
@@ -88,7 +93,7 @@ def test_it_is_placement_local_to_the_bit(pyus, files, tmp_path):
     (train, valid), (same_train, same_valid) = data.split(0.8, seed=1), same.split(0.8, seed=1)
     assert (len(train), len(valid)) == (len(same_train), len(same_valid))
     for epochs, batch_size in ((2, 16), (1, 12)):
-        rules = {"epochs": epochs, "batch_size": batch_size, "progress": False}
+        rules: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "progress": False}
         history = ours.fit(train, validation=valid, **rules)
         assert without_seconds(history) == without_seconds(theirs.fit(same_train, validation=same_valid, **rules))
     assert ours.evaluate(data) == theirs.evaluate(same)
@@ -318,7 +323,8 @@ def test_placements_and_data_that_do_not_go_together(pyus, files):
         model(pyu(fewer), ("alice", "bob")).fit(data)
     with pytest.raises(ModelError, match="the PYU of 'bob'"):
         pyu({"bob": pyus["alice"]})
-    for deadline in (0, -1, float("inf"), "60"):
+    deadlines: tuple[Any, ...] = (0, -1, float("inf"), "60")
+    for deadline in deadlines:
         with pytest.raises(ModelError, match="positive number of seconds"):
             pyu(pyus, deadline)
     placement = pyu(pyus)
@@ -358,7 +364,7 @@ def test_an_intersection_that_cannot_be(addresses, parties, said):
     with pytest.raises(ModelError, match=said):
         Intersection(addresses).check(parties)
     with pytest.raises(ModelError, match="intersection tls: saw str"):
-        Intersection(ADDRESSES, "tls").check(["alice", "bob"])
+        Intersection(ADDRESSES, "tls").check(["alice", "bob"])  # type: ignore[arg-type]
 
 
 def test_an_intersection_is_for_parties_that_are_apart(pyus, files):

@@ -12,7 +12,7 @@ from tests.support.problems import Problem, states_of
 
 def error(a, b) -> float:
     """The largest error of a leaf, max|a - b| / max(1, max|b|), of two trees of one structure."""
-    assert jax.tree.structure(a) == jax.tree.structure(b)
+    assert jax.tree.structure(a) == jax.tree.structure(b)  # type: ignore[operator]
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     arrays = [(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in pairs]
     return max(np.max(np.abs(x - y), initial=0) / max(1, np.max(np.abs(y), initial=0)) for x, y in arrays)

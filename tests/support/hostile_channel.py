@@ -96,7 +96,7 @@ class Hostile:
         if self.pair[0] not in now.edge:
             return decode(now.data, now.header.receiver)
         self.plan, self.struck = None, now.header
-        self._promised = Promise(None, None), now
+        self._promised = Promise(None, None), now  # type: ignore[arg-type]
         return self._promised[0]
 
 

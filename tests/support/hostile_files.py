@@ -27,7 +27,8 @@ AGREED = {"label_party": "alice", "epoch": 3, "seed": 7, "columns": [SPEC], "bas
 def state(width: int) -> TrainState:
     params = {"params": {"dense": {"kernel": np.ones((2, width), np.float32), "bias": np.zeros(width, np.float32)}}}
     moments = ({"count": np.zeros((), np.int32), "mu": params}, ())
-    return TrainState(params, moments, np.zeros(2, np.uint32), np.array(4, np.int32))
+    key_and_round: Any = np.zeros(2, np.uint32), np.array(4, np.int32)
+    return TrainState(params, moments, *key_and_round)
 
 
 class Files(NamedTuple):
@@ -49,8 +50,10 @@ def saved(path: Path) -> tuple[Files, Files]:
     progress = Progress(None, 2, (np.ones((3, 4, 1), np.float32),), [True, False, True]).to_dict()
     states = {"base": state(2), "fuse": state(4), "kept_base": state(2), "kept_fuse": state(4)}
     write_party(path / "alice", "alice", "label", described, states, {"progress": progress})
-    bob, alice = (path / name for name in ("bob", "alice"))
-    return tuple(Files((f / "party.json").read_bytes(), state_file(f).read_bytes()) for f in (bob, alice))
+    bob, alice = (
+        Files((f / "party.json").read_bytes(), state_file(f).read_bytes()) for f in (path / "bob", path / "alice")
+    )
+    return bob, alice
 
 
 def nested(depth: int) -> list:
@@ -60,8 +63,10 @@ def nested(depth: int) -> list:
     return value
 
 
-JUNK = (None, True, False, 0, 1, -1, 2**63, 2**70, 10**4000, 0.5, 1e308, float("nan"), float("inf"), "", "bob", "label",
-        "x" * 5_000, "\0", "\ud800", [], {}, [[]], {"a": 1}, [None] * 100, {"": {"": {}}}, nested(200))  # fmt: skip
+JUNK: tuple[Any, ...] = (
+    None, True, False, 0, 1, -1, 2**63, 2**70, 10**4000, 0.5, 1e308, float("nan"), float("inf"), "", "bob", "label",
+    "x" * 5_000, "\0", "\ud800", [], {}, [[]], {"a": 1}, [None] * 100, {"": {"": {}}}, nested(200),
+)  # fmt: skip
 
 FIELDS = ("format", "party", "checksum", "role", "architecture", "state")
 

@@ -1,5 +1,7 @@
 """People whose columns two parties hold, and a model of who is rich and who is wed: to save, resume and stop."""
 
+from typing import Any
+
 import numpy as np
 import optax
 import pandas as pd
@@ -22,8 +24,8 @@ BOB = pd.DataFrame(
 TASKS = (Task.binary("rich", weight=0.5), Task.multiclass("wed", 3, missing="mask"))
 OPTIMIZERS = {"alice": optax.adam(0.01), "bob": optax.sgd(0.1, momentum=0.9)}
 FUSE_OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.01))
-RULES = {"epochs": 3, "batch_size": 4, "progress": False, "every_rounds": 2}  # 5 rounds an epoch
-CODE = {"optimizers": OPTIMIZERS, "fuse_optimizer": FUSE_OPTIMIZER, "progress": False}
+RULES: dict[str, Any] = {"epochs": 3, "batch_size": 4, "progress": False, "every_rounds": 2}  # 5 rounds an epoch
+CODE: dict[str, Any] = {"optimizers": OPTIMIZERS, "fuse_optimizer": FUSE_OPTIMIZER, "progress": False}
 
 
 def data(**frames) -> VerticalData:

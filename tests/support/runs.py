@@ -1,6 +1,7 @@
 """What a run leaves: states, scores, files; two runs are the same if these are."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,14 +12,15 @@ from parties import site as site_module
 
 def states(model: SplitModel):
     """Every array that any party trains, on the host."""
-    if hasattr(model._placement, "states"):
-        return jax.tree.map(np.asarray, model._placement.states())
-    sites = {party: actor.held for party, actor in model._placement._sites.items()}
+    placement: Any = model._placement
+    if hasattr(placement, "states"):
+        return jax.tree.map(np.asarray, placement.states())
+    sites = {party: actor.held for party, actor in placement._sites.items()}
     return {party: site_module.members.states_of(site.member) for party, site in sites.items()}
 
 
 def same(a, b) -> bool:
-    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(  # type: ignore[operator]
         np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     )
 
