@@ -27,7 +27,7 @@ from parties import ModelError, Party, SaveError, SplitModel, VerticalData
 from parties.network import TrainState
 from parties.saving import digest, read_model, read_party, write_party
 from tests.support.hostile_files import JUNK, sealed
-from tests.support.people import ALICE, FUSE_OPTIMIZER, OPTIMIZERS, TASKS, data, model
+from tests.support.people import ALICE, FUSE_OPTIMIZER, OPTIMIZERS, TASKS, build, data
 from tests.support.runs import FILES, read, same, state_file
 
 pytestmark = pytest.mark.xdist_group("test_saving")  # one worker, which compiles its models once
@@ -71,7 +71,7 @@ class Story(NamedTuple):
 @pytest.fixture(scope="module")
 def story(tmp_path_factory) -> Story:
     path = tmp_path_factory.mktemp("saved")
-    made = model()
+    made = build()
     fit(made)
     made.save(path / "first")
     scores, table = made.evaluate(data()), made.predict(data())

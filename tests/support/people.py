@@ -34,7 +34,7 @@ def data(**frames) -> VerticalData:
     return VerticalData.from_frames(frames, on="id", label_party=owner, labels=["rich", "wed"])
 
 
-def model() -> SplitModel:
+def build(placement="local") -> SplitModel:
     alice = Party([Categorical("school")], MMoEBase((3,), embedding_dim=2), OPTIMIZERS["alice"])
     columns = [
         Categorical("job"),
@@ -43,9 +43,4 @@ def model() -> SplitModel:
     ]
     bob = Party(columns, MMoEBase((), "tanh", 2), OPTIMIZERS["bob"])
     fuse = MMoEFuse(num_experts=2, expert_units_size=(3,), tower_units_size=(2,), gate_activation="")
-    return SplitModel({"alice": alice, "bob": bob}, "alice", fuse, FUSE_OPTIMIZER, TASKS, seed=5)
-
-
-def build(placement="local") -> SplitModel:
-    made = model()
-    return SplitModel(made.parties, "alice", made.fuse, FUSE_OPTIMIZER, TASKS, placement, 5)
+    return SplitModel({"alice": alice, "bob": bob}, "alice", fuse, FUSE_OPTIMIZER, TASKS, placement, seed=5)
