@@ -66,8 +66,8 @@ class Problem(NamedTuple):
             members.restore_states(party, {"base": self.states.bases[name]})
         own = {"base": self.states.bases[label.name]} if label.name in self.bases else {}
         members.restore_states(label, {"fuse": self.states.fuse} | own)
-        for party in (*features.values(), label):
-            members.hold(party, {"rows": self.data[party.name]})
+        for member in (*features.values(), label):
+            members.hold(member, {"rows": self.data[member.name]})
 
     def parties(self) -> tuple[dict[str, FeatureRole], LabelRole]:
         """New party objects, as placement `local` makes them."""
