@@ -20,8 +20,7 @@ from jax.flatten_util import ravel_pytree
 from experiments import census, deepctr, joint_scan, sampler, sources
 from experiments.joint_scan import BATCH
 from mmoe_jax import Ids, MMoEBase, transform_columns
-from parties import Batch, Encoded, Local, Party, as_batch, fit_parties, row_stream, split_program, sweep
-from parties import party as party_module
+from parties import Batch, Encoded, Local, Party, as_batch, fit_parties, roles, row_stream, split_program, sweep
 from parties.packing import Packed, pack
 
 IMPORTED = time.process_time()  # CPU seconds since the interpreter started
@@ -148,17 +147,16 @@ def where_local(placement: Local, run: Callable[[], float]) -> dict[str, float]:
         return call
 
     label = placement.label
-    assert label is not None  # the model is fitted
     pieces: list[tuple[Any, str, str]] = [
         (label, "statistics", "scores"),
         (label, "confirm", "host syncs"),
         (label._scoring, "_score", "host syncs"),
-        (party_module, "check", "header checks"),
+        (roles, "check", "header checks"),
         (placement.channel, "deliver", "channel and codec"),
     ]
-    for party in placement.parties.values():
-        compiled = [name for name, value in vars(party).items() if callable(value) and hasattr(value, "lower")]
-        pieces += [(party, name, "dispatch") for name in compiled]
+    for role in (label, *placement.features.values()):
+        compiled = [name for name, value in vars(role).items() if callable(value) and hasattr(value, "lower")]
+        pieces += [(role, name, "dispatch") for name in compiled]
     with contextlib.ExitStack() as patches:
         for owner, name, piece in pieces:
             patches.enter_context(mock.patch.object(owner, name, clocked(piece, getattr(owner, name))))

@@ -1,5 +1,6 @@
 """Networks and tasks as plain dicts that survive JSON, so that a saved model says what it is."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -46,6 +47,9 @@ def network_from_dict(described: Mapping[str, Any]) -> nn.Module:
     if set(attributes) != known:
         seen = f"attributes {sorted(attributes)}"
         raise NetworkError(field=kind, seen=seen, wanted=f"attributes {sorted(known)}")
+    temperature = attributes.get("gate_temperature", 1.0)
+    if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
+        raise NetworkError(field="gate_temperature", seen=repr(temperature)[:200], wanted="a positive number")
     return NETWORKS[kind](**attributes | {"param_dtype": jnp.dtype(attributes["param_dtype"])})
 
 

@@ -72,7 +72,7 @@ def check_placement(placement: Any, named: Iterable[str]) -> None:
         ModelError: anything else.
     """
     known = isinstance(placement, str) and placement in named
-    if not known and (isinstance(placement, type) or not hasattr(placement, "hold")):
+    if not known and (isinstance(placement, type) or not hasattr(placement, "abilities")):
         wanted = f"one of {sorted(named)} or a placement object"
         raise ModelError(field="placement", seen=repr(placement), wanted=wanted)
 
@@ -147,7 +147,7 @@ def check_callbacks(callbacks: Any, placement: Any) -> None:
         kind = type(callback)
         if not isinstance(callback, Callback):
             raise ModelError(field="callbacks", seen=kind.__name__, wanted="a Callback")
-        if kind.on_round_end is not Callback.on_round_end and not placement.round_by_round:
+        if kind.on_round_end is not Callback.on_round_end and not placement.abilities.round_by_round:
             wanted = f"none of rounds: {type(placement).__name__.lower()!r} compiles them together; 'local' has rounds"
             raise ModelError(field="callbacks", seen=f"{kind.__name__}.on_round_end", wanted=wanted)
 
@@ -162,7 +162,7 @@ def check_time_budget(seconds: Any, placement: Any) -> None:
         return
     if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < math.inf:
         raise ModelError(field="time_budget", seen=repr(seconds), wanted="a positive number of seconds")
-    if not placement.alone:
+    if not placement.abilities.alone:
         seen, wanted = f"{seconds:g} in production", "None: every party's driver would decide by a clock of its own"
         raise ModelError(field="time_budget", seen=seen, wanted=wanted)
 

@@ -1,7 +1,6 @@
 """What each party makes of its own frame, typed columns, labels and weights as arrays; and a table of predictions."""
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -80,26 +79,6 @@ def party_data(
     known = {"labels": values.astype(dtype), "weights": data.weights().astype(dtype)}
     parts[data.label_party] = parts[data.label_party]._replace(**known)
     return parts
-
-
-def data_digest(part: PartyData) -> str:
-    """SHA-256 of a party's part of a data set: ids, columns, labels and weights."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves((part.ids, part.columns, part.labels, part.weights)):
-        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
-
-
-def check_digests(party: str, seen: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    """Refuse other data sets than a checkpoint was written with.
-
-    Raises:
-        DataError: naming the party and the data set.
-    """
-    for name, digest in wanted.items():
-        if seen.get(name) != digest:
-            want = "rows, columns and labels as when the checkpoint was written"
-            raise DataError(party=party, field=name, seen="other ones", wanted=want)
 
 
 def as_batch(

@@ -45,25 +45,6 @@ class Party:
     sparse: bool = False
 
 
-@dataclass(frozen=True)
-class Blueprint:
-    """What a model is before it has seen a row: the arguments of a `SplitModel`, known to every party."""
-
-    parties: Mapping[str, Party]
-    label_party: str
-    fuse: nn.Module  # towers bound to the tasks
-    fuse_optimizer: optax.GradientTransformation
-    tasks: tuple[Task, ...]
-    seed: int
-
-    def plan(self) -> Plan:
-        """As `make_plan`."""
-        return make_plan(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks)
-
-    def role(self, party: str) -> str:
-        return "label" if party == self.label_party else "feature"
-
-
 def make_plan(
     parties: Mapping[str, Party],
     label_party: str,

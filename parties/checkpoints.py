@@ -4,16 +4,21 @@ A run that was killed while parties wrote leaves them one checkpoint apart, so t
 in common. Which one that is all parties know; what it holds, none but its own party.
 """
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parties.errors import ModelError, SaveError
+import jax
+import numpy as np
+
+from parties.errors import DataError, ModelError, SaveError
 from parties.finite import NONFINITE
 from parties.network import TrainState
 from parties.saving import CARD, read_party, write_party
+from parties.seat import PartyData
 from parties.states import KEPT, PROGRESS
 
 log = logging.getLogger(__name__)
@@ -158,6 +163,26 @@ def check_kept(kept: Any) -> Any:
         wanted = "a run whose callbacks kept one from its start"
         raise ModelError(field="restore_best", seen="no state that was kept", wanted=wanted)
     return kept
+
+
+def data_digest(part: PartyData) -> str:
+    """SHA-256 of a party's part of a data set: ids, columns, labels and weights."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((part.ids, part.columns, part.labels, part.weights)):
+        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def check_digests(party: str, seen: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Refuse other data sets than a checkpoint was written with.
+
+    Raises:
+        DataError: naming the party and the data set.
+    """
+    for name, digest in wanted.items():
+        if seen.get(name) != digest:
+            want = "rows, columns and labels as when the checkpoint was written"
+            raise DataError(party=party, field=name, seen="other ones", wanted=want)
 
 
 def data_digests(card: Mapping[str, Any], party: str) -> dict[str, str]:

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from parties.placement.intersection import Intersection
 
 
+class Selection(NamedTuple):
+    """One part of `split(fraction, seed)`."""
+
+    fraction: float
+    seed: int
+    part: int  # 0 or 1
+
+
 class VerticalData:
     """Each party's frame, all in one row order; made by `from_frames` or `from_files`.
 
@@ -27,7 +35,10 @@ class VerticalData:
         label_party, labels: who holds the labels, and the names of their columns in its frame.
         row_weight: the label party's column of row weights, or None for 1 each.
         dropped: party -> the ids that it holds and another party lacks.
+        selection: none, as the rows are selected; see `DeviceData`.
     """
+
+    selection: tuple[Selection, ...] = ()
 
     def __init__(self, frames: Mapping[str, pd.DataFrame], label_party, labels, row_weight=None, dropped=None):
         self.frames = dict(frames)
@@ -199,14 +210,6 @@ def _number(cell) -> float:
         return float(cell) if isinstance(cell, int | float | np.integer | np.floating | np.bool_) else np.nan
     except OverflowError:
         return np.inf
-
-
-class Selection(NamedTuple):
-    """One part of `split(fraction, seed)`."""
-
-    fraction: float
-    seed: int
-    part: int  # 0 or 1
 
 
 def select(data: VerticalData, selection: Sequence[Selection]) -> VerticalData:

@@ -1,35 +1,19 @@
-"""What a party's folder says of its part of a model, and what is built of that again."""
+"""What is built again of what the parties' folders say of a model."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import optax
 from flax import linen as nn
 
-from mmoe_jax.describe import network_from_dict, network_to_dict, task_from_dict, task_to_dict
+from mmoe_jax.describe import network_from_dict, network_to_dict, task_from_dict
 from mmoe_jax.features import ColumnSpec, column_from_dict
 from mmoe_jax.tasks import Task
-from parties.arguments import check_model
 from parties.arrays import empty_columns
-from parties.assembly import Blueprint, Party, bind_fuse
+from parties.assembly import bind_fuse
 from parties.errors import ModelError, PartyError, SaveError
 from parties.saving import Saved
-
-
-def describe(model: Blueprint, party: str, columns: Sequence[ColumnSpec], epoch: int) -> dict[str, Any]:
-    """What a party's folder says of its own part, its fitted `columns` among it."""
-    described: dict[str, Any] = {"label_party": model.label_party, "epoch": epoch, "seed": model.seed}
-    if party in model.parties:
-        described["columns"] = [spec.to_dict() for spec in columns]
-        described["base"] = network_to_dict(model.parties[party].base)
-        described["sparse"] = model.parties[party].sparse
-    if party == model.label_party:
-        described["parties"] = list(model.parties)
-        described["fuse"] = network_to_dict(model.fuse)
-        described["tasks"] = [task_to_dict(task) for task in model.tasks]
-    return described
 
 
 def public_description(described: Mapping[str, Any], party: str) -> dict[str, Any]:
@@ -63,15 +47,6 @@ class Described(NamedTuple):
     tasks: list[Task]
     seed: int
     epoch: int
-
-    def blueprint(self, optimizers: Mapping[str, Any], fuse_optimizer: Any) -> Blueprint:
-        """The model with these optimisers, and where there is none with one that changes nothing."""
-        parties = {
-            name: Party(part.columns, part.base, optimizers.get(name, optax.identity()), part.sparse)
-            for name, part in self.parties.items()
-        }
-        own = self.label_party, self.fuse, fuse_optimizer or optax.identity(), tuple(self.tasks), self.seed
-        return Blueprint(parties, *own)
 
 
 def read_description(
@@ -107,11 +82,7 @@ def read_description(
         given = None if fuse is None else bind_fuse(fuse, tasks)
         rebuilt = _rebuild(label["fuse"], given, label_party, "fuse")
     seed, epoch = (_count(label, field, label_party, below) for field, below in (("seed", 1 << 32), ("epoch", 1 << 31)))
-    found = Described(parties, label_party, rebuilt, tasks, seed, epoch)
-    with reading(label_party, "description", custom=is_custom(saved)):
-        check_model(found.blueprint({}, None))
-        found.blueprint({}, None).plan()
-    return found
+    return Described(parties, label_party, rebuilt, tasks, seed, epoch)
 
 
 def is_custom(saved: Mapping[str, Saved]) -> bool:

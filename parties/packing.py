@@ -99,6 +99,16 @@ def _join(parts: list[jax.Array]) -> jax.Array:
     return joined
 
 
+def pack_state(state: Any) -> Packed:
+    """As `pack`, of arrays wherever they are, for the device; on the host, where it compiles nothing."""
+    return jax.tree.map(jnp.asarray, pack(jax.tree.map(np.asarray, state)))
+
+
+def unpack_state(packed: Packed) -> Any:
+    """The tree, on the host; copied, as a compiled call that is given `packed` away overwrites its arrays."""
+    return jax.tree.map(np.array, packed).unpack()
+
+
 def unpacked(tree: Any) -> Any:
     """`tree` with the tree in place of every `Packed` in it."""
     return jax.tree.map(

@@ -4,12 +4,14 @@ A feature role has `turn`, a label role `step`; the loop in `protocol` knows no 
 are the public facts of a pass over a data set, from which each draws the same rows, digests and headers by itself.
 """
 
+import abc
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from parties.errors import MessageError, ModelError
 from parties.finite import gradient_refused, round_refused
@@ -22,14 +24,26 @@ from parties.scoring import Scoring, concatenate
 from parties.seat import PartyData, Pass, Seat, held_with
 
 
-class _Role:
-    """What both roles do alike: hold data sets, and take a seat at the start of a pass."""
+class _Role(abc.ABC):
+    """What both roles do alike: hold data sets, and take a seat at the start of a pass.
+
+    Attributes:
+        data: the party's part of each data set that it holds, on the device.
+    """
 
     def __init__(self, name: str):
         self.name = name
-        self._data: dict[str, PartyData] = {}
+        self.data: dict[str, PartyData] = {}
         self._seat: Seat | None = None
         self._true = jnp.ones((), bool)
+
+    @abc.abstractmethod
+    def states(self) -> dict[str, Any]:
+        """What it trains by network, "base", "fuse", what it has of them; packed."""
+
+    @abc.abstractmethod
+    def restore(self, states: Mapping[str, Any]) -> None:
+        """Take what `states` returned."""
 
     def load(self, parts: Mapping[str, PartyData]) -> None:
         """Hold data sets by name, on the device."""
@@ -37,31 +51,36 @@ class _Role:
         for name, part in parts.items():
             columns, labels, weights = jax.tree.map(jnp.asarray, (part.columns, part.labels, part.weights))
             given[name] = PartyData(part.ids, columns, labels, weights, part.row_ids)
-        self._data = held_with(self._data, given)
+        self.data = held_with(self.data, given)
 
     def begin(self, pass_: Pass) -> int:
         """Take a seat in a pass, or go on with it; what is pending is dropped. Returns the number of rounds left."""
-        data, seat = self._data[pass_.data], self._seat
+        data, seat = self.data[pass_.data], self._seat
         if seat is None or seat.data is not data or seat.facts._replace(start=pass_.start) != pass_:
             seat = Seat(pass_, data)
         seat.round, self._seat = pass_.start, seat
         return seat.rounds - seat.round
 
-    def _seated(self) -> Seat:
+    def seated(self) -> Seat:
+        """Its place in the pass.
+
+        Raises:
+            ModelError: before a pass.
+        """
         if self._seat is None:
             raise ModelError(party=self.name, field="pass", seen="no pass", wanted="begin first")
         return self._seat
 
     def _next_round(self) -> Seat:
-        seat = self._seated()
+        seat = self.seated()
         if seat.round == seat.rounds:
             seen = "a round after the last"
             raise MessageError(party=self.name, field="round", seen=seen, wanted=f"{seat.rounds} rounds")
         return seat
 
-    def _ids(self, round: int) -> list:
+    def ids(self, round: int) -> list:
         """Ids of a round's rows, or their positions where the ids are not known."""
-        seat = self._seated()
+        seat = self.seated()
         rows = seat.rows[round]
         real = rows[rows != PADDING]
         return (real if seat.data.row_ids is None else seat.data.row_ids[real]).tolist()
@@ -98,6 +117,12 @@ class FeatureRole(_Role):
             return program.predict(state, take_rows(columns, rows))
 
         self._forward, self._backward, self._predict = forward, backward, predict
+
+    def states(self) -> dict[str, Any]:
+        return {"base": self.state}
+
+    def restore(self, states: Mapping[str, Any]) -> None:
+        self.state = states["base"]
 
     def begin(self, pass_: Pass) -> int:
         self._pending, self._taken = None, self._true
@@ -154,8 +179,8 @@ class FeatureRole(_Role):
             NumberError: there is one, and such rounds are not skipped.
         """
         self._look(wait=True)
-        if self._refused and (facts := self._seated().facts).nonfinite == "raise":
-            raise gradient_refused(self.name, facts.epoch, self._refused[0], self._ids(self._refused[0]))
+        if self._refused and (facts := self.seated().facts).nonfinite == "raise":
+            raise gradient_refused(self.name, facts.epoch, self._refused[0], self.ids(self._refused[0]))
         return list(self._refused)
 
     def _look(self, wait: bool) -> None:
@@ -171,6 +196,7 @@ class LabelRole(_Role):
 
     Attributes:
         state: `{"fuse": ...}`, with "base" where it has columns of its own.
+        structs: shape and dtype of one row's activation of each other party, so without the leading axis.
     """
 
     def __init__(
@@ -189,7 +215,7 @@ class LabelRole(_Role):
         """
         super().__init__(name)
         self.state = state
-        self._order, self._structs = tuple(order), dict(structs)
+        self._order, self.structs = tuple(order), dict(structs)
         self._scoring = Scoring(objective)
         self._pending: deque[_Pending] = deque()
         self._seen: list[Any] = []  # what `inspect` sees of each round of a `predict` pass
@@ -200,7 +226,7 @@ class LabelRole(_Role):
             batch = data.take(rows)
             batch = batch._replace(weights=jnp.where(go_on, batch.weights, jnp.nan))  # else nobody takes the round
             gradients, cotangents, stats = program.backward(state, activations, batch)
-            sent = {party: cotangents[party] for party in self._structs}
+            sent = {party: cotangents[party] for party in self.structs}
             return program.update(state, gradients), sent, stats.logits, stats.finite
 
         @jax.jit
@@ -214,6 +240,12 @@ class LabelRole(_Role):
 
         self._step, self._predict, self._numbers = step, predict, numbers
 
+    def states(self) -> dict[str, Any]:
+        return self.state
+
+    def restore(self, states: Mapping[str, Any]) -> None:
+        self.state = dict(states)
+
     def begin(self, pass_: Pass) -> int:
         if pass_.start:
             self.confirm()
@@ -221,9 +253,9 @@ class LabelRole(_Role):
         rounds = super().begin(pass_)
         if pass_.start == 0:
             self._seen = []
-            self._scoring.begin(self._seated())
+            self._scoring.begin(self.seated())
         elif self._read is not None:
-            self._scoring.go_on(self._seated(), self._read, self.name)
+            self._scoring.go_on(self.seated(), self._read, self.name)
         self._read = None
         return rounds
 
@@ -237,11 +269,11 @@ class LabelRole(_Role):
         """
         self.confirm(wait=False)
         seat = self._next_round()
-        if set(activations) != set(self._structs):
-            seen, wanted = str(sorted(activations)), str(sorted(self._structs))
+        if set(activations) != set(self.structs):
+            seen, wanted = str(sorted(activations)), str(sorted(self.structs))
             raise MessageError(party=self.name, field="sender", seen=seen, wanted=wanted)
         batch, arrays = seat.facts.batch_size, {}
-        for party, struct in self._structs.items():
+        for party, struct in self.structs.items():
             expected = jax.ShapeDtypeStruct((batch, *struct.shape), struct.dtype)
             message = check(activations[party], seat.header(party, self.name, "activation", expected))
             arrays[party] = message.array
@@ -263,6 +295,25 @@ class LabelRole(_Role):
         seat.round += 1
         self._scoring.add(seat, logits, finite)
         return replies
+
+    def add_rounds(self, logits: Any, finite: np.ndarray, skipped: int, seen: Any = ()) -> None:
+        """Take note of the next S rounds, which were computed elsewhere, as `step` does of one.
+
+        Args:
+            logits: `[S, B, K_t]` of each task.
+            finite: bool `[S]`.
+            skipped: how many of them some party has not taken.
+            seen: what `inspect` sees of them, with leading axes `[S, B]`.
+        """
+        seat = self.seated()
+        logits, seen = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (logits, seen))
+        if seat.facts.phase == "predict":
+            self._scoring.logits.append(logits)
+            self._seen.append(seen)
+            seat.round += len(finite)
+        else:
+            seat.round += self._scoring.add_rounds(seat, logits, finite)
+        self._scoring.skipped += skipped
 
     def confirm(self, refused: Mapping[str, Sequence[int]] | None = None, *, wait: bool = True) -> None:
         """Refuse the first round that was not finite, of all so far, or without `wait` of those that are done.
@@ -286,7 +337,7 @@ class LabelRole(_Role):
             ModelError: before a pass, or after one that scores nothing.
             NumberError: as `step`, of the last rounds.
         """
-        facts = self._seated().facts
+        facts = self.seated().facts
         self.confirm()
         if self._scoring.scores is None:
             raise ModelError(party=self.name, field="statistics", seen="no scored round", wanted="a pass that ran")
@@ -300,7 +351,7 @@ class LabelRole(_Role):
             ModelError: before a pass.
             NumberError: as `statistics`.
         """
-        self._seated()
+        self.seated()
         self.confirm()
         return self._scoring.progress()
 
@@ -310,18 +361,18 @@ class LabelRole(_Role):
 
     def predictions(self) -> tuple[Any, Any]:
         """After a `predict` pass, logits and what `inspect` sees of its N rows, in data order, on the host."""
-        rows = len(self._seated().data.ids)
+        rows = len(self.seated().data.ids)
         return jax.tree.map(lambda leaf: leaf[:rows], (concatenate(self._scoring.logits), concatenate(self._seen)))
 
     def _batch(self) -> Batch:
         """All rows of the pass, of which the compiled functions take theirs."""
-        data = self._seated().data
+        data = self.seated().data
         return Batch({self.name: data.columns} if self.name in self._order else {}, data.labels, data.weights)
 
     def _refuse(self, last: "_Pending") -> NoReturn:
-        seat = self._seated()
+        seat = self.seated()
         numbers = self._numbers(self.state, last.activations, self._batch(), seat.rows[last.round])
-        where = seat.facts.epoch, last.round, self._ids(last.round)
+        where = seat.facts.epoch, last.round, self.ids(last.round)
         raise round_refused(numbers, self._order, self.name, *where)
 
 

@@ -25,7 +25,12 @@ class Scoring:
 
     def __init__(self, objective: Any):
         self._objective = objective
-        self._update = jax.jit(_update, static_argnums=0)
+
+        @jax.jit
+        def update(scores: Any, logits: Any, labels: jax.Array, weights: jax.Array, rows: jax.Array) -> Any:
+            return objective.update(scores, logits, take_rows(labels, rows), take_weights(weights, rows))
+
+        self._update = update
         self.scores: Any = None
         self.skipped, self._size = 0, ROUNDS
         self.logits: list[Any] = []
@@ -57,6 +62,18 @@ class Scoring:
         if full and seat.facts.phase != "predict":
             self._score(seat)
 
+    def add_rounds(self, seat: Seat, logits: Any, finite: np.ndarray) -> int:
+        """The next S rounds at once: their logits `[S * B, K_t]`, and which were finite, bool `[S]`.
+
+        Returns:
+            How many rounds that are: fewer than S at the end of the pass, where the rest is padding.
+        """
+        if self.logits:  # of party objects, before a checkpoint
+            self._score(seat)
+        rows = seat.rows[seat.round : seat.round + len(finite)]
+        self._update_scores(seat, logits, finite[: len(rows)], rows, len(finite))
+        return len(rows)
+
     def compute(self) -> dict[str, float]:
         """The scores; the one place that waits for the device."""
         return self._objective.compute(self.scores)
@@ -68,22 +85,20 @@ class Scoring:
 
     def _score(self, seat: Seat) -> None:
         """Move the logits into the scores, the last chunk filled up so that one compilation serves all."""
-        if self.scores is None:
-            self.scores = self._objective.init(len(seat.data.ids))
         finite = np.array([bool(finite) for finite in self._finite])
         self.skipped += int((~finite).sum())
         rows = seat.rows[seat.round - len(self.logits) : seat.round]
-        rows = np.where(finite[:, None], rows, PADDING)  # a skipped round scores nothing
-        missing = self._size - len(rows)
-        rows = np.concatenate([rows, np.full((missing, rows.shape[1]), PADDING, rows.dtype)])
-        logits = concatenate(self.logits + [self.logits[-1]] * missing)
-        own = seat.data.labels, seat.data.weights
-        self.scores = self._update(self._objective.update, self.scores, logits, *own, rows.ravel())
+        logits = concatenate(self.logits + [self.logits[-1]] * (self._size - len(rows)))
+        self._update_scores(seat, logits, finite, rows, self._size)
         self.logits, self._finite = [], []
 
-
-def _update(update, scores, logits, labels, weights, rows):
-    return update(scores, logits, take_rows(labels, rows), take_weights(weights, rows))
+    def _update_scores(self, seat: Seat, logits: Any, finite: np.ndarray, rows: np.ndarray, size: int) -> None:
+        if self.scores is None:
+            self.scores = self._objective.init(len(seat.data.ids))
+        rows = np.where(finite[:, None], rows, PADDING)  # a round that was skipped scores nothing
+        filling = np.full((size - len(rows), rows.shape[1]), PADDING, rows.dtype)
+        own = seat.data.labels, seat.data.weights
+        self.scores = self._update(self.scores, logits, *own, np.concatenate([rows, filling]).ravel())
 
 
 def concatenate(outputs: list) -> Any:

@@ -23,6 +23,7 @@ class Pass(NamedTuple):
     shuffle: bool
     start: int = 0  # round to begin at
     nonfinite: str = "raise"  # or "skip_round": what is done about a training round that is not finite
+    rows: int = 0  # of the data set, for a driver that holds none
 
 
 class PartyData(NamedTuple):

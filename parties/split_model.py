@@ -26,14 +26,16 @@ from parties.arguments import (
     check_placement,
     check_time_budget,
 )
-from parties.assembly import Blueprint, Party, bind_fuse
+from parties.assembly import Party, bind_fuse
+from parties.blueprint import Blueprint, read_blueprint
 from parties.callbacks import Callback
 from parties.checkpoints import Run, newest_common, read_position
 from parties.data import VerticalData
-from parties.description import read_description
 from parties.errors import ModelError
 from parties.finite import NONFINITE
+from parties.network import TrainState
 from parties.placement import Placement
+from parties.placement.consortium import Consortium
 from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
@@ -91,10 +93,11 @@ class SplitModel:
         check_model(self)
         self.parties, self.tasks = dict(self.parties), tuple(self.tasks)
         self.fuse = bind_fuse(self.fuse, self.tasks)
-        self._placement = _placed(self.placement)
+        placed = _placed(self.placement)
         blueprint = Blueprint(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks, self.seed)
         blueprint.plan()  # refuses what cannot be put together
-        self._placement.build(blueprint)
+        placed.build(blueprint)
+        self._consortium = Consortium(placed, self.label_party)
         self._trainable, self._batch_size, self._runs = True, 128, 0
         self._constructed = True
 
@@ -106,7 +109,16 @@ class SplitModel:
     @property
     def columns(self) -> dict[str, tuple[ColumnSpec, ...]]:
         """Each party's fitted specifications; empty before the first `fit`, and where they stay with their party."""
-        return self._placement.columns
+        return self._consortium.columns
+
+    def states(self) -> dict[str, dict[str, TrainState]]:
+        """What each party has trained, on the host: party -> "base", "fuse", what it has of them.
+
+        Raises:
+            ModelError: nothing is trained yet, or the parties are on devices, where their states stay.
+        """
+        self._check_fitted()
+        return self._consortium.states()
 
     def fit(
         self,
@@ -168,7 +180,7 @@ class SplitModel:
         if nonfinite not in NONFINITE:
             raise ModelError(field="nonfinite", seen=repr(nonfinite), wanted=f"one of {NONFINITE}")
         path = check_path(checkpoint)
-        found = {} if path is None else self._placement.find_checkpoints(path)
+        found = {} if path is None else self._consortium.placement.find_checkpoints(path)
         if any(own.whole or own.damaged for own in found.values()):
             wanted = "a folder that has none, or SplitModel.resume"
             raise ModelError(field="checkpoint", seen=f"checkpoints in {str(path)!r}", wanted=wanted)
@@ -230,8 +242,8 @@ class SplitModel:
     def _train(
         self, run: Run, train, validation, path, callbacks, time_budget, progress, position=None
     ) -> dict[str, list[float]]:
-        check_callbacks(callbacks, self._placement)
-        check_time_budget(time_budget, self._placement)
+        check_callbacks(callbacks, self._consortium.placement)
+        check_time_budget(time_budget, self._consortium.placement)
         data = {"train": train}
         if validation is not None:
             self._check_data(validation)
@@ -251,7 +263,7 @@ class SplitModel:
             DataError, ModelError: as `fit`; also before the first `fit`.
         """
         facts = self._run("evaluate", data, batch_size)
-        return self._placement.evaluate(facts, range)
+        return self._consortium.evaluate(facts, range)
 
     def predict(self, data: VerticalData, *, batch_size: int | None = None) -> pd.DataFrame:
         """Predictions indexed by row id, named as in the data: one column per task, or `TASK/CLASS` for each class of a
@@ -263,7 +275,7 @@ class SplitModel:
             DataError, ModelError: as `evaluate`.
         """
         facts = self._run("predict", data, batch_size)
-        table, _ = self._placement.predict(facts, range)
+        table, _ = self._consortium.predict(facts, range)
         return table
 
     def gates(self, data: VerticalData, *, batch_size: int | None = None) -> np.ndarray:
@@ -276,12 +288,12 @@ class SplitModel:
             wanted = "a FuseNetwork, such as MMoEFuse, which has gates"
             raise ModelError(field="fuse", seen=type(self.fuse).__name__, wanted=wanted)
         facts = self._run("predict", data, batch_size)
-        _, weights = self._placement.predict(facts, range)
+        _, weights = self._consortium.predict(facts, range)
         return weights
 
     def bytes_per_round(self) -> dict[str, int]:
         """Bytes of the encoded messages of a training round by edge, `"bob->alice"`; after a `fit`."""
-        return self._placement.bytes_per_round()
+        return self._consortium.placement.bytes_per_round()
 
     def save(self, path: str | Path) -> None:
         """Write each party's folder `path/PARTY`: its own columns, network and state, and nothing of another's.
@@ -290,7 +302,7 @@ class SplitModel:
             ModelError: nothing is trained yet.
         """
         self._check_fitted()
-        self._placement.save(Path(path), self.epoch)
+        self._consortium.save(Path(path), self.epoch)
 
     @classmethod
     def load(
@@ -319,33 +331,34 @@ class SplitModel:
     @classmethod
     def _read(cls, path: Path, placed: Placement, optimizers, fuse_optimizer, networks, fuse, checkpoint: str = ""):
         """The model in that folder, and what the label party's card says."""
-        saved = placed.read(path, checkpoint)
-        described = read_description(saved, networks, fuse)
-        trainable = check_optimizers(optimizers, fuse_optimizer, described.parties)
-        plan = described.blueprint(optimizers or {}, fuse_optimizer)
+        saved = placed.read_cards(path, checkpoint)
+        label = next(part.description for part in saved.values() if part.role == "label")
+        trainable = check_optimizers(optimizers, fuse_optimizer, label["parties"])
+        plan, epoch = read_blueprint(saved, networks, fuse, optimizers, fuse_optimizer)
         model = cls(plan.parties, plan.label_party, plan.fuse, plan.fuse_optimizer, plan.tasks, placed, plan.seed)
-        placed.adopt(path, saved, optimizer=trainable, checkpoint=checkpoint)
-        model.epoch, model._trainable = described.epoch, trainable
-        return model, saved[described.label_party].description
+        model._consortium.adopt(path, optimizer=trainable, checkpoint=checkpoint)
+        model.epoch, model._trainable = epoch, trainable
+        return model, label
 
     def _run(self, phase: str, data: VerticalData, batch_size: int | None) -> Pass:
         self._check_fitted()
         batch_size = self._batch_size if batch_size is None else batch_size
         check_count("batch_size", batch_size, 1)
         self._check_data(data)
-        self._placement.hold({phase: data})
+        self._consortium.hold({phase: data})
         self._runs += 1
         return self._pass(phase, phase, data, batch_size, False)
 
     def _pass(self, phase: str, name: str, data: VerticalData, batch_size: int, shuffle: bool) -> Pass:
         public = [self.label_party, list(self.parties), [task.name for task in self.tasks], self.seed, self._runs]
         run = hashlib.blake2b(json.dumps(public).encode(), digest_size=16).digest()
-        return Pass(run, phase, self.epoch, name, min(batch_size, len(data)), self.seed, shuffle)
+        size = min(batch_size, len(data))
+        return Pass(run, phase, self.epoch, name, size, self.seed, shuffle, rows=len(data))
 
     def _check_data(self, data: VerticalData) -> None:
-        self._placement.check_data(data)
+        self._consortium.placement.check_data(data)
         check_data(data, self.label_party, self.parties)
 
     def _check_fitted(self) -> None:
-        if not self._placement.fitted:
+        if not self._consortium.fitted:
             raise ModelError(field="model", seen="one that was never fitted", wanted="fit first")

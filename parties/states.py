@@ -47,14 +47,16 @@ def read_states(payload: bytes, networks: set[str]) -> dict[str, Any]:
 
 
 def restore(template: TrainState, saved: Mapping[str, Any], party: str, *, optimizer: bool) -> TrainState:
-    """`saved` in the structure of `template`; without `optimizer` its state stays as nested dicts, to be saved again.
+    """`saved` in the structure of `template`, of which only shapes and dtypes count.
+
+    Without `optimizer` its state stays as nested dicts, to be saved again.
 
     Raises:
         SaveError: an array that is missing, too many, or of another shape or dtype.
     """
     if not optimizer:
         template = template._replace(opt_state=saved.get("opt_state"))
-    wanted = _to_dict(template)
+    wanted = {name: serialization.to_state_dict(getattr(template, name)) for name in TrainState._fields}
     seen_shapes, wanted_shapes = array_shapes(saved), array_shapes(wanted)
     if seen_shapes != wanted_shapes:
         name = sorted(seen_shapes.items() ^ wanted_shapes.items())[0][0]

@@ -51,7 +51,8 @@ class Training:
         self.scores = _score_names(model, run)
         self.rounds = -(-len(data["train"]) // run.batch_size)
         self._run, self._data, self._path, self._callbacks = run, data, path, list(callbacks)
-        self._placement, self._progress = model._placement, progress
+        self._consortium, self._progress = model._consortium, progress
+        self._placement = model._consortium.placement
         self._resumed, self._seconds = position is not None, at.seconds
         self._written = self.epoch, self.round  # of the latest checkpoint
         self._budget = time_budget
@@ -68,18 +69,18 @@ class Training:
 
     def keep(self) -> None:
         """Let every party keep its state as it is now, in place of what it kept before."""
-        self._placement.keep()
+        self._consortium.keep()
 
     def restore_kept(self, epoch: int) -> None:
         """Let every party go back to the state that it kept, after so many epochs."""
-        self._placement.restore_kept()
+        self._consortium.restore_kept()
         self.model.epoch = epoch
 
     def train(self) -> None:
         """The whole run."""
         with _ctrl_c(self):
             self._call("on_fit_begin")
-            self._placement.hold(self._data, digest=self._path is not None)
+            self._consortium.hold(self._data, digest=self._path is not None)
             model = self.model
             model._runs, model._batch_size = self._run.number, self._run.batch_size
             model.history, model.stopped = self.history, None
@@ -101,17 +102,17 @@ class Training:
             while self.round < self.rounds:
                 facts = model._pass("fit", "train", self._data["train"], run.batch_size, run.shuffle)
                 facts = facts._replace(start=self.round, nonfinite=run.nonfinite)
-                self._placement.fit(facts, self._rounds_of(bar), run.every_rounds or self.rounds)
+                self._placement.train(facts, self._rounds_of(bar), run.every_rounds or self.rounds)
                 self._seconds = time.perf_counter() - began
                 if self.round < self.rounds:
                     self._checkpoint()
                     if self._over():
                         return
-            scores = self._placement.scores()
+            scores = self._consortium.scores()
             seconds = time.perf_counter() - began
             if run.validated:
                 facts = model._pass("evaluate", "validation", self._data["validation"], run.batch_size, False)
-                held_out = self._placement.evaluate(facts, range)
+                held_out = self._consortium.evaluate(facts, range)
                 scores |= {f"val_{name}": value for name, value in held_out.items()}
             bar.show(scores)
         for name, value in (scores | {"seconds": seconds}).items():
@@ -124,11 +125,11 @@ class Training:
     def _rounds_of(self, bar: Callable[[int], Iterator]) -> Callable[[int], Iterator]:
         def rounds(count: int) -> Iterator[None]:
             for _ in bar(count):
-                if self._placement.round_by_round and self._over():
+                if self._placement.abilities.round_by_round and self._over():
                     return
                 yield
                 self.round += 1
-                if self._placement.round_by_round:
+                if self._placement.abilities.round_by_round:
                     self._call("on_round_end")
 
         return rounds
@@ -136,7 +137,7 @@ class Training:
     def _checkpoint(self) -> None:
         if self._path is not None:
             public, own = Position(self.round, self.history, self._seconds).described(self._run)
-            self._placement.checkpoint(self._path, checkpoint_name(self.epoch, self.round), self.epoch, public, own)
+            self._consortium.checkpoint(self._path, checkpoint_name(self.epoch, self.round), self.epoch, public, own)
         self._written = self.epoch, self.round
 
     def _over(self) -> bool:

@@ -346,7 +346,7 @@ MODELS = [
     Case("fuse optimizer a name", lambda w: model(fuse_optimizer="adam"), ModelError, "alice", "fuse_optimizer", "str", OPTIMIZER),
     Case("placement unknown", lambda w: model(placement="cloud"), ModelError, None, "placement", "'cloud'", "or a placement object"),
     Case("placement a class", lambda w: model(placement=Local), ModelError, None, "placement", "Local", "or a placement object"),
-    Case("placement used", lambda w: fit(placement=w.fitted._placement), ModelError, None, "placement", "one that holds a model", "a new placement a model"),
+    Case("placement used", lambda w: [model(placement=used) for used in [Local()] * 2], ModelError, None, "placement", "one that holds a model", "a new placement per model"),
     Case("seed negative", lambda w: model(seed=-1), ModelError, None, "seed", "-1", "an int of at least 0"),
     Case("seed beyond 32 bits", lambda w: model(seed=2**32), ModelError, None, "seed", str(2**32), "below 2**32"),
     Case("num_tasks", lambda w: model(fuse=fuse(num_tasks=3)), ModelError, None, "fuse", "num_tasks=3", "2, the number of tasks"),
@@ -417,7 +417,7 @@ TRAINING = [
     Case("resume without optimizers", lambda w: SplitModel.resume(ended(w), w.data, optimizers=None, fuse_optimizer=None), ModelError, None, "optimizers", "none", "optimizers={party: ...}"),
     Case("resume without validation", lambda w: SplitModel.resume(ended(w, validated=True), w.data, **CODE), ModelError, None, "validation", "none", "the data of the run"),
     Case("resume with other rows", lambda w: SplitModel.resume(ended(w), data(bob=BOB.assign(hours=1 - BOB["hours"])), **CODE), DataError, "bob", "train", "other ones", "as when the checkpoint was written"),
-    Case("resume with fewer rows", lambda w: SplitModel.resume(ended(w), w.data.take([3, 1, 2]), **CODE), DataError, "alice", "train", "other ones", "as when the checkpoint was written"),
+    Case("resume with fewer rows", lambda w: SplitModel.resume(ended(w), w.data.take([3, 1, 2]), **CODE), DataError, "bob", "train", "other ones", "as when the checkpoint was written"),
     Case("resume into no placement", lambda w: SplitModel.resume(ended(w), w.data, placement="cloud", **CODE), ModelError, None, "placement", "'cloud'", "or a placement object"),
     Case("resume a card of another party", lambda w: SplitModel.resume(swapped(ended(w)), w.data, **CODE), SaveError, "alice", "epoch-...: party", "'bob'", "'alice'"),
 ]  # fmt: skip

@@ -3,7 +3,6 @@
 import io
 import json
 import sys
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ import pytest
 
 from experiments import benchmark, census, deepctr, joint_scan, sampler
 from experiments import benchmark_cases as cases
-from parties import as_batch, fit_parties
+from parties import Local, as_batch, fit_parties
 
 
 @pytest.fixture
@@ -49,7 +48,8 @@ def test_a_worker_answers_a_line_with_a_line(tiny, monkeypatch, capsys):
 
 
 def test_where_local_spends_its_seconds_adds_up():
-    data, model = census.divide(sampler.sample(300, seed=0)), census.model(0, "local")
+    data, placement = census.divide(sampler.sample(300, seed=0)), Local()
+    model = census.model(0, placement)
     model.fit(data, batch_size=100, progress=False)
     total = []
 
@@ -57,7 +57,6 @@ def test_where_local_spends_its_seconds_adds_up():
         total.append(model.fit(data, batch_size=100, progress=False)["seconds"][0])
         return total[0]
 
-    placement: Any = model._placement
     pieces = cases.where_local(placement, run)
     parts = {"scores", "host syncs", "header checks", "channel and codec", "dispatch", "the loop and its headers"}
     assert set(pieces) == parts and all(seconds > 0 for seconds in pieces.values())

@@ -8,15 +8,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 
-from mmoe_jax import Task
-from parties import Counted, Encoded, MessageError, ModelError, NumberError, Plain, Recorded, protocol
+from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Task
+from parties import (
+    Callback,
+    Counted,
+    Encoded,
+    MessageError,
+    ModelError,
+    NumberError,
+    Party,
+    Plain,
+    Recorded,
+    SplitModel,
+    VerticalData,
+    protocol,
+)
 from parties.keys import base_key, fuse_key, stable_hash
 from parties.messages import HEADER_BYTES, KINDS, Header, Message, check, decode, encode, nbytes
 from parties.network import TrainState, run_once
 from parties.rows import row_order, row_stream
-from parties.seat import PartyData
 from tests.support.problems import make, states_of
 from tests.support.runs import same
 
@@ -384,19 +397,18 @@ def test_9_each_function_is_traced_once():
 
 
 def test_10_adding_a_party_changes_no_others_parameters():
-    from mmoe_jax import MMoEBase, MMoEFuse, init_apply, objective
-    from parties import Local
-    from parties.network import Network
-    from parties.plan import Plan
+    class Nothing(Callback):
+        def on_fit_begin(self, training):
+            training.stop("before the first round")
 
     def drawn(names):
-        networks = {name: Network(*init_apply(MMoEBase((), embedding_dim=2))) for name in names}
-        fuse = Network(*init_apply(MMoEFuse(num_experts=1, expert_units_size=(2,), num_tasks=1)))
-        columns = problem(THREE).data["bob"].columns
-        plan = Plan("alice", networks, dict.fromkeys(names, optax.sgd(1)), fuse, optax.sgd(1), objective([]))
-        placement = Local()
-        placement.place(plan, {name: PartyData(np.zeros((1, 16)), columns) for name in names}, seed=4)
-        return {name: states["base"].params for name, states in placement.states().items()}
+        frame = pd.DataFrame({"id": range(4), "job": ["cook", "smith"] * 2, "y": [0, 1, 1, 0]})
+        parties = {name: Party([Categorical("job")], MMoEBase((), embedding_dim=2), optax.sgd(1)) for name in names}
+        fuse = MMoEFuse(num_experts=1, expert_units_size=(2,))
+        model = SplitModel(parties, "alice", fuse, optax.sgd(1), [Task.binary("y")], seed=4)
+        rows = VerticalData.from_frames(dict.fromkeys(names, frame), on="id", label_party="alice", labels=["y"])
+        model.fit(rows, batch_size=2, callbacks=[Nothing()], progress=False)
+        return {name: states["base"].params for name, states in model.states().items()}
 
     two, three = drawn(["alice", "bob"]), drawn(["carol", "alice", "bob"])
     for party in two:

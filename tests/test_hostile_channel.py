@@ -20,7 +20,9 @@ from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
 from parties import MessageError, Party, SplitModel, VerticalData
 from parties.channel import Plain
 from parties.checkpoints import newest_common, read_position
+from parties.network import TrainState
 from parties.placement.local import Local
+from parties.states import PROGRESS, restore_states
 from tests.support.hostile_channel import FAULTS, Fault, Hostile
 
 pytestmark = pytest.mark.xdist_group("test_hostile_channel")  # one worker, which compiles its model once
@@ -69,18 +71,30 @@ class Watched:
 
     def __init__(self, placement: Local, trained: dict[tuple[str, int], bytes]):
         self.placement, self.trained = placement, trained
+        self.initial: dict[str, dict[str, TrainState]] = {}
 
     def deliver(self, message):
-        states = self.placement.states()
+        states = states_of(self.placement)
+        self.initial = self.initial or states
         for party, rounds in rounds_of(states).items():
             self.trained[party, rounds] = bits(states[party])
         return message
+
+
+def states_of(placement: Local) -> dict[str, dict[str, TrainState]]:
+    return {name: party.states() for name, party in placement.parties.items()}
+
+
+def restore(placement: Local, states: dict[str, dict[str, TrainState]]) -> None:
+    for name, party in placement.parties.items():
+        party.restore(states[name])
 
 
 class Story(NamedTuple):
     """A model, compiled once, and what its undisturbed run was."""
 
     model: SplitModel
+    placement: Local
     channel: Hostile
     train: VerticalData
     valid: VerticalData
@@ -101,17 +115,16 @@ def story() -> Story:
     fuse = MMoEFuse(num_experts=2, expert_units_size=(2,), tower_units_size=())
     placement = Local(channel)  # type: ignore[arg-type]  # it may lose a message
     model = SplitModel(parties, "alice", fuse, optax.adam(0.01), [Task.binary("rich")], placement)
-    placement.hold({"train": train})
     trained: dict[tuple[str, int], bytes] = {}
-    initial = placement.states()
-    scores = [model.evaluate(valid, batch_size=BATCH)]
-    channel.inner = Watched(placement, trained)
+    channel.inner = watched = Watched(placement, trained)
     history = without_seconds(model.fit(train, validation=valid, epochs=EPOCHS, batch_size=BATCH, progress=False))
     channel.inner = Plain()
+    restore(placement, watched.initial)
+    scores = [model.evaluate(valid, batch_size=BATCH)]
     held_out = {name[4:]: values for name, values in history.items() if name.startswith("val_")}
     scores += [{name: values[epoch] for name, values in held_out.items()} for epoch in range(EPOCHS)]
     assert len(trained) == len(set(trained.values())) == 3 * (EPOCHS * ROUNDS + 1)  # every round changes every party
-    return Story(model, channel, train, valid, initial, trained, history, scores)
+    return Story(model, placement, channel, train, valid, watched.initial, trained, history, scores)
 
 
 class Runs(RuleBasedStateMachine):
@@ -129,11 +142,11 @@ class Runs(RuleBasedStateMachine):
         super().__init__()
         self.story = story()
         self.model, self.channel = self.story.model, self.story.channel
-        self.placement: Any = self.model._placement
+        self.placement = self.story.placement
         self.start()
 
     def start(self) -> None:
-        self.placement.restore(self.story.initial)
+        restore(self.placement, self.story.initial)
         self.model.epoch = self.model._runs = 0
         self.channel.reset()
         self.over, self.before = False, 0  # rounds trained before the channel's first message
@@ -166,8 +179,10 @@ class Runs(RuleBasedStateMachine):
         model, placement, train = self.model, self.placement, self.story.train
         self.channel.reset()
         name = newest_common(placement.find_checkpoints(folder), folder)
-        saved = placement.read(folder, name)
-        placement._take(saved, True, name)
+        saved = placement.read_cards(folder, name)
+        for party, own in placement.parties.items():
+            own.restore(restore_states(own.states(), saved[party].states, party, optimizer=True)[0])
+        placement.label.go_on(saved["alice"].states.get(PROGRESS, {}))
         run, position = read_position(saved["alice"].description, "alice")
         model.epoch = saved["alice"].description["epoch"]
         self.before = model.epoch * ROUNDS + position.round
@@ -219,7 +234,7 @@ class Runs(RuleBasedStateMachine):
 
     def rounds(self) -> dict[str, int]:
         """Rounds that each party has trained: it then has the very bits of the undisturbed run after so many."""
-        states = self.placement.states()
+        states = states_of(self.placement)
         rounds = rounds_of(states)
         for party, own in states.items():
             assert bits(own) == self.story.trained[party, rounds[party]], party

@@ -1,14 +1,17 @@
 """The same model as the reference: its recorded runs, replayed through party objects and encoded messages."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mmoe_jax import init_apply, objective
-from parties import Encoded, Local
+from parties import Counted, Encoded, protocol
 from parties.network import Network
+from parties.packing import pack_state
 from parties.plan import Plan
 from parties.seat import PartyData, Pass
+from tests.support.problems import load, roles, states_of
 from tests.support.reference import keras_adam, recorded
 
 ROUNDS = {"seed20": 20, "three": 40}
@@ -45,30 +48,40 @@ def test_recorded_run(case):
     ones = np.ones(meta["rows"], np.float32)
     data[label] = data[label]._replace(labels=run.labels(), weights=ones)
 
-    local = Local(Encoded())
-    local.place(plan, data, seed=0)
-    local.load({"rows": data})
-    states = local.states()
+    features, label_role = roles(plan, data)
+    load(features, label_role, data)
+    first = {name: jax.tree.map(lambda leaf: leaf[:1], data[name].columns) for name in names}
+    params = {name: run.base_params("init", name) for name in names}
+    structs = {p: jax.eval_shape(plan.bases[p].apply, params[p], first[p], None) for p in names}
+    zeros = {p: jnp.zeros(struct.shape, struct.dtype) for p, struct in structs.items()}
     for name in names:
-        states[name]["base"] = states[name]["base"]._replace(params=run.base_params("init", name))
-    states[label]["fuse"] = states[label]["fuse"]._replace(params=run.fuse_params("init"))
-    local.restore(states)
+        if name == label:
+            drawn = plan.label().init(jax.random.key(0), zeros, first[name])
+            drawn["fuse"] = drawn["fuse"]._replace(params=run.fuse_params("init"))
+        else:
+            drawn = {"base": plan.feature(name).init(jax.random.key(0), first[name])}
+        drawn["base"] = drawn["base"]._replace(params=params[name])
+        role = label_role if name == label else features[name]
+        role.restore({kind: pack_state(state) for kind, state in drawn.items()})
+    channel = Counted(Encoded())
 
-    def facts(phase, epoch):
-        return Pass(bytes(16), phase, epoch, "rows", meta["batch_size"], seed=0, shuffle=False)
+    def scores_of(loop, phase, epoch):
+        facts = Pass(bytes(16), phase, epoch, "rows", meta["batch_size"], seed=0, shuffle=False)
+        rounds = [role.begin(facts) for role in (*features.values(), label_role)]
+        loop(features, label_role, channel, range(rounds[0]))
+        return label_role.statistics()
 
-    check_scores(local.evaluate(facts("evaluate", 0), range), meta["evaluate_before"])
+    check_scores(scores_of(protocol.evaluate, "evaluate", 0), meta["evaluate_before"])
     for epoch in range(meta["epochs"]):
-        local.fit(facts("fit", epoch), range, most=meta["rows"])
-        scores = local.scores()
+        scores = scores_of(protocol.train, "fit", epoch)
         check_scores(scores, {name: values[epoch] for name, values in meta["train_history"].items()})
-    check_scores(local.evaluate(facts("evaluate", meta["epochs"]), range), meta["evaluate_after"])
+    check_scores(scores_of(protocol.evaluate, "evaluate", meta["epochs"]), meta["evaluate_after"])
 
-    states = local.states()
+    states = states_of(features, label_role)
     for name in names:
-        close(states[name]["base"].params, run.base_params("final", name), 1e-5)
-    close(states[label]["fuse"].params, run.fuse_params("final"), 1e-5)
-    trained = [local.channel.messages[key] for key in local.channel.messages if key[2] == "fit"]
+        close(states.bases[name].params, run.base_params("final", name), 1e-5)
+    close(states.fuse.params, run.fuse_params("final"), 1e-5)
+    trained = [channel.messages[key] for key in channel.messages if key[2] == "fit"]
     assert trained == [ROUNDS[case]] * 2 * (len(names) - 1)
 
 

@@ -74,8 +74,7 @@ def test_it_is_what_placement_fused_trains(program, rows):
     model = SplitModel(**arguments(), placement="fused", seed=4)
     model.fit(data(), epochs=1, batch_size=BATCH, progress=False)
     state, _ = program.epoch(program.init(jax.random.key(4)), rows, stream(seed=4))
-    placement: Any = model._placement
-    close(placement.states()["alice"]["fuse"].params, state.fuse.params, rtol=1e-5, atol=1e-6)
+    close(model.states()["alice"]["fuse"].params, state.fuse.params, rtol=1e-5, atol=1e-6)
     logits, gates = program.predict(state, rows.columns)
     np.testing.assert_allclose(model.predict(data())["z"], logits[1][:, 0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(model.gates(data()), gates, rtol=1e-5)
@@ -135,16 +134,17 @@ def test_one_compilation_serves_every_epoch_and_one_every_evaluation():
 def test_states_are_kept_while_training_goes_on():
     """An epoch trains in place, but not in what was given out or taken in before."""
     held = data()
-    model = SplitModel(**arguments(), placement="fused")
+    placement = Fused()
+    model = SplitModel(**arguments(), placement=placement)
     model.fit(held, epochs=1, batch_size=BATCH, progress=False)
-    placement: Any = model._placement
-    kept = placement.states()
+    kept = model.states()
     copy = jax.tree.map(np.array, kept)
     scores = model.evaluate(held)
     for _ in range(2):
         model.fit(held, epochs=1, batch_size=BATCH, progress=False)
         assert model.evaluate(held) != scores
-        placement.restore(kept)
+        for name, party in placement.parties.items():
+            party.restore(kept[name])
         assert model.evaluate(held) == scores
         jax.tree.map(np.testing.assert_array_equal, kept, copy)
 
@@ -296,3 +296,35 @@ def test_fused_trains_the_same_from_a_packed_data_set(rows, program, monkeypatch
         monkeypatch.setattr(network, "CACHE_BYTES", cache)
         states.append(jax.jit(program.epoch)(jax.jit(program.init)(jax.random.key(0)), rows.laid_out(), stream)[0])
     close(states[0], states[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("when", ["while it trains", "when it is told"])
+def test_fused_gives_borrowed_states_back_when_it_is_interrupted(when, monkeypatch):
+    """By a second Ctrl-C, say: every party has the states of before or of after, and the model can be used."""
+    held, placement = data(), Fused()
+    model = SplitModel(**arguments(), placement=placement)
+    model.fit(held, batch_size=BATCH, progress=False)
+    before, scores, train = model.states(), model.evaluate(held), placement._train
+
+    class Untold:
+        def __array__(self, *_, **__):
+            raise KeyboardInterrupt
+
+    def interrupted(states, *given):
+        if when == "while it trains":
+            raise KeyboardInterrupt
+        states, logits, _, taken = train(states, *given)
+        return states, logits, Untold(), taken
+
+    monkeypatch.setattr(placement, "_train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(held, batch_size=BATCH, progress=False)
+    after = model.states()
+    rounds = {int(state.round) for own in after.values() for state in own.values()}
+    if when == "while it trains":
+        assert rounds == {3} and model.evaluate(held) == scores
+        jax.tree.map(np.testing.assert_array_equal, after, before)
+    else:
+        assert rounds == {6} and model.evaluate(held) != scores
+    monkeypatch.undo()
+    model.fit(held, batch_size=BATCH, progress=False)

@@ -3,9 +3,9 @@
 The baseline that split training is held against, from the same seed and rows; nothing about it is private.
 """
 
-from parties.assembly import Blueprint
 from parties.errors import ModelError
 from parties.joint import joint_program
+from parties.participant import PartyModel
 from parties.placement.fused import Fused
 
 
@@ -14,7 +14,7 @@ class Joint(Fused):
 
     program = staticmethod(joint_program)
 
-    def build(self, model: Blueprint) -> None:
+    def build(self, model: PartyModel) -> None:
         for party in model.plan().tables:
             raise ModelError(party=party, field="sparse", seen="placement 'joint'", wanted="'local' or 'fused'")
         super().build(model)

@@ -1,26 +1,26 @@
 """Placement `pyu`: each party on its own SecretFlow device; only encoded messages move between them."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from parties import protocol
-from parties.assembly import Blueprint
 from parties.checkpoints import Found
 from parties.errors import DataError, MessageError, ModelError
-from parties.placement import Rounds
+from parties.participant import DataFacts, PartyModel
+from parties.party_actor import PartyActor, list_checkpoints, read_card
+from parties.placement import Abilities, Rounds
 from parties.placement.device_data import DeviceData
 from parties.placement.devices import Devices
 from parties.saving import Saved, check_parts
 from parties.seat import Pass
-from parties.site import Held, Site, list_checkpoints, read_card
 
 CALLS = (
-    *("hold", "adopt", "draw", "settle", "save", "checkpoint", "keep", "restore_kept"),
-    *("begin", "turn", "finish", "refused", "step", "confirm", "statistics", "predictions", "reveal"),
+    *("hold", "adopt", "draw", "settle", "keep", "restore_kept", "save", "checkpoint", "statistics", "predictions"),
+    *("reveal", "begin", "turn", "finish", "refused", "step", "confirm"),
 )
 WINDOW = 1024  # rounds that the driver may be ahead of the party of its process
 
@@ -40,14 +40,15 @@ def pyu(devices: Mapping[str, Any], deadline: float = 60.0) -> "Pyu":
 
 
 class Pyu:
-    """A driver of sites on devices: it holds references, and hears scores once an epoch.
+    """A driver of parties on devices: it holds references, and hears scores once per epoch.
 
     Predictions stay on the label party's device: `predict` returns references, and `reveal` shows a table to all.
     Column specifications are fitted and kept where the columns are.
-    """
 
-    columns: dict[str, tuple] = {}  # they stay with the parties
-    round_by_round = True
+    Attributes:
+        parties: every party of the model.
+        label_party: who has the labels.
+    """
 
     def __init__(self, devices: Mapping[str, Any], deadline: float = 60.0):
         if not isinstance(deadline, int | float) or isinstance(deadline, bool) or not 0 < deadline < math.inf:
@@ -56,29 +57,26 @@ class Pyu:
             if getattr(device, "party", None) != party:
                 wanted = f"the PYU of {party!r}"
                 raise ModelError(party=party, field="placement", seen=repr(device), wanted=wanted)
-        self.fitted = False
+        self.parties: dict[str, RemoteParty] = {}
+        self.label_party = ""
         self._devices = Devices(devices, deadline)
-        self._label = ""
-        self._features: list[str] = []
-        self._sites: dict[str, Any] = {}
-        self._rows: dict[str, int] = {}
         self._bytes: dict[str, int] = {}
-        self._called = 0  # calls of this process's site
+        self._called = 0  # calls of this process's party
 
     @property
-    def alone(self) -> bool:
-        return self._devices.own is None
+    def abilities(self) -> Abilities:
+        return Abilities(round_by_round=True, alone=self._devices.own is None)
 
-    def build(self, model: Blueprint) -> None:
-        if self._sites:
-            raise ModelError(field="placement", seen="one that holds a model", wanted="a new placement a model")
-        parties = {*model.parties, model.label_party}
-        if parties != set(self._devices.pyus):
-            wanted = f"a device for each of {sorted(parties)}"
+    def build(self, model: PartyModel) -> None:
+        if self.parties:
+            raise ModelError(field="placement", seen="one that holds a model", wanted="a new placement per model")
+        plan = model.plan()
+        names = [*plan.others, plan.label_party]
+        if set(names) != set(self._devices.pyus):
+            wanted = f"a device for each of {sorted(names)}"
             raise ModelError(field="placement", seen=f"devices of {sorted(self._devices.pyus)}", wanted=wanted)
-        self._label = model.label_party
-        self._features = [party for party in model.parties if party != model.label_party]
-        self._sites = {p: self._devices.actor(Site, CALLS, p, p, model) for p in (*self._features, self._label)}
+        self.label_party = plan.label_party
+        self.parties = {p: RemoteParty(self, p, self._devices.actor(PartyActor, CALLS, p, p, model)) for p in names}
 
     def check_data(self, data: Any) -> None:
         if not isinstance(data, DeviceData):
@@ -88,30 +86,32 @@ class Pyu:
             seen = f"devices of {sorted(data.devices.pyus)}"
             raise DataError(field="data", seen=seen, wanted=f"the placement's, of {sorted(self._devices.pyus)}")
 
-    def hold(self, data: Mapping[str, DeviceData], *, digest: bool = False) -> None:
-        sets = [Held(name, rows.labels, rows.row_weight, rows.selection, digest) for name, rows in data.items()]
-        frames = {p: [rows.frames[p] for rows in data.values()] for p in self._sites}
-        self._settle({p: self._call(p, "hold", sets, *frames[p]) for p in self._sites})
-        self._rows |= {name: len(rows) for name, rows in data.items()}
+    def answers(self, asked: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+        said = self._devices.ask(asked)
+        self._bytes = said.get(self.label_party, {}).get("bytes") or self._bytes
+        return said
 
-    def fit(self, facts: Pass, rounds: Rounds, most: int) -> None:
+    def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
         self._run(protocol.train, facts, lambda left: rounds(min(left, most)))
 
-    def scores(self) -> dict[str, float]:
-        said = self._ask_label(self._call(self._label, "statistics"))
-        self._bytes = said["bytes"]
-        return said["scores"]
-
-    def evaluate(self, facts: Pass, rounds: Rounds) -> dict[str, float]:
+    def evaluate(self, facts: Pass, rounds: Rounds) -> None:
         self._run(protocol.evaluate, facts, rounds)
-        return self._ask_label(self._call(self._label, "statistics"))["scores"]
 
-    def predict(self, facts: Pass, rounds: Rounds) -> tuple[Any, Any]:
-        """References to the label party's device."""
-        self._run(protocol.evaluate, facts, rounds)
-        table, seen, answer = self._call(self._label, "predictions", facts.data, returns=3)
-        self._ask_label(answer)
-        return table, seen
+    def read_cards(self, path: Path, checkpoint: str) -> Mapping[str, Saved]:
+        """Each party reads its own folder on its own machine; what its columns learned stays there."""
+        devices = self._devices.pyus.items()
+        said = self._devices.ask({p: device(read_card)(str(path), p, checkpoint) for p, device in devices})
+        saved = {p: Saved(card["role"], card["description"], {}) for p, card in said.items()}
+        check_parts(saved, path)
+        return saved
+
+    def find_checkpoints(self, path: Path) -> Mapping[str, Found]:
+        devices = self._devices.pyus.items()
+        said = self._devices.ask({p: device(list_checkpoints)(str(path), p) for p, device in devices})
+        return {party: Found(**found) for party, found in said.items()}
+
+    def bytes_per_round(self) -> dict[str, int]:
+        return self._bytes
 
     def reveal(self, table: Any) -> pd.DataFrame:
         """The table of predictions that a reference stands for, for every party's driver, as JSON crosses; every
@@ -120,82 +120,40 @@ class Pyu:
         Raises:
             PartyError: it is no table of the label party's.
         """
-        said = self._ask_label(self._call(self._label, "reveal", table))
+        said = self.answers({self.label_party: self.parties[self.label_party].reveal(table)})[self.label_party]
         try:
-            return pd.DataFrame(
-                said["cells"], pd.Index(said["ids"], name=said["name"]), said["columns"], dtype=said["dtype"]
-            )
+            index = pd.Index(said["ids"], name=said["name"])
+            return pd.DataFrame(said["cells"], index, said["columns"], dtype=said["dtype"])
         except (KeyError, TypeError, ValueError) as error:
             wanted = "cells, ids, their name, columns and a dtype"
-            raise MessageError(party=self._label, field="reveal", seen=str(error), wanted=wanted) from error
+            raise MessageError(party=self.label_party, field="reveal", seen=str(error), wanted=wanted) from error
 
-    def save(self, path: Path, epoch: int) -> None:
-        self._ask_all("save", lambda party: (str(path), epoch))
+    def send(self, party: str, answer: Any) -> Any:
+        """An answer of that party's, on the label party's device."""
+        return self._devices.send(party, answer, self.label_party)
 
-    def checkpoint(self, path: Path, name: str, epoch: int, public: Mapping, own: Mapping) -> None:
-        described = {p: {**public, **own} if p == self._label else dict(public) for p in self._sites}
-        self._ask_all("checkpoint", lambda party: (str(path), name, epoch, described[party]))
+    def call(self, party: str, actor: Any, name: str, *arguments: Any, returns: int = 1) -> Any:
+        """A reference to what that call returns, which is made when the device comes to it."""
+        self._called += party == self._devices.own
+        return getattr(actor, name)(*arguments, _num_returns=returns)
 
-    def find_checkpoints(self, path: Path) -> dict[str, Found]:
-        devices = self._devices.pyus.items()
-        said = self._devices.ask({p: device(list_checkpoints)(str(path), p) for p, device in devices})
-        return {party: Found(**found) for party, found in said.items()}
+    # The channel, as `protocol` sees it: what moves is a reference to bytes.
 
-    def keep(self) -> None:
-        self._ask_all("keep")
-
-    def restore_kept(self) -> None:
-        self._ask_all("restore_kept")
-
-    def read(self, path: Path, checkpoint: str = "") -> Mapping[str, Saved]:
-        """Each party reads its own folder on its own machine; what its columns learned stays there."""
-        devices = self._devices.pyus.items()
-        said = self._devices.ask({p: device(read_card)(str(path), p, checkpoint) for p, device in devices})
-        saved = {p: Saved(card["role"], card["description"], {}) for p, card in said.items()}
-        check_parts(saved, path)
-        return saved
-
-    def adopt(self, path: Path, saved: Mapping[str, Saved], *, optimizer: bool, checkpoint: str = "") -> None:
-        self._settle({p: self._call(p, "adopt", str(path), optimizer, checkpoint) for p in self._sites})
-
-    def bytes_per_round(self) -> dict[str, int]:
-        return self._bytes
-
-    def _settle(self, proposed: Mapping[str, Any]) -> None:
-        structs = {p: said["struct"] for p, said in self._devices.ask(proposed).items() if said["struct"] is not None}
-        if not self.fitted:
-            self._devices.ask({p: self._call(p, "draw", structs) for p in self._sites})
-        for party in self._sites:
-            self._call(party, "settle")
-        self.fitted = True
+    def deliver(self, sent: "_Sent") -> Any:
+        return self._devices.send(sent.sender, sent.value, sent.receiver)
 
     def _run(self, loop: Callable, facts: Pass, rounds: Rounds) -> None:
-        for party in self._sites:
-            self._call(party, "begin", facts)
-        features = {p: _Feature(self, p) for p in self._features}
-        count = math.ceil(self._rows[facts.data] / facts.batch_size) - facts.start
-        loop(features, _Label(self), self, self._paced(rounds(count)))
+        for party in self.parties.values():
+            party.begin(facts)
+        count = math.ceil(facts.rows / facts.batch_size) - facts.start
+        features = {name: party for name, party in self.parties.items() if name != self.label_party}
+        loop(features, self.parties[self.label_party], self, self._paced(rounds(count)))
 
     def _paced(self, rounds: Iterable) -> Iterator:
         """The rounds, each given out when this process's party is at most `WINDOW` behind."""
         for number in rounds:
             yield number
             self._devices.wait(lambda: self._devices.pulse.ended >= self._called - WINDOW)
-
-    def _ask_all(self, name: str, arguments: Callable[[str], tuple] = lambda party: ()) -> None:
-        self._devices.ask({p: self._call(p, name, *arguments(p)) for p in self._sites})
-
-    def _ask_label(self, answer: Any) -> dict[str, Any]:
-        return self._devices.ask({self._label: answer})[self._label]
-
-    def _call(self, party: str, name: str, *arguments: Any, returns: int = 1) -> Any:
-        self._called += party == self._devices.own
-        return getattr(self._sites[party], name)(*arguments, _num_returns=returns)
-
-    # The two roles and the channel, as `protocol` sees them: what moves is a reference to bytes.
-
-    def deliver(self, sent: "_Sent") -> Any:
-        return self._devices.send(sent.sender, sent.value, sent.receiver)
 
 
 class _Sent(NamedTuple):
@@ -206,34 +164,65 @@ class _Sent(NamedTuple):
     receiver: str
 
 
-class _Feature:
-    """A party with columns, one call a round."""
+class RemoteParty:
+    """A party on its device: calls of its `PartyActor`, each of which returns a reference."""
 
-    def __init__(self, placement: Pyu, party: str):
-        self.placement, self.party = placement, party
+    def __init__(self, placement: Pyu, name: str, actor: Any):
+        self._placement, self._name, self._actor = placement, name, actor
+
+    def hold(self, sets: Sequence[DataFacts], *frames: Any) -> Any:
+        return self._call("hold", sets, *frames)
+
+    def adopt(self, path: str, optimizer: bool, checkpoint: str) -> Any:
+        return self._call("adopt", path, optimizer, checkpoint)
+
+    def draw(self, structs: Mapping[str, Sequence]) -> Any:
+        return self._call("draw", structs)
+
+    def settle(self) -> Any:
+        return self._call("settle")
+
+    def keep(self) -> Any:
+        return self._call("keep")
+
+    def restore_kept(self) -> Any:
+        return self._call("restore_kept")
+
+    def save(self, path: str, epoch: int) -> Any:
+        return self._call("save", path, epoch)
+
+    def checkpoint(self, path: str, name: str, epoch: int, run: Mapping) -> Any:
+        return self._call("checkpoint", path, name, epoch, run)
+
+    def statistics(self) -> Any:
+        return self._call("statistics")
+
+    def predictions(self, name: str) -> Any:
+        return self._call("predictions", name, returns=3)
+
+    def reveal(self, table: Any) -> Any:
+        return self._call("reveal", table)
+
+    def begin(self, facts: Pass) -> None:
+        self._call("begin", facts)
 
     def turn(self, cotangent: Any) -> _Sent:
-        sent = self.placement._call(self.party, "turn", cotangent)
-        return _Sent(sent, self.party, self.placement._label)
+        return _Sent(self._call("turn", cotangent), self._name, self._placement.label_party)
 
     def finish(self, cotangent: Any) -> None:
-        self.placement._call(self.party, "finish", cotangent)
-
-    def confirm(self) -> Any:
-        answer = self.placement._call(self.party, "refused")
-        return self.placement._devices.send(self.party, answer, self.placement._label)
-
-
-class _Label:
-    def __init__(self, placement: Pyu):
-        self.placement = placement
+        self._call("finish", cotangent)
 
     def step(self, activations: Mapping[str, Any]) -> dict[str, _Sent]:
-        placement, label = self.placement, self.placement._label
-        sent = [activations[party] for party in placement._features]
-        replies = placement._call(label, "step", *sent, returns=max(1, len(sent)))
+        others = [name for name in self._placement.parties if name != self._name]
+        replies = self._call("step", *(activations[p] for p in others), returns=max(1, len(others)))
         listed = replies if isinstance(replies, list) else [replies]
-        return {p: _Sent(reply, label, p) for p, reply in zip(placement._features, listed, strict=False)}
+        return {p: _Sent(reply, self._name, p) for p, reply in zip(others, listed, strict=False)}
 
-    def confirm(self, refused: Mapping[str, Any]) -> None:
-        self.placement._call(self.placement._label, "confirm", *refused.values())
+    def confirm(self, refused: Mapping[str, Any] | None = None) -> Any:
+        """Of the label party with what the others answered; of another what it answers, at the label party."""
+        if refused is not None:
+            return self._call("confirm", *refused.values())
+        return self._placement.send(self._name, self._call("refused"))
+
+    def _call(self, name: str, *arguments: Any, returns: int = 1) -> Any:
+        return self._placement.call(self._name, self._actor, name, *arguments, returns=returns)

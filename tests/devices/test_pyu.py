@@ -23,8 +23,8 @@ from parties import (
     SaveError,
     SplitModel,
     VerticalData,
+    party_actor,
 )
-from parties import site as site_module
 from parties.answers import MAX_BYTES, hear, refuse, say
 from parties.placement.pyu import CALLS, pyu
 from tests import devices
@@ -128,8 +128,8 @@ def test_one_call_and_two_messages_a_round(pyus, files, monkeypatch):
     """Of each party that is not the label party: its turns are its rounds, and one more for the last backward."""
     placement = pyu(pyus)
     counted, sent, data = model(placement), [], read(pyus, files)
-    calls, call, deliver = [], placement._call, placement.deliver
-    monkeypatch.setattr(placement, "_call", lambda p, n, *a, **k: calls.append((p, n)) or call(p, n, *a, **k))
+    calls, call, deliver = [], placement.call, placement.deliver
+    monkeypatch.setattr(placement, "call", lambda p, a, n, *o, **k: calls.append((p, n)) or call(p, a, n, *o, **k))
     monkeypatch.setattr(placement, "deliver", lambda s: sent.append((s.sender, s.receiver)) or deliver(s))
     counted.fit(data, epochs=1, batch_size=16, progress=False)
     rounds = 4
@@ -215,36 +215,36 @@ def test_an_exception_in_a_call_is_the_drivers_in_the_same_epoch(
     pyus, files, tmp_path, monkeypatch, party, call, at, every
 ):
     """Its party's state is that before the call; all parties are at most a round apart; it can be saved and goes on."""
-    sites, init = [], site_module.Site.__init__
-    monkeypatch.setattr(site_module.Site, "__init__", lambda self, *a: sites.append(self) or init(self, *a))
+    sites, init = [], party_actor.PartyActor.__init__
+    monkeypatch.setattr(party_actor.PartyActor, "__init__", lambda self, *a: sites.append(self) or init(self, *a))
     made, data = model(pyu(pyus)), read(pyus, files)
     made.fit(data, progress=False, batch_size=16)
     start = [members_rounds(site) for site in sites]
-    whole, seen = getattr(site_module.Site, f"_{call}"), []
+    whole, seen = getattr(party_actor.PartyActor, f"_{call}"), []
 
     def fails(self, *arguments):
-        if self.name == party:
+        if self.party.name == party:
             seen.append(members_rounds(self))
             if len(seen) == at:
                 raise ZeroDivisionError("secret")
         return whole(self, *arguments)
 
-    monkeypatch.setattr(site_module.Site, f"_{call}", fails)
+    monkeypatch.setattr(party_actor.PartyActor, f"_{call}", fails)
     with pytest.raises(PartyError) as caught:
         made.fit(data, progress=False, batch_size=16, every_rounds=every)
     assert caught.value.party == party and "ZeroDivisionError" in caught.value.seen
     assert "secret" not in str(caught.value)
     assert len(seen) == at, "nothing was tried after it"
-    trained = {site.name: members_rounds(site) - begun for site, begun in zip(sites, start, strict=True)}
+    trained = {site.party.name: members_rounds(site) - begun for site, begun in zip(sites, start, strict=True)}
     assert seen[-1] - start[0] == trained[party], "the refusing party's state is that before the call"
     assert max(trained.values()) - min(trained.values()) <= 1 and max(trained.values()) >= 1
     made.save(tmp_path / "after")
-    monkeypatch.setattr(site_module.Site, f"_{call}", whole)
+    monkeypatch.setattr(party_actor.PartyActor, f"_{call}", whole)
     made.fit(data, progress=False, batch_size=16)
 
 
 def members_rounds(site):
-    (rounds,) = {int(state.round) for state in site_module.members.states_of(site.member).values()}
+    (rounds,) = {int(state.round) for state in site.party.states().values()}
     return rounds
 
 
@@ -252,14 +252,14 @@ def test_a_message_that_was_changed_is_refused_by_its_receiver(pyus, files, monk
     placement = pyu(pyus)
     made, data = model(placement), read(pyus, files)
     made.fit(data, progress=False, batch_size=16)
-    sent = site_module.Site._sent
+    sent = party_actor.PartyActor._sent
 
     def flipped(self, message):
         encoded = sent(self, message)
-        wrong = self.name == "bob" and message.header.round == 1
+        wrong = self.party.name == "bob" and message.header.round == 1
         return encoded[:-1] + bytes([encoded[-1] ^ 1]) if wrong else encoded
 
-    monkeypatch.setattr(site_module.Site, "_sent", flipped)
+    monkeypatch.setattr(party_actor.PartyActor, "_sent", flipped)
     with pytest.raises(MessageError) as caught:
         made.fit(data, progress=False, batch_size=16)
     assert (caught.value.party, caught.value.field) == ("alice", "checksum")
@@ -377,7 +377,7 @@ def test_an_intersection_is_for_parties_that_are_apart(pyus, files):
 
 
 def test_sites_and_calls_agree():
-    public = {name for name in vars(site_module.Site) if not name.startswith("_")}
+    public = {name for name in vars(party_actor.PartyActor) if not name.startswith("_")}
     assert set(CALLS) == public
 
 

@@ -9,11 +9,11 @@ import optax
 from hypothesis import strategies as st
 
 from mmoe_jax import Bag, Ids, MMoEBase, MMoEFuse, Real, Task, init_apply, objective
-from parties import members
 from parties.joint import joint_program
 from parties.keys import base_key, fuse_key
 from parties.network import Batch, ModelState, Network, TrainState
 from parties.packed import packed_feature, packed_label
+from parties.packing import pack, pack_state, unpack_state
 from parties.plan import Plan
 from parties.roles import FeatureRole, LabelRole
 from parties.round import round_program
@@ -62,25 +62,17 @@ class Problem(NamedTuple):
 
     def reset(self, features: dict[str, FeatureRole], label: LabelRole) -> None:
         """Give the party objects this problem's data and initial states."""
-        for name, party in features.items():
-            members.restore_states(party, {"base": self.states.bases[name]})
-        own = {"base": self.states.bases[label.name]} if label.name in self.bases else {}
-        members.restore_states(label, {"fuse": self.states.fuse} | own)
-        for member in (*features.values(), label):
-            members.hold(member, {"rows": self.data[member.name]})
+        for role in (*features.values(), label):
+            own = {"base": self.states.bases[role.name]} if role.name in self.bases else {}
+            own |= {"fuse": self.states.fuse} if role is label else {}
+            role.restore({kind: pack_state(state) for kind, state in own.items()})
+        load(features, label, self.data)
 
     def parties(self) -> tuple[dict[str, FeatureRole], LabelRole]:
-        """New party objects, as placement `local` makes them."""
-        plan, label = self.plan(), self.label_party
-        features = {p: FeatureRole(p, label, packed_feature(plan.feature(p)), None) for p in plan.others}
-        structs = {}
-        for party in plan.others:
-            first = jax.tree.map(lambda leaf: leaf[:1], self.data[party].columns)
-            struct = jax.eval_shape(self.bases[party].apply, self.states.bases[party].params, first, None)
-            structs[party] = jax.ShapeDtypeStruct(struct.shape[1:], struct.dtype)
-        role = LabelRole(label, packed_label(plan.label()), plan.objective, tuple(self.bases), structs, None)
-        self.reset(features, role)
-        return features, role
+        """New party objects, as participants make them."""
+        features, label = roles(self.plan(), self.data)
+        self.reset(features, label)
+        return features, label
 
     def plan(self) -> Plan:
         tasks = objective(self.tasks)
@@ -98,9 +90,29 @@ class Problem(NamedTuple):
         return round_program(self.plan(), self.rows_of_all().columns)
 
 
+def roles(plan: Plan, data: dict[str, PartyData]) -> tuple[dict[str, FeatureRole], LabelRole]:
+    """Party objects of a plan, without states and data; `data` say how columns look."""
+    features = {p: FeatureRole(p, plan.label_party, packed_feature(plan.feature(p)), None) for p in plan.others}
+    structs = {}
+    for party in plan.others:
+        first = jax.tree.map(lambda leaf: leaf[:1], data[party].columns)
+        params = jax.eval_shape(plan.bases[party].init, jax.random.key(0), first)
+        struct = jax.eval_shape(plan.bases[party].apply, params, first, None)
+        structs[party] = jax.ShapeDtypeStruct(struct.shape[1:], struct.dtype)
+    label = packed_label(plan.label())
+    return features, LabelRole(plan.label_party, label, plan.objective, tuple(plan.bases), structs, None)
+
+
+def load(features: dict[str, FeatureRole], label: LabelRole, data: dict[str, PartyData]) -> None:
+    """Give party objects their parts of the data set "rows"."""
+    for role in (*features.values(), label):
+        part = data[role.name]
+        role.load({"rows": part._replace(columns=pack(jax.tree.map(np.asarray, part.columns), 1))})
+
+
 def states_of(features: dict[str, FeatureRole], label: LabelRole) -> ModelState:
-    own = members.states_of(label)
-    bases = {name: members.states_of(party)["base"] for name, party in features.items()}
+    own = {kind: unpack_state(state) for kind, state in label.states().items()}
+    bases = {name: unpack_state(role.states()["base"]) for name, role in features.items()}
     return ModelState(bases | ({label.name: own["base"]} if "base" in own else {}), own["fuse"])
 
 

@@ -7,16 +7,15 @@ import jax
 import numpy as np
 
 from parties import SplitModel
-from parties import site as site_module
+from parties.participant import Participant
 
 
-def states(model: SplitModel):
-    """Every array that any party trains, on the host."""
-    placement: Any = model._placement
-    if hasattr(placement, "states"):
-        return jax.tree.map(np.asarray, placement.states())
-    sites = {party: actor.held for party, actor in placement._sites.items()}
-    return {party: site_module.members.states_of(site.member) for party, site in sites.items()}
+def states(model: SplitModel) -> Any:
+    """Every array that any party trains, on the host; also where the parties are on stand-ins for devices."""
+    parties: Any = model._consortium.placement.parties
+    if any(isinstance(party, Participant) for party in parties.values()):
+        return model.states()
+    return {name: remote._actor.held.party.states() for name, remote in parties.items()}
 
 
 def same(a, b) -> bool:
