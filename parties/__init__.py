@@ -79,3 +79,6 @@ def __getattr__(name: str) -> Any:
     if name not in _ON_DEVICES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"parties.placement.{_ON_DEVICES[name]}"), name)
+
+
+VerticalData.on_devices = staticmethod(lambda: __getattr__("DeviceData"))

@@ -10,7 +10,6 @@ from typing import Any
 import optax
 from flax import linen as nn
 
-from parties.callbacks import Callback
 from parties.errors import DataError, ModelError
 from parties.messages import MAX_NAME_BYTES
 
@@ -133,38 +132,6 @@ def check_data(data: Any, label_party: str, parties: Iterable[str]) -> None:
     for party in sorted(wanted ^ set(data.parties)):
         there = "a frame of a party that the model has not" if party in data.parties else "no frame"
         raise DataError(party=party, field="data", seen=there, wanted=f"a frame of each of {sorted(wanted)}")
-
-
-def check_callbacks(callbacks: Any, placement: Any) -> None:
-    """Callbacks that this placement can call.
-
-    Raises:
-        ModelError: something else; or one of rounds, where the placement has none.
-    """
-    if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
-        raise ModelError(field="callbacks", seen=type(callbacks).__name__, wanted="a list of Callback")
-    for callback in callbacks:
-        kind = type(callback)
-        if not isinstance(callback, Callback):
-            raise ModelError(field="callbacks", seen=kind.__name__, wanted="a Callback")
-        if kind.on_round_end is not Callback.on_round_end and not placement.abilities.round_by_round:
-            wanted = f"none of rounds: {type(placement).__name__.lower()!r} compiles them together; 'local' has rounds"
-            raise ModelError(field="callbacks", seen=f"{kind.__name__}.on_round_end", wanted=wanted)
-
-
-def check_time_budget(seconds: Any, placement: Any) -> None:
-    """Seconds, where one process decides when training ends.
-
-    Raises:
-        ModelError: not a positive number; or any, in production.
-    """
-    if seconds is None:
-        return
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < math.inf:
-        raise ModelError(field="time_budget", seen=repr(seconds), wanted="a positive number of seconds")
-    if not placement.abilities.alone:
-        seen, wanted = f"{seconds:g} in production", "None: every party's driver would decide by a clock of its own"
-        raise ModelError(field="time_budget", seen=seen, wanted=wanted)
 
 
 def check_path(path: Any) -> Path | None:

@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from parties.training import Training
+
+class Training(Protocol):
+    """What a callback sees of a run of `fit`.
+
+    Attributes:
+        model: the `SplitModel`.
+        history: scores of the epochs so far, as `fit` returns them.
+        scores: names that the history has.
+        round, rounds: how many rounds of the present epoch are done, of how many.
+        stopped: why training ends before its last epoch; None if it does not.
+    """
+
+    model: Any
+    history: dict[str, list[float]]
+    scores: tuple[str, ...]
+    round: int
+    rounds: int
+    stopped: str | None
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that the model has trained."""
+        ...
+
+    def stop(self, reason: str) -> None:
+        """End training: after the round, or where rounds are compiled together, after those."""
+
+    def keep(self) -> None:
+        """Let every party keep its state as it is now, in place of what it kept before."""
+
+    def restore_kept(self, epoch: int) -> None:
+        """Let every party go back to the state that it kept, after so many epochs."""
 
 
 class Callback:

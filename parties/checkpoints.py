@@ -4,75 +4,20 @@ A run that was killed while parties wrote leaves them one checkpoint apart, so t
 in common. Which one that is all parties know; what it holds, none but its own party.
 """
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
-from parties.errors import DataError, ModelError, SaveError
-from parties.finite import NONFINITE
+from parties.errors import SaveError
 from parties.network import TrainState
 from parties.saving import CARD, read_party, write_party
-from parties.seat import PartyData
 from parties.states import KEPT, PROGRESS
 
 log = logging.getLogger(__name__)
 
 LAST = 2
-
-
-class Run(NamedTuple):
-    """The public facts of a run, in every party's checkpoints."""
-
-    number: int  # of the model's runs
-    until: int  # epochs that the model will have trained
-    batch_size: int
-    shuffle: bool
-    nonfinite: str
-    checkpoint_every: int  # epochs
-    every_rounds: int | None
-    validated: bool
-
-
-class Position(NamedTuple):
-    """Where a run is; but for the round only the label party's checkpoint says so."""
-
-    round: int = 0  # of the present epoch, the next
-    history: dict[str, list[float]] = {}
-    seconds: float = 0.0  # that the present epoch took so far
-
-    def described(self, run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What every party's card says, and what only the label party's."""
-        public = {"run": run._asdict(), "round": self.round}
-        return public, {"history": self.history, "seconds": self.seconds}
-
-
-def read_position(card: Mapping[str, Any], party: str) -> tuple[Run, Position]:
-    """What `described` made, from the label party's card.
-
-    Raises:
-        SaveError: a card that no checkpoint has.
-    """
-    try:
-        run = Run(**card["run"])
-        history = {str(name): [float(value) for value in values] for name, values in card["history"].items()}
-        position = Position(card["round"], history, float(card["seconds"]))
-        positive = [run.batch_size, run.checkpoint_every, 1 if run.every_rounds is None else run.every_rounds]
-        counts = [run.number, run.until, position.round, *positive]
-        if not all(type(count) is int and 0 <= count < 1 << 63 for count in counts) or 0 in positive:
-            raise ValueError(f"counts {counts}")
-        if not all(type(flag) is bool for flag in (run.shuffle, run.validated)) or run.nonfinite not in NONFINITE:
-            raise ValueError(f"rules {run}")
-        return run, position
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        wanted = "what `fit(checkpoint=)` wrote of its run"
-        seen = f"{type(error).__name__} {error}"[:200]
-        raise SaveError(party=party, field="run", seen=seen, wanted=wanted) from error
 
 
 class Found(NamedTuple):
@@ -151,38 +96,6 @@ def newest_common(found: Mapping[str, Found], path: Path) -> str:
                 reason = f"damaged: {own.damaged[name]}" if name in own.damaged else "not every party has it"
                 log.warning("%s: %s of %r is left out (%s), %s taken", path, name, party, reason, newest)
     return newest
-
-
-def check_kept(kept: Any) -> Any:
-    """States that were kept.
-
-    Raises:
-        ModelError: none were.
-    """
-    if not kept:
-        wanted = "a run whose callbacks kept one from its start"
-        raise ModelError(field="restore_best", seen="no state that was kept", wanted=wanted)
-    return kept
-
-
-def data_digest(part: PartyData) -> str:
-    """SHA-256 of a party's part of a data set: ids, columns, labels and weights."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves((part.ids, part.columns, part.labels, part.weights)):
-        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
-
-
-def check_digests(party: str, seen: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    """Refuse other data sets than a checkpoint was written with.
-
-    Raises:
-        DataError: naming the party and the data set.
-    """
-    for name, digest in wanted.items():
-        if seen.get(name) != digest:
-            want = "rows, columns and labels as when the checkpoint was written"
-            raise DataError(party=party, field=name, seen="other ones", wanted=want)
 
 
 def data_digests(card: Mapping[str, Any], party: str) -> dict[str, str]:

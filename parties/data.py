@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from os import PathLike
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,6 @@ import pandas as pd
 from parties.errors import DataError
 from parties.frames import check_label_columns, check_labels, id_digests, id_kind, index_frame, read_file
 from parties.rows import row_order
-
-if TYPE_CHECKING:
-    from parties.placement.intersection import Intersection
 
 
 class Selection(NamedTuple):
@@ -39,6 +36,7 @@ class VerticalData:
     """
 
     selection: tuple[Selection, ...] = ()
+    on_devices: ClassVar[Callable[[], Any]]  # `DeviceData`, which `parties` puts here: this module knows no devices
 
     def __init__(self, frames: Mapping[str, pd.DataFrame], label_party, labels, row_weight=None, dropped=None):
         self.frames = dict(frames)
@@ -70,10 +68,8 @@ class VerticalData:
                 absent label or weight column, or weights that `weights` refuses.
         """
         if hasattr(frames, "partitions"):
-            from parties.placement.device_data import DeviceData
-
             own: dict[str, Any] = {"label_party": label_party, "labels": labels, "row_weight": row_weight}
-            return cast(Any, DeviceData.take(frames, on=on, **own))
+            return cls.on_devices().take(frames, on=on, **own)
         if not isinstance(frames, Mapping):
             raise DataError(field="frames", seen=type(frames).__name__, wanted="a frame a party, by name")
         names = check_labels(label_party, labels, list(frames))
@@ -107,25 +103,27 @@ class VerticalData:
         labels: Sequence[str] = (),
         row_weight: str | None = None,
         sep: str = ",",
-        intersection: Intersection | None = None,
+        intersection: Any = None,
         deadline: float = 60.0,
     ) -> VerticalData:
         """`from_frames` on one delimited text file a party, with a header line. Ids are read as text ("007" is not 7).
 
         Paths are by party name; or by SecretFlow device (`sf.PYU`), which then reads its own file, and a `DeviceData`
-        is returned. `deadline`: seconds in which a device must answer. `intersection`: of devices in production, how
-        they align their rows; without it all must hold the same ids in the same order.
+        is returned.
+
+        Args:
+            deadline: seconds in which a device must answer.
+            intersection: an `Intersection`: how devices in production align their rows; without it all must hold the
+                same ids in the same order.
 
         Raises:
             DataError: no id column named, a file that cannot be read or whose lines have more cells than its header,
                 and all that `from_frames` raises.
         """
         if any(hasattr(party, "party") for party in paths):
-            from parties.placement.device_data import DeviceData
-
             own: dict[str, Any] = {"label_party": label_party, "labels": labels, "row_weight": row_weight}
             own |= {"intersection": intersection, "deadline": deadline}
-            return cast(Any, DeviceData.read(paths, on=on, sep=sep, **own))
+            return cls.on_devices().read(paths, on=on, sep=sep, **own)
         if intersection is not None:
             wanted = "none: frames in one process are joined by id"
             raise DataError(field="intersection", seen="one for parties that are no devices", wanted=wanted)

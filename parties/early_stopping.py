@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from parties.arguments import check_count
-from parties.callbacks import Callback
+from parties.callbacks import Callback, Training
 from parties.errors import ModelError
-
-if TYPE_CHECKING:
-    from parties.training import Training
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Numbers that go wrong: what is done about a round that is not finite, and how it is told."""
+"""How a round that is not finite is told."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,7 +9,6 @@ import numpy as np
 from parties.errors import NumberError
 from parties.network import RoundNumbers
 
-NONFINITE = ("raise", "skip_round")
 SHOWN = 10  # ids
 
 

@@ -4,6 +4,7 @@ This is the only place where these are kept. Placements of this process hold one
 SecretFlow device the same object stands behind calls that take and return bytes. It does not know which side it plays.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from parties.checkpoints import check_digests, check_kept, data_digest, data_digests, write_checkpoint
+from parties.checkpoints import data_digests, write_checkpoint
 from parties.data import Selection, VerticalData, select
-from parties.errors import ModelError
+from parties.errors import DataError, ModelError
 from parties.messages import dtype_name
 from parties.network import TrainState, run_once
 from parties.packed import packed_feature, packed_label
@@ -310,3 +311,35 @@ class Participant:
 
 def _on_host(columns: Any) -> Any:
     return jax.tree.map(np.asarray, columns)
+
+
+def check_kept(kept: Any) -> Any:
+    """States that were kept.
+
+    Raises:
+        ModelError: none were.
+    """
+    if not kept:
+        wanted = "a run whose callbacks kept one from its start"
+        raise ModelError(field="restore_best", seen="no state that was kept", wanted=wanted)
+    return kept
+
+
+def data_digest(part: PartyData) -> str:
+    """SHA-256 of a party's part of a data set: ids, columns, labels and weights."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((part.ids, part.columns, part.labels, part.weights)):
+        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def check_digests(party: str, seen: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Refuse other data sets than a checkpoint was written with.
+
+    Raises:
+        DataError: naming the party and the data set.
+    """
+    for name, digest in wanted.items():
+        if seen.get(name) != digest:
+            want = "rows, columns and labels as when the checkpoint was written"
+            raise DataError(party=party, field=name, seen="other ones", wanted=want)

@@ -19,10 +19,10 @@ from parties.description import public_description
 from parties.errors import ModelError, NumberError, PartyError
 from parties.messages import Message, decode, dtype_name, encode
 from parties.participant import DataFacts, Facts, Participant, PartyModel
+from parties.passes import Pass
 from parties.pulse import Pulse
 from parties.roles import FeatureRole
 from parties.saving import read_party
-from parties.seat import Pass
 
 log = logging.getLogger(__name__)
 

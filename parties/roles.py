@@ -18,10 +18,11 @@ from parties.finite import gradient_refused, round_refused
 from parties.messages import Header, Message, check, check_format, dtype_name
 from parties.network import Batch, take_rows
 from parties.packing import unpacked
+from parties.passes import Pass
 from parties.program import FeatureProgram, LabelProgram
 from parties.rows import PADDING
 from parties.scoring import Scoring, concatenate
-from parties.seat import PartyData, Pass, Seat, held_with
+from parties.seat import PartyData, Seat, held_with
 
 
 class _Role(abc.ABC):

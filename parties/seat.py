@@ -1,4 +1,4 @@
-"""A party's place in a pass: the public facts of it, the party's own part of the data, and what follows from both."""
+"""A party's place in a pass: its own part of the data, and the batches and headers that follow from public facts."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,22 +8,8 @@ import jax
 import numpy as np
 
 from parties.messages import Header, dtype_name
+from parties.passes import Pass
 from parties.rows import PADDING, row_stream
-
-
-class Pass(NamedTuple):
-    """The public facts of one pass over a data set: every party is told the same."""
-
-    run: bytes  # 16 bytes
-    phase: str  # "fit", "evaluate" or "predict"
-    epoch: int
-    data: str  # name under which each party holds its part of the data set
-    batch_size: int
-    seed: int
-    shuffle: bool
-    start: int = 0  # round to begin at
-    nonfinite: str = "raise"  # or "skip_round": what is done about a training round that is not finite
-    rows: int = 0  # of the data set, for a driver that holds none
 
 
 class PartyData(NamedTuple):

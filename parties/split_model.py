@@ -17,30 +17,28 @@ from mmoe_jax.features import ColumnSpec
 from mmoe_jax.fuse import FuseNetwork
 from mmoe_jax.tasks import Task
 from parties.arguments import (
-    check_callbacks,
     check_count,
     check_data,
     check_model,
     check_optimizers,
     check_path,
     check_placement,
-    check_time_budget,
 )
 from parties.assembly import Party, bind_fuse
 from parties.blueprint import Blueprint, read_blueprint
 from parties.callbacks import Callback
-from parties.checkpoints import Run, newest_common, read_position
+from parties.checkpoints import newest_common
 from parties.data import VerticalData
 from parties.errors import ModelError
-from parties.finite import NONFINITE
 from parties.network import TrainState
+from parties.passes import NONFINITE, Pass
 from parties.placement import Placement
 from parties.placement.consortium import Consortium
 from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
-from parties.seat import Pass
-from parties.training import Training
+from parties.position import Run, read_position
+from parties.training import TrainingRun, check_callbacks, check_time_budget
 
 ARGUMENTS = ("parties", "label_party", "fuse", "fuse_optimizer", "tasks", "placement", "seed")
 PLACEMENTS = {"local": Local, "fused": Fused, "joint": Joint}
@@ -249,7 +247,7 @@ class SplitModel:
             self._check_data(validation)
             data["validation"] = validation
         how = {"path": path, "callbacks": callbacks, "time_budget": time_budget, "progress": progress}
-        training = Training(self, run, data, **how, position=position)
+        training = TrainingRun(self, run, data, **how, position=position)
         training.train()
         return self.history
 

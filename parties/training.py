@@ -4,37 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from parties.bar import EpochBar
 from parties.callbacks import Callback
-from parties.checkpoints import Position, Run, checkpoint_name
-
-if TYPE_CHECKING:
-    from parties.split_model import SplitModel
+from parties.checkpoints import checkpoint_name
+from parties.errors import ModelError
+from parties.passes import Pass
+from parties.placement import Placement
+from parties.placement.consortium import Consortium
+from parties.position import Position, Run
 
 log = logging.getLogger(__name__)
 
 
-class Training:
-    """What a callback sees of a run.
+class Trainee(Protocol):
+    """What training asks of the model."""
 
-    Attributes:
-        model: the `SplitModel`.
-        history: scores of the epochs so far, as `fit` returns them.
-        scores: names that the history has.
-        round, rounds: how many rounds of the present epoch are done, of how many.
-        stopped: why training ends before its last epoch; None if it does not.
-    """
+    tasks: Sequence[Any]
+    epoch: int
+    history: dict[str, list[float]]
+    stopped: str | None
+    _consortium: Consortium
+    _runs: int
+    _batch_size: int
+
+    def _pass(self, phase: str, name: str, data: Any, batch_size: int, shuffle: bool) -> Pass:
+        """The public facts of a pass."""
+        ...
+
+
+class TrainingRun:
+    """A run of `fit`, as `Training` lets callbacks see it."""
 
     def __init__(
         self,
-        model: SplitModel,
+        model: Trainee,
         run: Run,
         data: Mapping[str, Any],
         *,
@@ -60,19 +71,15 @@ class Training:
 
     @property
     def epoch(self) -> int:
-        """Epochs that the model has trained."""
         return self.model.epoch
 
     def stop(self, reason: str) -> None:
-        """End training: after the round, or where rounds are compiled together, after those."""
         self.stopped = self.stopped or reason
 
     def keep(self) -> None:
-        """Let every party keep its state as it is now, in place of what it kept before."""
         self._consortium.keep()
 
     def restore_kept(self, epoch: int) -> None:
-        """Let every party go back to the state that it kept, after so many epochs."""
         self._consortium.restore_kept()
         self.model.epoch = epoch
 
@@ -150,14 +157,46 @@ class Training:
             getattr(callback, hook)(self)
 
 
-def _score_names(model: SplitModel, run: Run) -> tuple[str, ...]:
+def check_callbacks(callbacks: Any, placement: Placement) -> None:
+    """Callbacks that this placement can call.
+
+    Raises:
+        ModelError: something else; or one of rounds, where the placement has none.
+    """
+    if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
+        raise ModelError(field="callbacks", seen=type(callbacks).__name__, wanted="a list of Callback")
+    for callback in callbacks:
+        kind = type(callback)
+        if not isinstance(callback, Callback):
+            raise ModelError(field="callbacks", seen=kind.__name__, wanted="a Callback")
+        if kind.on_round_end is not Callback.on_round_end and not placement.abilities.round_by_round:
+            wanted = f"none of rounds: {type(placement).__name__.lower()!r} compiles them together; 'local' has rounds"
+            raise ModelError(field="callbacks", seen=f"{kind.__name__}.on_round_end", wanted=wanted)
+
+
+def check_time_budget(seconds: Any, placement: Placement) -> None:
+    """Seconds, where one process decides when training ends.
+
+    Raises:
+        ModelError: not a positive number; or any, in production.
+    """
+    if seconds is None:
+        return
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < math.inf:
+        raise ModelError(field="time_budget", seen=repr(seconds), wanted="a positive number of seconds")
+    if not placement.abilities.alone:
+        seen, wanted = f"{seconds:g} in production", "None: every party's driver would decide by a clock of its own"
+        raise ModelError(field="time_budget", seen=seen, wanted=wanted)
+
+
+def _score_names(model: Trainee, run: Run) -> tuple[str, ...]:
     names = ["loss", *(f"{task.name}/{score}" for task in model.tasks for score in ("loss", *task.metrics))]
     held_out = [f"val_{name}" for name in names] if run.validated else []
     return (*names, *(["skipped"] if run.nonfinite == "skip_round" else []), *held_out, "seconds")
 
 
 @contextlib.contextmanager
-def _ctrl_c(training: Training) -> Iterator[None]:
+def _ctrl_c(training: TrainingRun) -> Iterator[None]:
     """The first Ctrl-C ends training in good order, the second at once; a handler of somebody else's is left alone."""
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

@@ -22,8 +22,8 @@ from parties import (
     VerticalData,
     participant,
 )
-from parties.checkpoints import read_position
 from parties.placement.pyu import pyu
+from parties.position import read_position
 from parties.saving import read_party
 from tests import devices
 from tests.support.hostile_files import JUNK

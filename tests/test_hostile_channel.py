@@ -19,9 +19,10 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
 from parties import MessageError, Party, SplitModel, VerticalData
 from parties.channel import Plain
-from parties.checkpoints import newest_common, read_position
+from parties.checkpoints import newest_common
 from parties.network import TrainState
 from parties.placement.local import Local
+from parties.position import read_position
 from parties.states import PROGRESS, restore_states
 from tests.support.hostile_channel import FAULTS, Fault, Hostile
 

@@ -9,8 +9,9 @@ from mmoe_jax import init_apply, objective
 from parties import Counted, Encoded, protocol
 from parties.network import Network
 from parties.packing import pack_state
+from parties.passes import Pass
 from parties.plan import Plan
-from parties.seat import PartyData, Pass
+from parties.seat import PartyData
 from tests.support.problems import load, roles, states_of
 from tests.support.reference import keras_adam, recorded
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Protocol
 
 from parties.checkpoints import Found
 from parties.participant import DataFacts
+from parties.passes import Pass
 from parties.saving import Saved
-from parties.seat import Pass
 
 Rounds = Callable[[int], Iterable]  # number of rounds -> something to iterate, such as a progress bar
 

@@ -7,8 +7,8 @@ from typing import Any
 from parties.errors import ModelError
 from parties.network import TrainState
 from parties.participant import DataFacts, Participant
+from parties.passes import Pass
 from parties.placement import Placement, Rounds
-from parties.seat import Pass
 
 
 class Consortium:

@@ -17,12 +17,12 @@ from parties.messages import encoded_bytes
 from parties.network import Batch, ModelState, take_rows
 from parties.packing import pack, unpacked
 from parties.participant import PartyModel
+from parties.passes import Pass
 from parties.placement import Rounds
 from parties.placement.in_process import InProcess
 from parties.plan import Plan
 from parties.round import round_program, some_rounds
 from parties.rows import PADDING
-from parties.seat import Pass
 
 States = dict[str, dict[str, Any]]  # party -> "base", "fuse", what it has of them, packed
 

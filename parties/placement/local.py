@@ -3,9 +3,9 @@
 from parties import protocol
 from parties.channel import Channel, Counted
 from parties.errors import NumberError
+from parties.passes import Pass
 from parties.placement import Abilities, Rounds
 from parties.placement.in_process import InProcess
-from parties.seat import Pass
 
 
 class Local(InProcess):

@@ -12,11 +12,11 @@ from parties.checkpoints import Found
 from parties.errors import DataError, MessageError, ModelError
 from parties.participant import DataFacts, PartyModel
 from parties.party_actor import PartyActor, list_checkpoints, read_card
+from parties.passes import Pass
 from parties.placement import Abilities, Rounds
 from parties.placement.device_data import DeviceData
 from parties.placement.devices import Devices
 from parties.saving import Saved, check_parts
-from parties.seat import Pass
 
 CALLS = (
     *("hold", "adopt", "draw", "settle", "keep", "restore_kept", "save", "checkpoint", "statistics", "predictions"),

@@ -14,10 +14,11 @@ from parties.keys import base_key, fuse_key
 from parties.network import Batch, ModelState, Network, TrainState
 from parties.packed import packed_feature, packed_label
 from parties.packing import pack, pack_state, unpack_state
+from parties.passes import Pass
 from parties.plan import Plan
 from parties.roles import FeatureRole, LabelRole
 from parties.round import round_program
-from parties.seat import PartyData, Pass
+from parties.seat import PartyData
 
 NAMES = ("alice", "bob", "carol", "dave", "erin")
 
