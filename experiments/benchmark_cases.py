@@ -20,8 +20,19 @@ from jax.flatten_util import ravel_pytree
 from experiments import census, deepctr, joint_scan, sampler, sources
 from experiments.joint_scan import BATCH
 from mmoe_jax import Ids, MMoEBase, transform_columns
-from parties import Batch, Encoded, Local, Party, as_batch, fit_parties, roles, row_stream, split_program, sweep
-from parties.packing import Packed, pack
+from parties import (
+    Batch,
+    Encoded,
+    Local,
+    Party,
+    as_batch,
+    fit_parties,
+    row_stream,
+    split_program,
+    sweep,
+)
+from parties.party import roles
+from parties.programs.packing import Packed, pack
 
 IMPORTED = time.process_time()  # CPU seconds since the interpreter started
 RIVALS = "joint_scan joint_scan_columns joint_scan_stream fused local local_encoded deepctr_torch".split()

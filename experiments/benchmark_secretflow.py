@@ -21,10 +21,10 @@ from experiments import census, certificates, launch, options, sampler
 from experiments.census_secretflow import PARTIES, PartyName, ports
 from experiments.party_files import FILES, write_parties
 from parties import Tls, VerticalData, production, pyu
-from parties.answers import say
-from parties.messages import encoded_bytes
-from parties.placement.devices import Devices
-from parties.pulse import Pulse
+from parties.devices.activity import Activity
+from parties.devices.answers import say
+from parties.devices.driver import Devices
+from parties.protocol.messages import encoded_bytes
 
 BATCH, WIDTH = 128, 20  # rows per round, width of bob's activation
 
@@ -47,15 +47,15 @@ class Settings:
 class Bare:
     """A party that computes nothing: it takes and returns bytes, as many as in the main job."""
 
-    def __init__(self, party: str, pulse: Pulse):
-        self.reply, self.pulse = bytes(encoded_bytes((BATCH, WIDTH), "float32")), pulse
+    def __init__(self, party: str, activity: Activity):
+        self.reply, self.activity = bytes(encoded_bytes((BATCH, WIDTH), "float32")), activity
 
     def turn(self, message: bytes | None) -> bytes:
-        with self.pulse.call():
+        with self.activity.call():
             return self.reply
 
     def take(self, message: bytes) -> None:
-        with self.pulse.call():
+        with self.activity.call():
             pass
 
     def end(self, message: bytes) -> bytes:

@@ -32,7 +32,15 @@ import pandas as pd
 
 from experiments import census, launch, options, sources
 from experiments.party_files import FILES, write_parties
-from parties import Intersection, PartyError, SplitModel, Tls, VerticalData, production, pyu
+from parties import (
+    Intersection,
+    PartyError,
+    SplitModel,
+    Tls,
+    VerticalData,
+    production,
+    pyu,
+)
 
 PartyName = Literal["alice", "bob"]
 PARTIES: tuple[PartyName, ...] = ("alice", "bob")

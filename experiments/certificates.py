@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from experiments import options
-from parties.placement.tls import Tls
+from parties.devices.tls import Tls
 
 
 @dataclasses.dataclass

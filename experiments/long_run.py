@@ -31,7 +31,14 @@ import pandas as pd
 
 from experiments import options
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
-from parties import Callback, Encoded, Local, Party, SplitModel, VerticalData
+from parties import (
+    Callback,
+    Encoded,
+    Local,
+    Party,
+    SplitModel,
+    VerticalData,
+)
 
 PLACEMENTS: dict[str, Callable] = {
     "local": lambda: "local",  # messages by reference

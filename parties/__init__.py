@@ -3,29 +3,29 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from parties.arrays import as_batch, fit_parties
-from parties.assembly import Party, split_program
-from parties.callbacks import Callback
-from parties.channel import Counted, Encoded, Plain, Recorded
-from parties.data import VerticalData
-from parties.early_stopping import EarlyStopping
+from parties.data.vertical_data import VerticalData
 from parties.errors import DataError, MessageError, ModelError, NumberError, PartyError, SaveError
-from parties.network import Batch, ModelState, Stats
+from parties.model.arrays import as_batch, fit_parties
+from parties.model.assembly import Party, split_program
 from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
-from parties.round import SplitProgram
-from parties.row_sparse import sparse
-from parties.rows import row_stream
+from parties.programs.network import Batch, ModelState, Stats
+from parties.programs.round import SplitProgram
+from parties.programs.transforms.row_sparse import sparse
+from parties.protocol.channel import Counted, Encoded, Plain, Recorded
+from parties.protocol.rows import row_stream
 from parties.split_model import SplitModel
-from parties.sweeps import sweep
+from parties.training.callbacks import Callback
+from parties.training.early_stopping import EarlyStopping
+from parties.training.sweeps import sweep
 
 if TYPE_CHECKING:
-    from parties.placement.device_data import DeviceData
-    from parties.placement.intersection import Intersection
-    from parties.placement.production import production
-    from parties.placement.pyu import Pyu, pyu
-    from parties.placement.tls import Tls
+    from parties.devices.device_data import DeviceData
+    from parties.devices.intersection import Intersection
+    from parties.devices.production import production
+    from parties.devices.pyu import Pyu, pyu
+    from parties.devices.tls import Tls
 
 __all__ = [
     "Batch",
@@ -78,7 +78,7 @@ _ON_DEVICES = {
 def __getattr__(name: str) -> Any:
     if name not in _ON_DEVICES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"parties.placement.{_ON_DEVICES[name]}"), name)
+    return getattr(import_module(f"parties.devices.{_ON_DEVICES[name]}"), name)
 
 
 VerticalData.on_devices = staticmethod(lambda: __getattr__("DeviceData"))

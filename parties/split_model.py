@@ -13,10 +13,9 @@ import optax
 import pandas as pd
 from flax import linen as nn
 
-from mmoe_jax.features import ColumnSpec
-from mmoe_jax.fuse import FuseNetwork
-from mmoe_jax.tasks import Task
-from parties.arguments import (
+from parties.data.vertical_data import VerticalData
+from parties.errors import ModelError
+from parties.model.arguments import (
     check_count,
     check_data,
     check_model,
@@ -24,21 +23,19 @@ from parties.arguments import (
     check_path,
     check_placement,
 )
-from parties.assembly import Party, bind_fuse
-from parties.blueprint import Blueprint, read_blueprint
-from parties.callbacks import Callback
-from parties.checkpoints import newest_common
-from parties.data import VerticalData
-from parties.errors import ModelError
-from parties.network import TrainState
-from parties.passes import NONFINITE, Pass
-from parties.placement import Placement
+from parties.model.assembly import ColumnSpec, Party, Task, bind_fuse, shows_gates
+from parties.model.blueprint import Blueprint, read_blueprint
 from parties.placement.consortium import Consortium
+from parties.placement.contract import Placement
 from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
-from parties.position import Run, read_position
-from parties.training import TrainingRun, check_callbacks, check_time_budget
+from parties.programs.network import TrainState
+from parties.protocol.passes import NONFINITE, Pass
+from parties.saving.checkpoints import newest_common
+from parties.training.callbacks import Callback
+from parties.training.position import Run, read_position
+from parties.training.run import TrainingRun, check_callbacks, check_time_budget
 
 ARGUMENTS = ("parties", "label_party", "fuse", "fuse_optimizer", "tasks", "placement", "seed")
 PLACEMENTS = {"local": Local, "fused": Fused, "joint": Joint}
@@ -282,7 +279,7 @@ class SplitModel:
         Raises:
             DataError, ModelError: as `evaluate`; also a fuse network that is no `FuseNetwork`.
         """
-        if not isinstance(self.fuse, FuseNetwork):
+        if not shows_gates(self.fuse):
             wanted = "a FuseNetwork, such as MMoEFuse, which has gates"
             raise ModelError(field="fuse", seen=type(self.fuse).__name__, wanted=wanted)
         facts = self._run("predict", data, batch_size)

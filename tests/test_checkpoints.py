@@ -20,11 +20,11 @@ from parties import (
     SaveError,
     SplitModel,
     VerticalData,
-    participant,
 )
-from parties.placement.pyu import pyu
-from parties.position import read_position
-from parties.saving import read_party
+from parties.devices.pyu import pyu
+from parties.party import participant
+from parties.saving.folder import read_party
+from parties.training.position import read_position
 from tests import devices
 from tests.support.hostile_files import JUNK
 from tests.support.people import ALICE, BOB, CODE, FUSE_OPTIMIZER, OPTIMIZERS, RULES, TASKS, build, data

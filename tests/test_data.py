@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parties import VerticalData
-from parties.rows import PADDING, row_order, row_stream
+from parties.protocol.rows import PADDING, row_order, row_stream
 
 COLUMN = {"alice": "a", "bob": "b", "carol": "c"}
 

@@ -25,7 +25,7 @@ EXTRAS = {  # files or folders -> the extra that they may also import from
     "experiments/census_secretflow.py": "secretflow",
     "experiments/certificates.py": "secretflow",
     "experiments/deepctr.py": "benchmark",
-    "parties/placement": "secretflow",
+    "parties/devices": "secretflow",
 }
 
 

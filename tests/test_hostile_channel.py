@@ -18,12 +18,12 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
 from parties import MessageError, Party, SplitModel, VerticalData
-from parties.channel import Plain
-from parties.checkpoints import newest_common
-from parties.network import TrainState
 from parties.placement.local import Local
-from parties.position import read_position
-from parties.states import PROGRESS, restore_states
+from parties.programs.network import TrainState
+from parties.protocol.channel import Plain
+from parties.saving.checkpoints import newest_common
+from parties.saving.states import RUNNING_SCORES, states_as
+from parties.training.position import read_position
 from tests.support.hostile_channel import FAULTS, Fault, Hostile
 
 pytestmark = pytest.mark.xdist_group("test_hostile_channel")  # one worker, which compiles its model once
@@ -182,8 +182,8 @@ class Runs(RuleBasedStateMachine):
         name = newest_common(placement.find_checkpoints(folder), folder)
         saved = placement.read_cards(folder, name)
         for party, own in placement.parties.items():
-            own.restore(restore_states(own.states(), saved[party].states, party, optimizer=True)[0])
-        placement.label.go_on(saved["alice"].states.get(PROGRESS, {}))
+            own.restore(states_as(own.states(), saved[party].states, party, optimizer=True)[0])
+        placement.label.go_on(saved["alice"].states.get(RUNNING_SCORES, {}))
         run, position = read_position(saved["alice"].description, "alice")
         model.epoch = saved["alice"].description["epoch"]
         self.before = model.epoch * ROUNDS + position.round

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parties import MessageError, messages
-from parties.messages import (
+from parties import MessageError
+from parties.protocol import messages
+from parties.protocol.messages import (
     DTYPES,
     HEADER_BYTES,
     KINDS,

@@ -28,7 +28,7 @@ from mmoe_jax import (
 )
 from mmoe_jax.layers import activation
 from parties import ModelError, Party, SplitModel, VerticalData
-from parties.network import run_once
+from parties.programs.network import run_once
 from tests.support.comparison import run_split
 from tests.support.problems import make
 

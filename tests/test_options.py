@@ -163,7 +163,7 @@ def test_options_are_as_listed_and_explained(experiment, parser_of):
 
 def test_choices_are_what_there_is():
     from experiments import census_income, census_secretflow, long_run, recipes
-    from parties.placement.production import TRANSPORTS
+    from parties.devices.production import TRANSPORTS
 
     def listed(experiment: str, option: str) -> set[str]:
         found = re.search(rf"{option} (\S+)", OPTIONS[experiment])

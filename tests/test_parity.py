@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from mmoe_jax import init_apply, objective
-from parties import Counted, Encoded, protocol
-from parties.network import Network
-from parties.packing import pack_state
-from parties.passes import Pass
-from parties.plan import Plan
-from parties.seat import PartyData
+from parties import Counted, Encoded
+from parties.party.schedule import PartyData
+from parties.programs.network import Network
+from parties.programs.packing import pack_state
+from parties.programs.plan import Plan
+from parties.protocol import loop
+from parties.protocol.passes import Pass
 from tests.support.problems import load, roles, states_of
 from tests.support.reference import keras_adam, recorded
 
@@ -72,11 +73,11 @@ def test_recorded_run(case):
         loop(features, label_role, channel, range(rounds[0]))
         return label_role.statistics()
 
-    check_scores(scores_of(protocol.evaluate, "evaluate", 0), meta["evaluate_before"])
+    check_scores(scores_of(loop.evaluate, "evaluate", 0), meta["evaluate_before"])
     for epoch in range(meta["epochs"]):
-        scores = scores_of(protocol.train, "fit", epoch)
+        scores = scores_of(loop.train, "fit", epoch)
         check_scores(scores, {name: values[epoch] for name, values in meta["train_history"].items()})
-    check_scores(scores_of(protocol.evaluate, "evaluate", meta["epochs"]), meta["evaluate_after"])
+    check_scores(scores_of(loop.evaluate, "evaluate", meta["epochs"]), meta["evaluate_after"])
 
     states = states_of(features, label_role)
     for name in names:

@@ -19,13 +19,13 @@ from parties import (
     SplitModel,
     as_batch,
     fit_parties,
-    network,
     row_stream,
     split_program,
     sweep,
 )
-from parties.packing import MAX_PACKED, Layout, Packed, pack
-from parties.round import round_program
+from parties.programs import network
+from parties.programs.packing import MAX_PACKED, Layout, Packed, pack
+from parties.programs.round import round_program
 from tests.support.traceable import ROWS, TASKS, arguments, data
 
 pytestmark = pytest.mark.xdist_group("test_round")

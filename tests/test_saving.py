@@ -24,8 +24,8 @@ from hypothesis import settings
 
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse
 from parties import ModelError, Party, SaveError, SplitModel, VerticalData
-from parties.network import TrainState
-from parties.saving import digest, read_model, read_party, write_party
+from parties.programs.network import TrainState
+from parties.saving.folder import digest, read_model, read_party, write_party
 from tests.support.hostile_files import JUNK, sealed
 from tests.support.people import ALICE, FUSE_OPTIMIZER, OPTIMIZERS, TASKS, build, data
 from tests.support.runs import FILES, read, same, state_file

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mmoe_jax import Bag, Categorical, Ids, MMoEBase, Real, batch_rows, init_apply
 from parties import ModelError, Party, SplitModel, sparse
-from parties.network import Network
-from parties.program import feature_program
+from parties.programs.network import Network
+from parties.programs.program import feature_program
 from tests.support.traceable import arguments, data
 
 pytestmark = pytest.mark.xdist_group("test_sparse")

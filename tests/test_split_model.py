@@ -12,8 +12,16 @@ from flax import linen as nn
 from sklearn.metrics import roc_auc_score
 
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
-from parties import Encoded, Local, ModelError, Party, Recorded, SplitModel, VerticalData
-from parties.messages import HEADER_BYTES, encode
+from parties import (
+    Encoded,
+    Local,
+    ModelError,
+    Party,
+    Recorded,
+    SplitModel,
+    VerticalData,
+)
+from parties.protocol.messages import HEADER_BYTES, encode
 
 pytestmark = pytest.mark.xdist_group("test_split_model")  # one worker, which compiles its models once
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from parties.errors import ModelError
-from parties.network import TrainState
-from parties.participant import DataFacts, Participant
-from parties.passes import Pass
-from parties.placement import Placement, Rounds
+from parties.party.participant import DataFacts, Participant
+from parties.placement.contract import Placement, Rounds
+from parties.programs.network import TrainState
+from parties.protocol.passes import Pass
 
 
 class Consortium:

@@ -12,17 +12,17 @@ import jax
 import numpy as np
 
 from parties.errors import ModelError
-from parties.finite import gradient_refused, round_refused
-from parties.messages import encoded_bytes
-from parties.network import Batch, ModelState, take_rows
-from parties.packing import pack, unpacked
-from parties.participant import PartyModel
-from parties.passes import Pass
-from parties.placement import Rounds
+from parties.party.participant import PartyModel
+from parties.party.refusals import gradient_refused, round_refused
+from parties.placement.contract import Rounds
 from parties.placement.in_process import InProcess
-from parties.plan import Plan
-from parties.round import round_program, some_rounds
-from parties.rows import PADDING
+from parties.programs.network import Batch, ModelState, take_rows
+from parties.programs.packing import pack, unpacked
+from parties.programs.plan import Plan
+from parties.programs.round import round_program, some_rounds
+from parties.protocol.messages import encoded_bytes
+from parties.protocol.passes import Pass
+from parties.protocol.rows import PADDING
 
 States = dict[str, dict[str, Any]]  # party -> "base", "fuse", what it has of them, packed
 
@@ -66,7 +66,7 @@ class Fused(InProcess):
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
         label, data, self._trained_batch = self.label, self._batch(facts.data), facts.batch_size
         label.begin(facts)
-        schedule = label.seated().rows
+        schedule = label.present_schedule().rows
         size = min(most, len(schedule))  # every part of an epoch has it, so that all are compiled once
         part = schedule[facts.start : facts.start + size]
         count = len(part)
@@ -89,7 +89,7 @@ class Fused(InProcess):
     def evaluate(self, facts: Pass, rounds: Rounds) -> None:
         label = self.label
         label.begin(facts)
-        schedule = label.seated().rows
+        schedule = label.present_schedule().rows
         logits, seen = self._predict(self._states(), self._batch(facts.data), schedule)
         label.add_rounds(logits, np.ones(len(schedule), bool), 0, seen)
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parties.checkpoints import Found, find_checkpoints
-from parties.data import VerticalData
+from parties.data.vertical_data import VerticalData
 from parties.errors import DataError, ModelError
-from parties.participant import Participant, PartyModel
-from parties.placement import Abilities
-from parties.roles import FeatureRole, LabelRole
-from parties.saving import Saved, party_folders, read_model
+from parties.party.participant import Participant, PartyModel
+from parties.party.roles import FeatureRole, LabelRole
+from parties.placement.contract import Abilities
+from parties.saving.checkpoints import Found, find_checkpoints
+from parties.saving.folder import Saved, party_folders, read_model
 
 
 class InProcess:

@@ -4,9 +4,9 @@ The baseline that split training is held against, from the same seed and rows; n
 """
 
 from parties.errors import ModelError
-from parties.joint import joint_program
-from parties.participant import PartyModel
+from parties.party.participant import PartyModel
 from parties.placement.fused import Fused
+from parties.programs.joint import joint_program
 
 
 class Joint(Fused):

@@ -1,11 +1,11 @@
 """Placement `local`: every party is an object in this process, and every message passes a channel."""
 
-from parties import protocol
-from parties.channel import Channel, Counted
 from parties.errors import NumberError
-from parties.passes import Pass
-from parties.placement import Abilities, Rounds
+from parties.placement.contract import Abilities, Rounds
 from parties.placement.in_process import InProcess
+from parties.protocol import loop
+from parties.protocol.channel import Channel, Counted
+from parties.protocol.passes import Pass
 
 
 class Local(InProcess):
@@ -25,14 +25,14 @@ class Local(InProcess):
         features, label = self.features, self.label
         left = self._begin(facts)
         try:
-            protocol.train(features, label, self.channel, rounds(min(left, most)))
+            loop.train(features, label, self.channel, rounds(min(left, most)))
         except NumberError:
             for party in features.values():
                 party.confirm()  # its own word of a round is heard before the label party's view of it
             raise
 
     def evaluate(self, facts: Pass, rounds: Rounds) -> None:
-        protocol.evaluate(self.features, self.label, self.channel, rounds(self._begin(facts)))
+        loop.evaluate(self.features, self.label, self.channel, rounds(self._begin(facts)))
 
     def bytes_per_round(self) -> dict[str, int]:
         return self.channel.bytes_per_round()

@@ -6,7 +6,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from parties.placement.wire import HEAD_BYTES, MAX_BODY_BYTES, Lane
+from parties.devices.wire import HEAD_BYTES, MAX_BODY_BYTES, Lane
 
 KEY = bytes(range(32))
 

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-from parties.placement.transports import FramedBrpc
+from parties.devices.transports import FramedBrpc
 
 
 def main(party: str, alice: str, bob: str) -> None:

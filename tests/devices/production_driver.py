@@ -12,8 +12,16 @@ import jax
 import pandas as pd
 
 from experiments import census
-from parties import Callback, Intersection, SplitModel, Tls, VerticalData, production, pyu
-from parties.placement import devices as monkey
+from parties import (
+    Callback,
+    Intersection,
+    SplitModel,
+    Tls,
+    VerticalData,
+    production,
+    pyu,
+)
+from parties.devices import driver as monkey
 from tests import devices as devices_module
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from parties.placement import devices
-from parties.placement.devices import Clerk, Devices
+from parties.devices import driver
+from parties.devices.driver import Clerk, Devices
 
 INSTALLED = importlib.util.find_spec("secretflow") is not None
 
@@ -81,8 +81,8 @@ def start(names, monkeypatch) -> dict[str, Any]:
 
         sf.init(list(names), debug_mode=True, logging_level="error")
         return {name: sf.PYU(name) for name in names}
-    monkeypatch.setattr(devices, "secretflow", lambda: None)
-    for module in ("parties.placement.pyu", "parties.placement.device_data"):
+    monkeypatch.setattr(driver, "secretflow", lambda: None)
+    for module in ("parties.devices.pyu", "parties.devices.device_data"):
         monkeypatch.setattr(f"{module}.Devices", StandIns)
     return {name: Device(name) for name in names}
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from experiments import certificates
+from parties.devices.production import TRANSPORTS
+from parties.devices.wire import Lane
 from parties.errors import MessageError, ModelError
-from parties.placement.production import TRANSPORTS
-from parties.placement.wire import Lane
 from tests.devices import hostile
 from tests.devices.ports import ports
 
@@ -25,7 +25,7 @@ with warnings.catch_warnings():
     import grpc
     from secretflow.distributed.fed.proxy.grpc import fed_pb2, fed_pb2_grpc
 
-    from parties.placement import transports
+    from parties.devices import transports
 
 
 class Pair:

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from parties.devices import intersection
+from parties.devices.intersection import Intersection, intersect
 from parties.errors import DataError, PartyError
-from parties.placement import intersection
-from parties.placement.intersection import Intersection, intersect
 from tests.devices.ports import ports
 
 pytestmark = pytest.mark.long

@@ -18,10 +18,10 @@ import pytest
 from experiments import benchmark_secretflow, census, census_secretflow, certificates, sampler
 from experiments.party_files import FILES, write_parties
 from parties import SplitModel, VerticalData
-from parties.frames import id_digests
-from parties.placement.production import TRANSPORTS
-from parties.placement.wire import Lane
-from parties.saving import read_model
+from parties.data.frames import id_digests
+from parties.devices.production import TRANSPORTS
+from parties.devices.wire import Lane
+from parties.saving.folder import read_model
 from tests.devices import hostile
 from tests.devices.ports import ports
 

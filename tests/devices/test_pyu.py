@@ -23,10 +23,10 @@ from parties import (
     SaveError,
     SplitModel,
     VerticalData,
-    party_actor,
 )
-from parties.answers import MAX_BYTES, hear, refuse, say
-from parties.placement.pyu import CALLS, pyu
+from parties.devices import party_actor
+from parties.devices.answers import MAX_BYTES, hear, refuse, say
+from parties.devices.pyu import CALLS, pyu
 from tests import devices
 from tests.devices.stand_ins import Device, Ref, StandIns
 from tests.support.runs import read as read_files

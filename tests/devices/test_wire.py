@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import certificates
+from parties.devices.wire import HEAD_BYTES, MAX_BODY_BYTES, Failure, Lane, Once
 from parties.errors import MessageError, ModelError
-from parties.placement.wire import HEAD_BYTES, MAX_BODY_BYTES, Failure, Lane, Once
 from tests.devices import hostile
 
 LANE = Lane("bob", "alice", bytes(reversed(range(32))))

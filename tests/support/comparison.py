@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmoe_jax import objective
-from parties import Encoded, protocol
-from parties.rows import row_stream
+from parties import Encoded
+from parties.protocol import loop
+from parties.protocol.rows import row_stream
 from tests.support.problems import Problem, states_of
 
 
@@ -28,7 +29,7 @@ def run_split(problem: Problem):
     facts = problem.facts()
     rounds = [party.begin(facts) for party in (*features.values(), label)]
     assert len(set(rounds)) == 1
-    protocol.train(features, label, Encoded(), range(rounds[0]))
+    loop.train(features, label, Encoded(), range(rounds[0]))
     return states_of(features, label), label.statistics()
 
 

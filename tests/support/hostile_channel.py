@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from parties import messages
-from parties.channel import Channel, Plain
-from parties.messages import DTYPES, HEADER_BYTES, Header, Message, decode, encode
+from parties.protocol import messages
+from parties.protocol.channel import Channel, Plain
+from parties.protocol.messages import DTYPES, HEADER_BYTES, Header, Message, decode, encode
 
 
 class Sent(NamedTuple):

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
-from parties import saving
-from parties.network import TrainState
-from parties.progress import Progress
-from parties.saving import digest, write_party
+from parties.party.running_scores import RunningScores
+from parties.programs.network import TrainState
+from parties.saving import folder as saving
+from parties.saving.folder import digest, write_party
 from tests.support.damage import Draw, damage, splice
 from tests.support.runs import state_file
 
@@ -47,7 +47,7 @@ def saved(path: Path) -> tuple[Files, Files]:
     """Checkpoints of bob, and of alice who has the labels; written by the library under `path`."""
     write_party(path / "bob", "bob", "feature", AGREED, {"base": state(3), "kept_base": state(3)})
     described = AGREED | {"parties": ["alice", "bob"], "fuse": BASE, "tasks": [{"name": "rich", "weight": 0.5}]}
-    progress = Progress(None, 2, (np.ones((3, 4, 1), np.float32),), [True, False, True]).to_dict()
+    progress = RunningScores(None, 2, (np.ones((3, 4, 1), np.float32),), [True, False, True]).to_dict()
     states = {"base": state(2), "fuse": state(4), "kept_base": state(2), "kept_fuse": state(4)}
     write_party(path / "alice", "alice", "label", described, states, {"progress": progress})
     bob, alice = (

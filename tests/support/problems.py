@@ -9,16 +9,16 @@ import optax
 from hypothesis import strategies as st
 
 from mmoe_jax import Bag, Ids, MMoEBase, MMoEFuse, Real, Task, init_apply, objective
-from parties.joint import joint_program
-from parties.keys import base_key, fuse_key
-from parties.network import Batch, ModelState, Network, TrainState
-from parties.packed import packed_feature, packed_label
-from parties.packing import pack, pack_state, unpack_state
-from parties.passes import Pass
-from parties.plan import Plan
-from parties.roles import FeatureRole, LabelRole
-from parties.round import round_program
-from parties.seat import PartyData
+from parties.party.roles import FeatureRole, LabelRole
+from parties.party.schedule import PartyData
+from parties.programs.joint import joint_program
+from parties.programs.keys import base_key, fuse_key
+from parties.programs.network import Batch, ModelState, Network, TrainState
+from parties.programs.packing import pack, pack_state, unpack_state
+from parties.programs.plan import Plan
+from parties.programs.round import round_program
+from parties.programs.transforms.packed import packed_feature, packed_label
+from parties.protocol.passes import Pass
 
 NAMES = ("alice", "bob", "carol", "dave", "erin")
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from parties import SplitModel
-from parties.participant import Participant
+from parties.party.participant import Participant
 
 
 def states(model: SplitModel) -> Any:

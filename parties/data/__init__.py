@@ -1,0 +1,1 @@
+"""The parties' frames and their ids, nothing else."""

@@ -1,0 +1,231 @@
+"""Vertically partitioned data: a frame a party about the same rows, joined by their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from os import PathLike
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from parties.data.frames import check_label_columns, check_labels, id_digests, id_kind, index_frame, read_file
+from parties.errors import DataError
+from parties.protocol.rows import row_order
+
+
+class Selection(NamedTuple):
+    """One part of `split(fraction, seed)`."""
+
+    fraction: float
+    seed: int
+    part: int  # 0 or 1
+
+
+class VerticalData:
+    """Each party's frame, all in one row order; made by `from_frames` or `from_files`.
+
+    Attributes:
+        ids: row ids, int64 or object (text) `[N]`, in the label party's order.
+        frames: party -> its frame of N rows, indexed by the ids. On a party's own device, that party's alone.
+        label_party, labels: who holds the labels, and the names of their columns in its frame.
+        row_weight: the label party's column of row weights, or None for 1 each.
+        dropped: party -> the ids that it holds and another party lacks.
+        selection: none, as the rows are selected; see `DeviceData`.
+    """
+
+    selection: tuple[Selection, ...] = ()
+    on_devices: ClassVar[Callable[[], Any]]  # `DeviceData`, which `parties` puts here: this module knows no devices
+
+    def __init__(self, frames: Mapping[str, pd.DataFrame], label_party, labels, row_weight=None, dropped=None):
+        self.frames = dict(frames)
+        self.label_party, self.labels, self.row_weight = label_party, tuple(labels), row_weight
+        self.ids = next(iter(self.frames.values())).index.to_numpy()  # the same at every party
+        self.dropped = dropped or {party: [] for party in self.frames}
+
+    @classmethod
+    def from_frames(
+        cls,
+        frames: Mapping[str, pd.DataFrame],
+        *,
+        on: str | None,
+        label_party: str,
+        labels: Sequence[str] = (),
+        row_weight: str | None = None,
+    ) -> VerticalData:
+        """Join the parties' frames on the id column `on`, or on their indexes where `on` is None; never on position.
+
+        A SecretFlow `VDataFrame` in place of the frames stays on its devices, and a `DeviceData` is returned.
+
+        Rows whose id is not at every party are dropped and listed in `dropped`. Ids are integers, or text compared to
+        the letter. A missing label is NaN or None; the task says whether it may be missing. Rows to predict need no
+        label columns.
+
+        Raises:
+            DataError: no frame or an empty one, an id column that is absent, missing, duplicate, or neither integers
+                nor text, ids of another type than the label party's, no id in common, an unknown label party, an
+                absent label or weight column, or weights that `weights` refuses.
+        """
+        if hasattr(frames, "partitions"):
+            own: dict[str, Any] = {"label_party": label_party, "labels": labels, "row_weight": row_weight}
+            return cls.on_devices().take(frames, on=on, **own)
+        if not isinstance(frames, Mapping):
+            raise DataError(field="frames", seen=type(frames).__name__, wanted="a frame a party, by name")
+        names = check_labels(label_party, labels, list(frames))
+        indexed = {party: index_frame(frame, on, party) for party, frame in frames.items()}
+        label_frame = indexed[label_party]
+        check_label_columns(label_frame, label_party, names, row_weight)
+        kinds = {party: id_kind(frame.index) for party, frame in indexed.items()}
+        for party, kind in kinds.items():
+            if kind != kinds[label_party]:
+                wanted = f"{kinds[label_party]}, as at {label_party!r}"
+                raise DataError(party=party, field="ids", seen=kind, wanted=wanted)
+        common = label_frame.index
+        for frame in indexed.values():
+            common = common[frame.index.get_indexer(common) >= 0]
+        if not len(common):
+            seen = ", ".join(f"{party!r}: {frame.index.tolist()[0]!r}, ..." for party, frame in indexed.items())
+            raise DataError(field="ids", seen=f"no id in common ({seen})", wanted="at least one id at every party")
+        dropped = {p: frame.index[common.get_indexer(frame.index) < 0].tolist() for p, frame in indexed.items()}
+        joined = {p: frame.iloc[frame.index.get_indexer(common)] for p, frame in indexed.items()}
+        data = cls(joined, label_party, names, row_weight, dropped)
+        data.weights()
+        return data
+
+    @classmethod
+    def from_files(
+        cls,
+        paths: Mapping[str, str | PathLike],
+        *,
+        on: str,
+        label_party: str,
+        labels: Sequence[str] = (),
+        row_weight: str | None = None,
+        sep: str = ",",
+        intersection: Any = None,
+        deadline: float = 60.0,
+    ) -> VerticalData:
+        """`from_frames` on one delimited text file a party, with a header line. Ids are read as text ("007" is not 7).
+
+        Paths are by party name; or by SecretFlow device (`sf.PYU`), which then reads its own file, and a `DeviceData`
+        is returned.
+
+        Args:
+            deadline: seconds in which a device must answer.
+            intersection: an `Intersection`: how devices in production align their rows; without it all must hold the
+                same ids in the same order.
+
+        Raises:
+            DataError: no id column named, a file that cannot be read or whose lines have more cells than its header,
+                and all that `from_frames` raises.
+        """
+        if any(hasattr(party, "party") for party in paths):
+            own: dict[str, Any] = {"label_party": label_party, "labels": labels, "row_weight": row_weight}
+            own |= {"intersection": intersection, "deadline": deadline}
+            return cls.on_devices().read(paths, on=on, sep=sep, **own)
+        if intersection is not None:
+            wanted = "none: frames in one process are joined by id"
+            raise DataError(field="intersection", seen="one for parties that are no devices", wanted=wanted)
+        if on is None:
+            raise DataError(field="on", seen="None", wanted="the id column: a file has no index")
+        frames = {party: read_file(path, on, party, sep) for party, path in paths.items()}
+        return cls.from_frames(frames, on=on, label_party=label_party, labels=labels, row_weight=row_weight)
+
+    @property
+    def index(self) -> pd.Index:
+        """Row ids as the label party's frame names them; on another party's device, as its own does."""
+        return self.frames.get(self.label_party, next(iter(self.frames.values()))).index
+
+    @property
+    def parties(self) -> list[str]:
+        """Names of the parties with a frame."""
+        return list(self.frames)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        parties = ", ".join(f"{party}: {len(frame.columns)} columns" for party, frame in self.frames.items())
+        lost = sum(len(ids) for ids in self.dropped.values())
+        return f"VerticalData({len(self)} rows; {parties}; labels {list(self.labels)}; {lost} ids dropped)"
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> VerticalData:
+        """The rows at those positions (not ids), in that order.
+
+        Raises:
+            DataError: no position, one outside `[0, N)`, one twice, or something that is not an integer.
+        """
+        positions = np.asarray(rows)
+        wanted = f"distinct integers in [0, {len(self)})"
+        if positions.ndim != 1 or not len(positions) or not np.issubdtype(positions.dtype, np.integer):
+            raise DataError(field="rows", seen=f"{positions.dtype} of shape {positions.shape}", wanted=wanted)
+        outside = positions[(positions < 0) | (positions >= len(self))]
+        if len(outside) or len(np.unique(positions)) != len(positions):
+            seen = f"position {outside[0]}" if len(outside) else "a position twice"
+            raise DataError(field="rows", seen=seen, wanted=wanted)
+        frames = {party: frame.iloc[positions] for party, frame in self.frames.items()}
+        return VerticalData(frames, self.label_party, self.labels, self.row_weight, self.dropped)
+
+    def split(self, fraction: float, seed: int = 0) -> tuple[VerticalData, VerticalData]:
+        """Two disjoint parts, the first of round(fraction * N) rows; which rows depends on N and `seed` alone.
+
+        Raises:
+            DataError: a fraction that leaves a part empty.
+        """
+        first = first_rows(fraction, len(self))
+        order = row_order(seed, 0, len(self))
+        return self.take(np.sort(order[:first])), self.take(np.sort(order[first:]))
+
+    def weights(self) -> np.ndarray:
+        """Row weights, float64 `[N]`.
+
+        Raises:
+            DataError: a weight that is missing, no number, negative, or not finite as float32, or all zero.
+        """
+        if self.row_weight is None:
+            return np.ones(len(self))
+        column = self.frames[self.label_party][self.row_weight]
+        weights = np.array([_number(cell) for cell in column.to_numpy(dtype=object)])
+        bad = ~((weights >= 0) & (weights <= np.finfo(np.float32).max))
+        field, wanted = f"row weight {self.row_weight!r}", "finite weights, none negative, not all zero"
+        if bad.any():
+            at = int(np.argmax(bad))
+            seen = f"{column.tolist()[at]!r} at id {self.ids.tolist()[at]!r}"
+            raise DataError(party=self.label_party, field=field, seen=seen, wanted=wanted)
+        if not weights.astype(np.float32).any():
+            raise DataError(party=self.label_party, field=field, seen="only zeros", wanted=wanted)
+        return weights
+
+    def id_digests(self) -> np.ndarray:
+        """BLAKE2b-128 of each row id's decimal or UTF-8 text, uint8 `[N, 16]`; a party computes it from its own ids."""
+        return id_digests(self.ids)
+
+
+def _number(cell) -> float:
+    """A cell as float64; NaN if it is no number."""
+    try:
+        return float(cell) if isinstance(cell, int | float | np.integer | np.floating | np.bool_) else np.nan
+    except OverflowError:
+        return np.inf
+
+
+def select(data: VerticalData, selection: Sequence[Selection]) -> VerticalData:
+    """The part that is left after one split after another."""
+    for fraction, seed, part in selection:
+        data = data.split(fraction, seed)[part]
+    return data
+
+
+def first_rows(fraction: Any, rows: int) -> int:
+    """Rows of the first part of a split.
+
+    Raises:
+        DataError: a fraction that leaves a part empty.
+    """
+    number = float(fraction) if isinstance(fraction, Real) else 0.0
+    first = round(number * rows) if 0 < number < 1 else 0
+    if not 0 < first < rows:
+        seen = f"{fraction!r} of {rows} rows"
+        raise DataError(field="fraction", seen=seen, wanted="a fraction in (0, 1) that leaves no part empty")
+    return first

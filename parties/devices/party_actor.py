@@ -1,0 +1,205 @@
+"""A participant on its own device, behind calls that take and return bytes.
+
+Every public call ends in bytes of `answers` or an encoded message, never in an exception: a refusal travels with the
+messages, each party that gets it refuses in turn, and so the run ends for all in the same epoch, with the name of the
+party where it began. A refusing party's state is untouched. The party's own log has the whole error.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from parties.devices.activity import Activity
+from parties.devices.answers import check_rounds, hear, is_refusal, refusal, refuse, say
+from parties.errors import ModelError, NumberError, PartyError
+from parties.model.description import public_description
+from parties.party.participant import DataFacts, Facts, Participant, PartyModel
+from parties.party.roles import FeatureRole
+from parties.protocol.channel import Counted
+from parties.protocol.messages import Message, decode, dtype_name, encode
+from parties.protocol.passes import Pass
+from parties.saving.checkpoints import find_checkpoints
+from parties.saving.folder import read_party
+
+log = logging.getLogger(__name__)
+
+
+class PartyActor:
+    """One party's side of a model.
+
+    Attributes:
+        party: the participant.
+        channel: counts what passes it; at the label party that is every message.
+    """
+
+    def __init__(self, party: str, model: PartyModel, activity: Activity | None = None):
+        self.party = Participant(party, model)
+        self.channel = Counted()
+        self._activity = activity or Activity()
+        self._failure: PartyError | None = None
+        self._others = model.plan().others
+
+    # The primitives of a participant; each answers with the facts that it returns.
+
+    def hold(self, sets: Sequence[DataFacts], *frames: pd.DataFrame) -> bytes:
+        self._failure = None
+        return self._answered(self.party.hold, sets, *frames)
+
+    def adopt(self, path: str, optimizer: bool, checkpoint: str) -> bytes:
+        self._failure = None
+        return self._answered(self.party.adopt, path, optimizer, checkpoint)
+
+    def draw(self, structs: Mapping[str, Sequence]) -> bytes:
+        return self._answered(self.party.draw, structs)
+
+    def settle(self) -> bytes:
+        return self._answered(self.party.settle)
+
+    def keep(self) -> bytes:
+        return self._answered(self.party.keep)
+
+    def restore_kept(self) -> bytes:
+        return self._answered(self.party.restore_kept)
+
+    def save(self, path: str, epoch: int) -> bytes:
+        """As `Participant.save`, also after a pass that was refused."""
+        self._failure = None
+        return self._answered(self.party.save, path, epoch)
+
+    def checkpoint(self, path: str, name: str, epoch: int, run: Mapping) -> bytes:
+        """As `Participant.checkpoint`, unless a message of the pass was refused."""
+        return self._answered(self.party.checkpoint, path, name, epoch, run)
+
+    def statistics(self) -> bytes:
+        """As `Participant.statistics`, and the `bytes` of a round."""
+        return self._answered(lambda: self.party.statistics() | {"bytes": self.channel.bytes_per_round()})
+
+    def predictions(self, name: str) -> tuple[pd.DataFrame | None, Any, bytes]:
+        """As `Participant.predictions`."""
+        made = self._guarded(self.party.predictions, name)
+        return (None, None, made) if isinstance(made, bytes) else (made[0], made[1], say())
+
+    def reveal(self, table: pd.DataFrame) -> bytes:
+        """The cells of a table that `predictions` made."""
+        return self._answered(self._revealed, table)
+
+    # A pass: as the two roles, but for bytes.
+
+    def begin(self, facts: Pass) -> None:
+        """As `FeatureRole.begin` and `LabelRole.begin`; what was refused in a pass stays so in its later rounds."""
+        if facts.start == 0:
+            self._failure = None
+        self._guarded(lambda: self.party.settled().begin(facts))
+
+    def turn(self, cotangent: bytes | None) -> bytes:
+        """As `FeatureRole.turn`."""
+        return self._guarded(self._turn, cotangent)
+
+    def finish(self, cotangent: bytes) -> None:
+        """As `FeatureRole.finish`."""
+        self._guarded(self._finish, cotangent)
+
+    def refused(self) -> bytes:
+        """As `FeatureRole.confirm`; the answer: `rounds`."""
+        return self._answered(lambda: {"rounds": self.party.feature_role().confirm()})
+
+    def step(self, *activations: bytes) -> tuple[bytes, ...]:
+        """As `LabelRole.step`, of the other parties in their order; b"" for no cotangent."""
+        replies = self._guarded(self._step, *activations)
+        return (replies,) * len(self._others) if isinstance(replies, bytes) else replies
+
+    def confirm(self, *last: bytes) -> None:
+        """As `LabelRole.confirm`, of what each other party's `refused` answered.
+
+        Of a round that is not finite a party's own word is heard before the label party's view of it.
+        """
+        for party, answer in zip(self._others, last, strict=False):
+            if isinstance(said := refusal(answer, party), NumberError) and said.party == party:
+                self._failure = said
+        self._guarded(self._confirm, *last)
+
+    def _answered(self, method: Callable[..., Facts], *arguments: Any) -> bytes:
+        made = self._guarded(method, *arguments)
+        return made if isinstance(made, bytes) else say(**made)
+
+    def _guarded(self, method: Callable, *arguments: Any) -> Any:
+        """What `method` returns, or the refusal that it, an argument or an earlier call of the pass was."""
+        name = self.party.name
+        with self._activity.call():
+            if self._failure is None:
+                try:
+                    for argument in arguments:
+                        if is_refusal(argument):
+                            hear(argument, name)
+                    return method(*arguments)
+                except PartyError as error:
+                    self._failure = self._own_refusal() or error
+                    log.error("%s: %s", name, self._failure)
+                except Exception as error:  # whatever it is: others wait for this party, and would for ever
+                    log.exception("%s: a call failed", name)
+                    wanted = "none; the party's own log has it"
+                    seen = f"an unexpected {type(error).__name__}"
+                    self._failure = PartyError(party=name, field="call", seen=seen, wanted=wanted)
+            return refuse(self._failure)
+
+    def _own_refusal(self) -> NumberError | None:
+        """This party's own word of a round that the label party may have refused, too."""
+        try:
+            if isinstance(self.party.role, FeatureRole):
+                self.party.role.confirm()
+        except NumberError as error:
+            return error
+        return None
+
+    def _turn(self, cotangent: bytes | None) -> bytes:
+        role = self.party.feature_role()
+        return self._sent(role.turn(None if cotangent is None else self._received(cotangent)))
+
+    def _finish(self, cotangent: bytes) -> None:
+        self.party.feature_role().finish(self._received(cotangent))
+
+    def _step(self, *activations: bytes) -> tuple[bytes, ...]:
+        received = {party: self._received(data) for party, data in zip(self._others, activations, strict=True)}
+        cotangents = self.party.label_role().step(received)
+        return tuple(self._sent(cotangents[party]) if party in cotangents else b"" for party in self._others)
+
+    def _confirm(self, *last: bytes) -> None:
+        said = {party: hear(answer, party) for party, answer in zip(self._others, last, strict=False)}
+        refused = {party: check_rounds(facts.get("rounds"), party) for party, facts in said.items()}
+        self.party.label_role().confirm(refused)
+
+    def _revealed(self, table: Any) -> Facts:
+        if not isinstance(table, pd.DataFrame):
+            seen, wanted = type(table).__name__, "a table of predictions"
+            raise ModelError(party=self.party.name, field="reveal", seen=seen, wanted=wanted)
+        cells, columns, name = table.to_numpy(), list(table.columns), table.index.name
+        ids = {"ids": table.index.tolist(), "name": name if name is None else str(name)}
+        return {"cells": cells.tolist(), "columns": columns, "dtype": dtype_name(cells.dtype), **ids}
+
+    def _received(self, data: bytes) -> Message:
+        return self.channel.deliver(decode(data, self.party.name))
+
+    def _sent(self, message: Message) -> bytes:
+        return encode(self.channel.deliver(message))
+
+
+def read_card(path: str, party: str, checkpoint: str) -> bytes:
+    """What may be known of a party's saved folder, or of a checkpoint in it: role and description, of its columns what
+    was not learned, of its data nothing.
+
+    Never an exception, as `PartyActor`.
+    """
+    try:
+        saved = read_party(Path(path) / party / checkpoint, party)
+        return say(role=saved.role, description=public_description(saved.description, party))
+    except PartyError as error:
+        log.error("%s: %s", party, error)
+        return refuse(error)
+
+
+def list_checkpoints(path: str, party: str) -> bytes:
+    """The party's own checkpoints, as `find_checkpoints`."""
+    return say(**find_checkpoints(Path(path), party)._asdict())

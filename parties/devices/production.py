@@ -1,0 +1,238 @@
+"""This process as one party of a production cluster: SecretFlow started with deadlines, and ended whatever happens.
+
+SecretFlow by itself waits for a lost party for ever, or ends the process from a thread of its own. Within
+`production` both become an error of this package in the main thread, and the process ends with it.
+"""
+
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, NoReturn
+
+from parties.devices.addresses import split_address
+from parties.devices.answers import say
+from parties.devices.driver import CONNECTION, Devices, secretflow, transport_error
+from parties.devices.tls import Tls, reason
+from parties.devices.wire import MAX_BODY_BYTES
+from parties.errors import ModelError, PartyError
+
+log = logging.getLogger(__name__)
+
+TRANSPORTS = ("brpc_link", "grpc")
+NEVER = 7 * 24 * 3600 * 1000  # milliseconds: our deadlines are the ones that end a wait
+
+
+@contextlib.contextmanager
+def production(
+    cluster: Mapping[str, Mapping[str, str]],
+    party: str,
+    *,
+    transport: str = "brpc_link",
+    tls: Tls | None = None,
+    deadline: float = 60.0,
+    log_level: str = "warning",
+) -> Iterator[dict[str, Any]]:
+    """`with production({"alice": {"address": "10.0.0.1:9000"}, "bob": ...}, "alice") as devices: ...`.
+
+    Leaving the block, also by `sys.exit(0)`, waits until every party has left it; the handler of Ctrl-C and the garbage
+    collector are then those of before. An exception that leaves the block, or a party that does not come, is logged and
+    ends the process with exit code 1, `sys.exit(CODE)` with that code: threads of SecretFlow that wait for a lost party
+    cannot be ended in another way. What one party refuses is an error at all; each ends once its part of that has been
+    sent.
+
+    Args:
+        cluster: party -> `address` as the others reach it, and `listen_addr` where that differs.
+        party: of this process.
+        transport: "brpc_link" or "grpc", the same for all.
+        tls: this party's certificate, for mutual TLS; all parties have one, or none has.
+        deadline: seconds in which every party must be there.
+        log_level: of SecretFlow's log.
+
+    Yields:
+        party -> its device (`sf.PYU`), for `pyu` and `VerticalData.from_files`.
+
+    Raises:
+        ModelError: SecretFlow is not installed, or an argument that cannot be used.
+        PartyError: within the block, a party that goes or refuses.
+    """
+    _check(cluster, party, transport, tls, deadline)
+    sf = secretflow()
+    from parties.devices.transports import check_version
+
+    check_version()
+    handler, frozen, leaving = signal.getsignal(signal.SIGINT), gc.get_freeze_count(), None
+    try:
+        _start(sf, cluster, party, transport, tls, deadline, log_level)
+        devices = Devices({name: sf.PYU(name) for name in cluster}, deadline)
+        signal.signal(signal.SIGINT, partial(_interrupted, devices))
+        _meet(devices)
+        gc.collect()
+        gc.freeze()  # what was imported is not walked again: a full collection took as long as 80 rounds
+        try:
+            yield devices.pyus
+        except SystemExit as error:
+            if error.code not in (None, 0):
+                raise
+            leaving = error
+        _meet(devices)  # the last message of each has arrived, and nobody waits for more
+        sf.shutdown(barrier_on_shutdown=False)
+    except BaseException as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # SecretFlow's own comes when it will
+        log.critical("%s: %s", party, error, exc_info=not isinstance(error, PartyError | SystemExit))
+        if transport_error() is not None:
+            time.sleep(1)  # SecretFlow tells the others, by a thread of its own; to stop it could wait or crash
+        elif isinstance(error, PartyError) and error.field != CONNECTION:
+            _flush(sf, deadline)
+        _exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
+    signal.signal(signal.SIGINT, handler)
+    if not frozen:  # what others had frozen stays so, and ours with it
+        gc.unfreeze()
+    if leaving is not None:
+        raise leaving
+
+
+def _check(cluster: Mapping, party: str, transport: str, tls: Tls | None, deadline: float) -> None:
+    if not isinstance(cluster, Mapping) or party not in cluster:
+        parties = list(cluster) if isinstance(cluster, Mapping) else type(cluster).__name__
+        raise ModelError(field="party", seen=repr(party), wanted=f"one of the cluster's {parties}")
+    for name, place in cluster.items():
+        for field, address in place.items() if isinstance(place, Mapping) else [("address", None)]:
+            if field not in ("address", "listen_addr") or split_address(address) is None:
+                wanted = "address (and listen_addr) as 'host:port'"
+                raise ModelError(party=name, field=f"cluster {field}", seen=repr(address), wanted=wanted)
+        if "address" not in place:
+            raise ModelError(party=name, field="cluster", seen=str(place), wanted="an address")
+    if transport not in TRANSPORTS:
+        raise ModelError(field="transport", seen=repr(transport), wanted=f"one of {TRANSPORTS}")
+    if not isinstance(deadline, int | float) or isinstance(deadline, bool) or deadline <= 0:
+        raise ModelError(field="deadline", seen=repr(deadline), wanted="a positive number of seconds")
+    if tls is not None and not isinstance(tls, Tls):
+        raise ModelError(field="tls", seen=type(tls).__name__, wanted="Tls, or None")
+    if tls is not None:
+        tls.check(party)
+
+
+def _start(
+    sf: Any,
+    cluster: Mapping,
+    party: str,
+    transport: str,
+    tls: Tls | None,
+    deadline: float,
+    log_level: str,
+) -> None:
+    """Start SecretFlow; the process ends if a party does not come, as starting can wait where no exception reaches."""
+
+    refused: list[tuple[str, OSError]] = []  # by TLS, of whom and why
+
+    def absent() -> PartyError:
+        others = [name for name in cluster if name != party]
+        found = refused[-1] if refused else _unreachable(cluster, party, tls)
+        missing = found[0] if found else others[0] if len(others) == 1 else None
+        seen = f"{reason(found[1])} at its address" if found else "no greeting"
+        wanted = f"a cluster whose parties all start within {deadline:g} s"
+        return PartyError(party=missing, field=CONNECTION, seen=seen, wanted=wanted)
+
+    def watch() -> None:
+        end = time.monotonic() + deadline
+        while not started.wait(0.5):
+            found = _unreachable(cluster, party, tls) if tls else None
+            if found and isinstance(found[1], ssl.SSLError):
+                refused.append(found)
+            if time.monotonic() > end or len(refused) > 1:  # twice, so not by chance
+                log.critical("%s: %s", party, absent())
+                _exit()
+
+    tries = int(deadline) + 1  # each takes seconds
+    options: dict[str, int] = {"messages_max_size_in_bytes": 2 * MAX_BODY_BYTES}
+    if transport == "brpc_link":
+        options = {"connect_retry_times": tries, "connect_retry_interval_ms": 200, "recv_timeout_ms": NEVER}
+    started = threading.Event()
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        with _in_place_of_pickles():
+            sf.init(
+                cluster_config={"parties": {name: dict(place) for name, place in cluster.items()}, "self_party": party},
+                ray_mode=False,
+                cross_silo_comm_backend=transport,
+                cross_silo_comm_options=options,
+                tls_config=tls and tls.config(),
+                logging_level=log_level,
+            )
+    except PartyError:
+        raise
+    except Exception as error:  # SecretFlow's own, of several unrelated kinds
+        raise absent() from error
+    finally:
+        started.set()
+
+
+@contextlib.contextmanager
+def _in_place_of_pickles() -> Iterator[None]:
+    """While SecretFlow starts, it takes ours for its own transports."""
+    from secretflow.distributed.fed import api
+    from secretflow.distributed.fed.global_context import get_global_context
+
+    from parties.devices.transports import Framed, FramedBrpc, FramedGrpc
+
+    own = api.GrpcProxy, api.BrpcLinkProxy
+    api.GrpcProxy, api.BrpcLinkProxy = FramedGrpc, FramedBrpc
+    try:
+        yield
+    finally:
+        api.GrpcProxy, api.BrpcLinkProxy = own
+    started = get_global_context()._proxy
+    if not isinstance(started, Framed):
+        raise ModelError(field="transport", seen=type(started).__name__, wanted="one of ours, without pickles")
+
+
+def _flush(sf: Any, deadline: float) -> None:
+    """Send what others still wait for, such as the refusal that ended this party's run."""
+    watch = threading.Timer(deadline, os._exit, (1,))
+    watch.daemon = True
+    watch.start()
+    sf.shutdown(barrier_on_shutdown=False)
+
+
+def _unreachable(cluster: Mapping, party: str, tls: Tls | None) -> tuple[str, OSError] | None:
+    """The first other party that this one cannot connect to, and why."""
+    for name, place in cluster.items():
+        if name != party:
+            address = split_address(place["address"])
+            assert address is not None, "checked before"
+            try:
+                if tls is None:
+                    socket.create_connection(address, timeout=1).close()
+                else:
+                    tls.greet(address, name, timeout=1)
+            except OSError as error:
+                return name, error
+    return None
+
+
+def _meet(devices: Devices) -> None:
+    """Every party has come this far."""
+    devices.ask({name: pyu(say)() for name, pyu in devices.pyus.items()})
+
+
+def _interrupted(devices: Devices, signal_number: int, frame: Any) -> None:
+    """Ctrl-C; or SecretFlow's own signal to its process that a message could not be sent."""
+    if (error := devices.broken()) is not None:
+        raise error
+    raise KeyboardInterrupt
+
+
+def _exit(code: int = 1) -> NoReturn:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)

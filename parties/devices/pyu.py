@@ -1,0 +1,228 @@
+"""Placement `pyu`: each party on its own SecretFlow device; only encoded messages move between them."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from parties.devices.device_data import DeviceData
+from parties.devices.driver import Devices
+from parties.devices.party_actor import PartyActor, list_checkpoints, read_card
+from parties.errors import DataError, MessageError, ModelError
+from parties.party.participant import DataFacts, PartyModel
+from parties.placement.contract import Abilities, Rounds
+from parties.protocol import loop
+from parties.protocol.passes import Pass
+from parties.saving.checkpoints import Found
+from parties.saving.folder import Saved, check_parts
+
+CALLS = (
+    *("hold", "adopt", "draw", "settle", "keep", "restore_kept", "save", "checkpoint", "statistics", "predictions"),
+    *("reveal", "begin", "turn", "finish", "refused", "step", "confirm"),
+)
+WINDOW = 1024  # rounds that the driver may be ahead of the party of its process
+
+
+def pyu(devices: Mapping[str, Any], deadline: float = 60.0) -> "Pyu":
+    """Parties on SecretFlow devices: `SplitModel(..., placement=pyu({"alice": alice, "bob": bob}))`.
+
+    Args:
+        devices: party -> `sf.PYU`, after `sf.init`, or from `production`.
+        deadline: seconds that a party may be silent while another waits for it, in production and on Ray. Compiling
+            and reading are silent: set it above what they take.
+
+    Raises:
+        ModelError: SecretFlow is not installed, a device that is no PYU or another party's, or a process of no party.
+    """
+    return Pyu(devices, deadline)
+
+
+class Pyu:
+    """A driver of parties on devices: it holds references, and hears scores once per epoch.
+
+    Predictions stay on the label party's device: `predict` returns references, and `reveal` shows a table to all.
+    Column specifications are fitted and kept where the columns are.
+
+    Attributes:
+        parties: every party of the model.
+        label_party: who has the labels.
+    """
+
+    def __init__(self, devices: Mapping[str, Any], deadline: float = 60.0):
+        if not isinstance(deadline, int | float) or isinstance(deadline, bool) or not 0 < deadline < math.inf:
+            raise ModelError(field="deadline", seen=repr(deadline), wanted="a positive number of seconds")
+        for party, device in devices.items():
+            if getattr(device, "party", None) != party:
+                wanted = f"the PYU of {party!r}"
+                raise ModelError(party=party, field="placement", seen=repr(device), wanted=wanted)
+        self.parties: dict[str, RemoteParty] = {}
+        self.label_party = ""
+        self._devices = Devices(devices, deadline)
+        self._bytes: dict[str, int] = {}
+        self._called = 0  # calls of this process's party
+
+    @property
+    def abilities(self) -> Abilities:
+        return Abilities(round_by_round=True, alone=self._devices.own is None)
+
+    def build(self, model: PartyModel) -> None:
+        if self.parties:
+            raise ModelError(field="placement", seen="one that holds a model", wanted="a new placement per model")
+        plan = model.plan()
+        names = [*plan.others, plan.label_party]
+        if set(names) != set(self._devices.pyus):
+            wanted = f"a device for each of {sorted(names)}"
+            raise ModelError(field="placement", seen=f"devices of {sorted(self._devices.pyus)}", wanted=wanted)
+        self.label_party = plan.label_party
+        self.parties = {p: RemoteParty(self, p, self._devices.actor(PartyActor, CALLS, p, p, model)) for p in names}
+
+    def check_data(self, data: Any) -> None:
+        if not isinstance(data, DeviceData):
+            wanted = "data on devices: VerticalData.from_files({device: path, ...}), or from_frames of a VDataFrame"
+            raise DataError(field="data", seen=type(data).__name__, wanted=wanted)
+        if data.devices.pyus != self._devices.pyus:
+            seen = f"devices of {sorted(data.devices.pyus)}"
+            raise DataError(field="data", seen=seen, wanted=f"the placement's, of {sorted(self._devices.pyus)}")
+
+    def answers(self, asked: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+        said = self._devices.ask(asked)
+        self._bytes = said.get(self.label_party, {}).get("bytes") or self._bytes
+        return said
+
+    def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
+        self._run(loop.train, facts, lambda left: rounds(min(left, most)))
+
+    def evaluate(self, facts: Pass, rounds: Rounds) -> None:
+        self._run(loop.evaluate, facts, rounds)
+
+    def read_cards(self, path: Path, checkpoint: str) -> Mapping[str, Saved]:
+        """Each party reads its own folder on its own machine; what its columns learned stays there."""
+        devices = self._devices.pyus.items()
+        said = self._devices.ask({p: device(read_card)(str(path), p, checkpoint) for p, device in devices})
+        saved = {p: Saved(card["role"], card["description"], {}) for p, card in said.items()}
+        check_parts(saved, path)
+        return saved
+
+    def find_checkpoints(self, path: Path) -> Mapping[str, Found]:
+        devices = self._devices.pyus.items()
+        said = self._devices.ask({p: device(list_checkpoints)(str(path), p) for p, device in devices})
+        return {party: Found(**found) for party, found in said.items()}
+
+    def bytes_per_round(self) -> dict[str, int]:
+        return self._bytes
+
+    def reveal(self, table: Any) -> pd.DataFrame:
+        """The table of predictions that a reference stands for, for every party's driver, as JSON crosses; every
+        driver must call this.
+
+        Raises:
+            PartyError: it is no table of the label party's.
+        """
+        said = self.answers({self.label_party: self.parties[self.label_party].reveal(table)})[self.label_party]
+        try:
+            index = pd.Index(said["ids"], name=said["name"])
+            return pd.DataFrame(said["cells"], index, said["columns"], dtype=said["dtype"])
+        except (KeyError, TypeError, ValueError) as error:
+            wanted = "cells, ids, their name, columns and a dtype"
+            raise MessageError(party=self.label_party, field="reveal", seen=str(error), wanted=wanted) from error
+
+    def send(self, party: str, answer: Any) -> Any:
+        """An answer of that party's, on the label party's device."""
+        return self._devices.send(party, answer, self.label_party)
+
+    def call(self, party: str, actor: Any, name: str, *arguments: Any, returns: int = 1) -> Any:
+        """A reference to what that call returns, which is made when the device comes to it."""
+        self._called += party == self._devices.own
+        return getattr(actor, name)(*arguments, _num_returns=returns)
+
+    # The channel, as `protocol` sees it: what moves is a reference to bytes.
+
+    def deliver(self, sent: "_Sent") -> Any:
+        return self._devices.send(sent.sender, sent.value, sent.receiver)
+
+    def _run(self, loop: Callable, facts: Pass, rounds: Rounds) -> None:
+        for party in self.parties.values():
+            party.begin(facts)
+        count = math.ceil(facts.rows / facts.batch_size) - facts.start
+        features = {name: party for name, party in self.parties.items() if name != self.label_party}
+        loop(features, self.parties[self.label_party], self, self._paced(rounds(count)))
+
+    def _paced(self, rounds: Iterable) -> Iterator:
+        """The rounds, each given out when this process's party is at most `WINDOW` behind."""
+        for number in rounds:
+            yield number
+            self._devices.wait(lambda: self._devices.activity.ended >= self._called - WINDOW)
+
+
+class _Sent(NamedTuple):
+    """A reference to an encoded message, on its sender's device."""
+
+    value: Any
+    sender: str
+    receiver: str
+
+
+class RemoteParty:
+    """A party on its device: calls of its `PartyActor`, each of which returns a reference."""
+
+    def __init__(self, placement: Pyu, name: str, actor: Any):
+        self._placement, self._name, self._actor = placement, name, actor
+
+    def hold(self, sets: Sequence[DataFacts], *frames: Any) -> Any:
+        return self._call("hold", sets, *frames)
+
+    def adopt(self, path: str, optimizer: bool, checkpoint: str) -> Any:
+        return self._call("adopt", path, optimizer, checkpoint)
+
+    def draw(self, structs: Mapping[str, Sequence]) -> Any:
+        return self._call("draw", structs)
+
+    def settle(self) -> Any:
+        return self._call("settle")
+
+    def keep(self) -> Any:
+        return self._call("keep")
+
+    def restore_kept(self) -> Any:
+        return self._call("restore_kept")
+
+    def save(self, path: str, epoch: int) -> Any:
+        return self._call("save", path, epoch)
+
+    def checkpoint(self, path: str, name: str, epoch: int, run: Mapping) -> Any:
+        return self._call("checkpoint", path, name, epoch, run)
+
+    def statistics(self) -> Any:
+        return self._call("statistics")
+
+    def predictions(self, name: str) -> Any:
+        return self._call("predictions", name, returns=3)
+
+    def reveal(self, table: Any) -> Any:
+        return self._call("reveal", table)
+
+    def begin(self, facts: Pass) -> None:
+        self._call("begin", facts)
+
+    def turn(self, cotangent: Any) -> _Sent:
+        return _Sent(self._call("turn", cotangent), self._name, self._placement.label_party)
+
+    def finish(self, cotangent: Any) -> None:
+        self._call("finish", cotangent)
+
+    def step(self, activations: Mapping[str, Any]) -> dict[str, _Sent]:
+        others = [name for name in self._placement.parties if name != self._name]
+        replies = self._call("step", *(activations[p] for p in others), returns=max(1, len(others)))
+        listed = replies if isinstance(replies, list) else [replies]
+        return {p: _Sent(reply, self._name, p) for p, reply in zip(others, listed, strict=False)}
+
+    def confirm(self, refused: Mapping[str, Any] | None = None) -> Any:
+        """Of the label party with what the others answered; of another what it answers, at the label party."""
+        if refused is not None:
+            return self._call("confirm", *refused.values())
+        return self._placement.send(self._name, self._call("refused"))
+
+    def _call(self, name: str, *arguments: Any, returns: int = 1) -> Any:
+        return self._placement.call(self._name, self._actor, name, *arguments, returns=returns)

@@ -1,0 +1,205 @@
+"""SecretFlow's transports with frames of `wire` in the place of pickles, and mutual TLS that works.
+
+Over gRPC each end checks the other's certificate and name; over brpc_link a sender checks the receiver's certificate,
+and the tag of a frame shows the receiver who sends. SecretFlow's own TLS settings fail over gRPC, and over brpc_link
+are ignored. Needs SecretFlow: imported only when a production run starts.
+"""
+
+import logging
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import secretflow
+from secretflow.distributed.fed.exception import FedLocalError, FedRemoteError
+from secretflow.distributed.fed.global_context import get_global_context
+from secretflow.distributed.fed.proxy.brpc_link.brpc_link import BrpcLinkProxy
+from secretflow.distributed.fed.proxy.grpc import fed_pb2, fed_pb2_grpc
+from secretflow.distributed.fed.proxy.grpc.grpc import GrpcProxy
+
+from parties.devices.wire import KEY_BYTES, Failure, Lane, Once
+from parties.errors import MessageError, ModelError, PartyError
+from parties.protocol.messages import MAX_NAME_BYTES
+
+log = logging.getLogger(__name__)
+
+SECRETFLOW = "1.14.0b0"  # the one version whose transports these take the place of
+
+
+def check_version() -> None:
+    """Raises: ModelError: another version of SecretFlow than `SECRETFLOW`."""
+    if secretflow.__version__ != SECRETFLOW:
+        wanted = f"{SECRETFLOW}, whose transports are known"
+        raise ModelError(field="secretflow version", seen=secretflow.__version__, wanted=wanted)
+
+
+class Framed:
+    """What both transports do alike: keys, frames, and refusing so that the driver hears of it."""
+
+    _party: str
+    _addresses: dict[str, str]
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self._others = [party for party in self._addresses if party != self._party]
+        self._from = {p: Lane(p, self._party, os.urandom(KEY_BYTES)) for p in self._others}
+        self._to: dict[str, Lane] = {}
+        self._once = {p: Once() for p in self._others}
+        self._refused: PartyError | None = None
+
+    def _packed(self, receiver: str, number: int, value: Any) -> bytes:
+        if isinstance(value, FedRemoteError):
+            cause = value.cause()
+            while isinstance(cause, FedLocalError):
+                cause = cause.cause()
+            value = Failure(type(cause).__name__)
+        return self._to[receiver].pack(number, value)
+
+    def _unpacked(self, sender: str, frame: bytes) -> tuple[int, Any] | None:
+        """None for a frame that was here before."""
+        try:
+            number, value = self._from[sender].unpack(frame)
+        except MessageError as error:
+            self._refuse(error)
+        if not self._once[sender].passes(number):
+            log.warning("%s: frame %d of %r came again: refused", self._party, number, sender)
+            return None
+        failed = isinstance(value, Failure)
+        return number, FedRemoteError(sender, RuntimeError(value.kind)) if failed else value
+
+    def _refuse(self, error: PartyError) -> Any:
+        """The run ends with this error, at whatever its driver waits for."""
+        log.error("%s: %s", self._party, error)
+        self._refused = error
+        if (context := get_global_context(assert_none=False)) is not None:
+            context.set_local_exception(error)
+        raise error
+
+
+class FramedGrpc(Framed, GrpcProxy):
+    _server: Any  # which `GrpcProxy` stops
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self._came: dict[tuple[str, int], Any] = {}  # by sender and number; 0 is a greeting
+        self._events: dict[tuple[str, int], threading.Event] = {}
+
+    def start(self):
+        super().start()
+        for party in self._others:
+            self._push(party, self._from[party].greeting(), 0, wait_for_ready=True)
+        for party in self._others:
+            self._to[party] = Lane.greeted(self._party, party, self.recv(party, 0))
+
+    def _start_server(self):
+        self._server = grpc.server(ThreadPoolExecutor(8), options=self._grpc_options)
+        fed_pb2_grpc.add_SfFedProxyServicer_to_server(self, self._server)
+        if self._tls_config:
+            authority, key, certificate = self._pem()
+            pair = [(key, certificate)]
+            credentials = grpc.ssl_server_credentials(pair, authority, require_client_auth=True)
+            self._server.add_secure_port(self._listen_addr, credentials)
+        else:
+            self._server.add_insecure_port(self._listen_addr)
+        self._server.start()
+
+    def _pem(self) -> list[bytes]:
+        return [Path(self._tls_config[name]).read_bytes() for name in ("ca_cert", "key", "cert")]
+
+    def _init_channel(self):
+        for party in self._others:
+            options = [*self._grpc_options, ("grpc.ssl_target_name_override", party)]
+            if self._tls_config:
+                credentials = grpc.ssl_channel_credentials(*self._pem())
+                channel = grpc.secure_channel(self._addresses[party], credentials, options=options)
+            else:
+                channel = grpc.insecure_channel(self._addresses[party], options=self._grpc_options)
+            self._stubs[party] = fed_pb2_grpc.SfFedProxyStub(channel)
+
+    def SendData(self, request, context):
+        try:
+            sender = self._sender(request.data, context)
+            self._arrived(sender, request)
+        except MessageError as error:
+            with self._lock:
+                for event in self._events.values():
+                    event.set()
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        return fed_pb2.SfFedProxySendDataResponse(code=200, result="OK")
+
+    def _sender(self, frame: bytes, context) -> str:
+        """By the frame, and by the certificate where there is one."""
+        stranger = Lane("a stranger", self._party, b"")
+        named = frame[16 : 16 + MAX_NAME_BYTES].rstrip(b"\0").decode(errors="replace")
+        if named not in self._others:
+            self._refuse(stranger.refusal("sender", repr(named), f"one of {self._others}"))
+        names = [name.decode(errors="replace") for name in context.auth_context().get("peer_dns", ())]
+        if self._tls_config and named not in names:
+            self._refuse(stranger.refusal("sender", f"{named!r} by a certificate of {names}", "the sender's own"))
+        return named
+
+    def _arrived(self, sender: str, request) -> None:
+        if request.seq_id == 0:
+            came = (0, request.data) if self._once[sender].passes(0) else None
+        else:
+            came = self._unpacked(sender, request.data)
+        if came is not None:
+            with self._lock:
+                self._came[sender, came[0]] = came[1]
+                self._events.setdefault((sender, came[0]), threading.Event()).set()
+
+    def send(self, dest_party, data, seq_id):
+        self._push(dest_party, self._packed(dest_party, seq_id, data), seq_id)
+        return True
+
+    def _push(self, party: str, frame: bytes, number: int, **options):
+        request = fed_pb2.SfFedProxySendData(data=frame, seq_id=number, job_name=self._job_name)
+        timeout = None if options else self._proxy_config.timeout_in_ms / 1000
+        self._stubs[party].SendData(request, metadata=self._grpc_metadata, timeout=timeout, **options)
+
+    def recv(self, src_party, seq_id):
+        key = src_party, seq_id
+        with self._lock:
+            event = self._events.setdefault(key, threading.Event())
+        if not self._refused:
+            event.wait()
+        if self._refused:
+            raise self._refused
+        with self._lock:
+            del self._events[key]
+            return self._came.pop(key)
+
+
+class FramedBrpc(Framed, BrpcLinkProxy):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self._desc.enable_ssl = bool(self._tls_config)
+        # After its last try to send, three by default and 9 s, the link ends the process; ours is the deadline.
+        self._desc.retry_opts.max_retry = 1 << 30
+
+    def start(self):
+        super().start()
+        for party in self._others:
+            self._linker.send_async(self._parties_rank[party], self._from[party].greeting())
+        for party in self._others:
+            self._to[party] = Lane.greeted(self._party, party, self._linker.recv(self._parties_rank[party]))
+
+    def send(self, dest_party, data, seq_id):
+        self._linker.send_async(self._parties_rank[dest_party], self._packed(dest_party, seq_id, data))
+        return True
+
+    def recv(self, src_party, seq_id):
+        while (src_party, seq_id) not in self._all_data:
+            came = self._unpacked(src_party, self._linker.recv(self._parties_rank[src_party]))
+            if came is not None:
+                self._all_data[src_party, came[0]] = came[1]
+        return self._all_data.pop((src_party, seq_id))
+
+    def stop(self):
+        """Every party has all it waits for; what a peer that is gone did not acknowledge is not waited for."""
+        stopping = threading.Thread(target=super().stop, daemon=True)
+        stopping.start()
+        stopping.join(3.0)

@@ -1,0 +1,148 @@
+"""Checks of what a user hands to `SplitModel`, before anything is built or changed."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import optax
+from flax import linen as nn
+
+from parties.errors import DataError, ModelError
+from parties.protocol.messages import MAX_NAME_BYTES
+
+
+def check_count(field: str, value: Any, least: int, most: int | None = None) -> None:
+    """An int in `[least, most]`.
+
+    Raises:
+        ModelError: anything else.
+    """
+    integral = isinstance(value, int) and not isinstance(value, bool)
+    if not integral or value < least or (most is not None and value > most):
+        wanted = f"an int of at least {least}" if most is None else f"an int from {least} to the {most} rows there are"
+        raise ModelError(field=field, seen=repr(value), wanted=wanted)
+
+
+def check_name(name: Any) -> None:
+    """A party's name: it stands in headers and names a folder.
+
+    Raises:
+        ModelError: no text, empty, longer than a header holds, or with other characters than those named.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name) or len(name.encode()) > MAX_NAME_BYTES:
+        wanted = f"a name of letters, digits, '_', '-' and '.', of at most {MAX_NAME_BYTES} bytes"
+        raise ModelError(field="parties", seen=repr(name), wanted=wanted)
+
+
+def check_optimizer(field: str, optimizer: Any, party: str) -> None:
+    """An optax transformation.
+
+    Raises:
+        ModelError: anything else.
+    """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        wanted = "an optax.GradientTransformation"
+        raise ModelError(party=party, field=field, seen=type(optimizer).__name__, wanted=wanted)
+
+
+def check_optimizers(optimizers: Mapping | None, fuse_optimizer: Any, parties: Iterable[str]) -> bool:
+    """Whether a loaded model can train: with an optimiser for every network, or without any.
+
+    Raises:
+        ModelError: some but not all.
+    """
+    if optimizers is None and fuse_optimizer is None:
+        return False
+    names = list(optimizers) if isinstance(optimizers, Mapping) else []
+    if fuse_optimizer is None or set(names) != set(parties):
+        seen = f"optimizers of {names}, fuse_optimizer={'None' if fuse_optimizer is None else 'given'}"
+        wanted = f"fuse_optimizer and optimizers of {list(parties)}, or neither"
+        raise ModelError(field="optimizers", seen=seen, wanted=wanted)
+    return True
+
+
+def check_placement(placement: Any, named: Iterable[str]) -> None:
+    """A placement by name, or an object.
+
+    Raises:
+        ModelError: anything else.
+    """
+    known = isinstance(placement, str) and placement in named
+    if not known and (isinstance(placement, type) or not hasattr(placement, "abilities")):
+        wanted = f"one of {sorted(named)} or a placement object"
+        raise ModelError(field="placement", seen=repr(placement), wanted=wanted)
+
+
+def check_model(model: Any) -> None:
+    """The arguments of a `SplitModel`, but for its placement.
+
+    Raises:
+        ModelError: the first that cannot be used.
+    """
+    if not isinstance(model.parties, Mapping):
+        raise ModelError(field="parties", seen=type(model.parties).__name__, wanted="a Party by name")
+    if not isinstance(model.tasks, Sequence):
+        raise ModelError(field="tasks", seen=type(model.tasks).__name__, wanted="a list of Task")
+    for name, party in model.parties.items():
+        check_name(name)
+        if not all(hasattr(party, attribute) for attribute in ("columns", "base", "optimizer")):
+            raise ModelError(party=name, field="parties", seen=type(party).__name__, wanted="a Party")
+        specs = party.columns if isinstance(party.columns, Sequence) else None
+        if not specs or not all(hasattr(spec, "transform") for spec in specs):
+            wanted = "a list of at least one column specification; a label party without columns has no entry"
+            raise ModelError(party=name, field="columns", seen=repr(party.columns), wanted=wanted)
+        names = [spec.name for spec in specs]
+        twice = next((column for column in names if names.count(column) > 1), None)
+        if twice is not None:
+            raise ModelError(party=name, field="columns", seen=f"{twice!r} twice", wanted="distinct columns")
+        if not isinstance(party.base, nn.Module):
+            raise ModelError(party=name, field="base", seen=type(party.base).__name__, wanted="a Flax module")
+        check_optimizer("optimizer", party.optimizer, name)
+    check_name(model.label_party)
+    if not model.parties:
+        raise ModelError(field="parties", seen="none", wanted="at least one party with columns")
+    if not isinstance(model.fuse, nn.Module):
+        raise ModelError(field="fuse", seen=type(model.fuse).__name__, wanted="a Flax module")
+    check_optimizer("fuse_optimizer", model.fuse_optimizer, model.label_party)
+    names = [getattr(task, "name", None) for task in model.tasks]
+    if not names or None in names or len(set(names)) != len(names):
+        raise ModelError(field="tasks", seen=f"tasks {names}", wanted="at least one Task, each of another name")
+    for task in model.tasks:
+        weight = task.weight
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            wanted = "a finite weight, not negative"
+            raise ModelError(field=f"weight of task {task.name!r}", seen=repr(weight), wanted=wanted)
+    check_count("seed", model.seed, 0)
+    if model.seed >= 2**32:  # without x64, jax.random.key reads no more bits: two seeds would be one
+        raise ModelError(field="seed", seen=str(model.seed), wanted="an int below 2**32")
+
+
+def check_data(data: Any, label_party: str, parties: Iterable[str]) -> None:
+    """Data of just this model's parties.
+
+    Raises:
+        DataError: another label party, or a party too few or too many.
+    """
+    if data.label_party != label_party:
+        raise DataError(field="label_party", seen=repr(data.label_party), wanted=f"{label_party!r}, as the model has")
+    wanted = {*parties, label_party}
+    for party in sorted(wanted ^ set(data.parties)):
+        there = "a frame of a party that the model has not" if party in data.parties else "no frame"
+        raise DataError(party=party, field="data", seen=there, wanted=f"a frame of each of {sorted(wanted)}")
+
+
+def check_path(path: Any) -> Path | None:
+    """A folder's path, or None.
+
+    Raises:
+        ModelError: anything else.
+    """
+    if path is None:
+        return None
+    if not isinstance(path, str | PathLike) or Path(path).is_file():
+        seen = f"a file {str(path)!r}" if isinstance(path, str | PathLike) else type(path).__name__
+        raise ModelError(field="checkpoint", seen=seen, wanted="a folder's path")
+    return Path(path)

@@ -1,0 +1,122 @@
+"""What each party makes of its own frame, typed columns, labels and weights as arrays; and a table of predictions."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from mmoe_jax.errors import ColumnError, NetworkError
+from mmoe_jax.features import ColumnSpec, fit_columns, transform_columns
+from mmoe_jax.tasks import Task
+from parties.data.vertical_data import VerticalData
+from parties.errors import DataError, ModelError
+from parties.party.schedule import PartyData
+from parties.programs.network import Batch
+
+Columns = dict[str, tuple[ColumnSpec, ...]]  # party -> its specifications
+
+
+@contextlib.contextmanager
+def naming(party: str) -> Iterator[None]:
+    """Errors of columns and networks inside become this party's."""
+    try:
+        yield
+    except ColumnError as error:
+        field = f"column {error.column!r}"
+        raise DataError(party=party, field=field, seen=error.seen, wanted=error.wanted) from error
+    except NetworkError as error:
+        raise ModelError(party=party, field=error.field, seen=error.seen, wanted=error.wanted) from error
+
+
+def fit_parties(data: VerticalData, parties: Mapping[str, Any]) -> Columns:
+    """Each party's specifications (`Party.columns`), fitted on its own frame.
+
+    Raises:
+        DataError: naming party and column.
+    """
+    columns = {}
+    for name, party in parties.items():
+        with naming(name):
+            columns[name] = fit_columns(party.columns, _features(data, name, party.columns))
+    return columns
+
+
+def party_data(
+    data: VerticalData,
+    columns: Mapping[str, Sequence[ColumnSpec]],
+    tasks: Sequence[Task],
+    *,
+    training: bool = False,
+    labels: bool = True,
+) -> dict[str, PartyData]:
+    """Each party's part of `data` as arrays: columns by the fitted specifications, the labels of `tasks` in order.
+
+    `data` may hold one party's frame alone, as on that party's own device: the result is then its part alone.
+
+    `training` refuses labels that nothing can be learned from; without `labels` none is read and all are 0.
+
+    Raises:
+        DataError: naming party and column.
+    """
+    own = PartyData(data.id_digests(), row_ids=data.ids)
+    parts = {data.label_party: own} if data.label_party in data.frames else {}
+    for party, specs in columns.items():
+        with naming(party):
+            parts[party] = own._replace(columns=transform_columns(specs, _features(data, party, specs)))
+    if data.label_party not in parts:
+        return parts
+    values = np.zeros((len(data), len(tasks)))
+    for t, task in enumerate(tasks if labels else ()):
+        if task.name not in data.labels:
+            seen, wanted = str(list(data.labels)), f"a label {task.name!r}"
+            raise DataError(party=data.label_party, field="labels", seen=seen, wanted=wanted)
+        with naming(data.label_party):
+            values[:, t] = task.read(data.frames[data.label_party][task.name], training=training)
+    dtype = jax.dtypes.canonicalize_dtype(np.float64)
+    known = {"labels": values.astype(dtype), "weights": data.weights().astype(dtype)}
+    parts[data.label_party] = parts[data.label_party]._replace(**known)
+    return parts
+
+
+def as_batch(
+    data: VerticalData, columns: Mapping[str, Sequence[ColumnSpec]], tasks: Sequence[Task], *, training: bool = False
+) -> Batch:
+    """All rows of `data`, of every party, in one place: what `SplitProgram` takes.
+
+    Raises:
+        DataError: naming party and column.
+    """
+    parts = party_data(data, columns, tasks, training=training)
+    own = parts[data.label_party]
+    return Batch({party: parts[party].columns for party in columns}, own.labels, own.weights)
+
+
+def prediction_table(tasks: Sequence[Task], logits: Sequence[Any], ids: pd.Index) -> pd.DataFrame:
+    """Logits `[N, K_t]` -> a column a task, or `TASK/CLASS` for each class of a multiclass task; indexed by row id."""
+    table: dict[str, np.ndarray] = {}
+    for task, values in zip(tasks, logits, strict=True):
+        predictions = np.asarray(task.link(values))
+        if task.kind == "multiclass":
+            table |= {f"{task.name}/{c}": predictions[:, k] for k, c in enumerate(task.classes)}
+        else:
+            table[task.name] = predictions
+    return pd.DataFrame(table, index=pd.Index(ids.to_numpy(), name=ids.name))
+
+
+def empty_columns(specs: Sequence[ColumnSpec]) -> tuple:
+    """Typed columns of no rows: enough to know the shape of every parameter."""
+    return transform_columns(specs, pd.DataFrame({spec.name: pd.Series(dtype=object) for spec in specs}))
+
+
+def _features(data: VerticalData, party: str, specs: Sequence[ColumnSpec]) -> pd.DataFrame:
+    """The party's frame without labels and row weights: none of them is a column to learn from."""
+    own = set() if party != data.label_party else {*data.labels, data.row_weight}
+    frame = data.frames[party]
+    for spec in specs:
+        if spec.name in own:
+            seen, wanted = "a label or the row weight", "a feature"
+            raise DataError(party=party, field=f"column {spec.name!r}", seen=seen, wanted=wanted)
+    return frame[[column for column in frame.columns if column not in own]]

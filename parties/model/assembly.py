@@ -1,0 +1,156 @@
+"""What is put together from `mmoe_jax`: networks and tasks, as a plan and as pure functions, checked and described.
+
+This module, `arrays`, `description` and `split_model` are the only ones of the package that know `mmoe_jax`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+from flax import linen as nn
+
+from mmoe_jax.base import MMoEBase
+from mmoe_jax.embedding_rows import batch_rows
+from mmoe_jax.errors import NetworkError
+from mmoe_jax.features import ColumnSpec
+from mmoe_jax.fuse import FuseNetwork
+from mmoe_jax.modules import init_apply
+from mmoe_jax.objective import objective
+from mmoe_jax.tasks import Task
+from parties.errors import ModelError
+from parties.model.arrays import naming
+from parties.programs.network import Network
+from parties.programs.plan import Plan
+from parties.programs.round import SplitProgram, round_program
+from parties.protocol.messages import DTYPES, MAX_RANK
+
+
+@dataclass(frozen=True)
+class Party:
+    """What a party with columns brings.
+
+    Attributes:
+        columns: specifications of the columns its base network reads, in that order.
+        base: a Flax module, from a tuple of typed columns to an activation `[B, ...]` (`[B, D]` for `MMoEFuse`).
+        optimizer: of the base network.
+        sparse: train only the embedding rows that a batch reads, with "lazy" optimiser semantics (`parties.sparse`
+            says which); for an `MMoEBase` with large vocabularies.
+    """
+
+    columns: Sequence[ColumnSpec]
+    base: nn.Module
+    optimizer: optax.GradientTransformation
+    sparse: bool = False
+
+
+def make_plan(
+    parties: Mapping[str, Party],
+    label_party: str,
+    fuse: nn.Module,
+    fuse_optimizer: optax.GradientTransformation,
+    tasks: Sequence[Task],
+) -> Plan:
+    """The plan of Flax modules and tasks.
+
+    Raises:
+        ModelError: a fuse network that cannot be bound to the tasks, or a sparse party whose base network is no
+            `MMoEBase`.
+    """
+    for name, party in parties.items():
+        if party.sparse and not isinstance(party.base, MMoEBase):
+            seen, wanted = f"sparse={party.sparse!r} with {type(party.base).__name__}", "an MMoEBase, or sparse=False"
+            raise ModelError(party=name, field="sparse", seen=seen, wanted=wanted)
+    fuse = bind_fuse(fuse, tasks)
+    fuse_network = Network(*init_apply(fuse))
+    if isinstance(fuse, FuseNetwork):
+        fuse_network = fuse_network._replace(
+            inspect=lambda params, activations: fuse.apply({"params": params}, activations, method="inspect")
+        )
+    return Plan(
+        label_party,
+        {name: Network(*init_apply(party.base)) for name, party in parties.items()},
+        {name: party.optimizer for name, party in parties.items()},
+        fuse_network,
+        fuse_optimizer,
+        objective(tasks),
+        {name: batch_rows for name, party in parties.items() if party.sparse},
+    )
+
+
+def split_program(
+    parties: Mapping[str, Party],
+    *,
+    label_party: str,
+    fuse: nn.Module,
+    fuse_optimizer: optax.GradientTransformation,
+    tasks: Sequence[Task],
+    columns: Mapping[str, Any],
+) -> SplitProgram:
+    """A split model as pure functions, with the arguments of `SplitModel`.
+
+    Nothing is checked here that would compare or convert a number: learning rates, task weights and the gates'
+    temperature may be traced, so that a function that calls this can be vectorised.
+
+    Args:
+        columns: party -> its typed columns, as `as_batch(...).columns` has them; only their structure counts.
+    """
+    return round_program(make_plan(parties, label_party, fuse, fuse_optimizer, tasks), columns)
+
+
+_ROWS = 2  # to ask a network for shapes with: told apart from a size of 1, and nothing is computed
+
+
+def activation_struct(plan: Plan, party: str, columns: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of one row's activation of a party, without the leading axis, for columns of that structure.
+
+    Raises:
+        ModelError: naming the party: an activation that is no float array with the rows leading.
+    """
+    inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((_ROWS, *x.shape[1:]), x.dtype), columns)
+    with naming(party):
+        output = _output(plan.bases[party], inputs)
+    shape, dtype = getattr(output, "shape", None), str(getattr(output, "dtype", None))
+    if shape is None or not 1 <= len(shape) <= MAX_RANK or shape[0] != _ROWS or dtype not in DTYPES:
+        seen = f"{type(output).__name__} {shape} {dtype} for {_ROWS} rows"
+        wanted = f"one array [B, ...] of rank 1 to {MAX_RANK} and a dtype of {DTYPES}"
+        raise ModelError(party=party, field="base", seen=seen, wanted=wanted)
+    return jax.ShapeDtypeStruct(shape[1:], output.dtype)
+
+
+def check_fuse(plan: Plan, structs: Mapping[str, jax.ShapeDtypeStruct], tasks: Sequence[Task]) -> None:
+    """Refuse a fuse network that cannot read the parties' activations, or whose logits are not the tasks'.
+
+    Raises:
+        ModelError: naming the label party: logits that are not a tuple of `[B, K_t]`, or what the network refuses.
+    """
+    activations = tuple(jax.ShapeDtypeStruct((_ROWS, *structs[p].shape), structs[p].dtype) for p in plan.bases)
+    with naming(plan.label_party):
+        logits = _output(plan.fuse, activations)
+    shapes = [getattr(leaf, "shape", None) for leaf in logits] if isinstance(logits, tuple) else type(logits).__name__
+    wanted_shapes = [(_ROWS, task.output_size) for task in tasks]
+    if shapes != wanted_shapes:
+        wanted = f"a tuple of logits {wanted_shapes}, one a task"
+        raise ModelError(party=plan.label_party, field="fuse", seen=f"{shapes} for {_ROWS} rows", wanted=wanted)
+
+
+def _output(network: Network, inputs) -> Any:
+    return jax.eval_shape(lambda key, x: network.apply(network.init(key, x), x, None), jax.random.key(0), inputs)
+
+
+def shows_gates(fuse: nn.Module) -> bool:
+    """Whether a fuse network is a `FuseNetwork`, whose `inspect` shows gates."""
+    return isinstance(fuse, FuseNetwork)
+
+
+def bind_fuse(fuse: nn.Module, tasks: Sequence[Task]) -> nn.Module:
+    """The fuse network bound to the tasks; one that is no `FuseNetwork` as it is.
+
+    Raises:
+        ModelError: what its `bind_tasks` refuses.
+    """
+    try:
+        return fuse.bind_tasks(tasks) if isinstance(fuse, FuseNetwork) else fuse
+    except NetworkError as error:
+        raise ModelError(field="fuse", seen=f"{error.field}={error.seen}", wanted=error.wanted) from error

@@ -1,0 +1,137 @@
+"""The blueprint of a model: what every party knows of it before anyone has seen a row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+import pandas as pd
+from flax import linen as nn
+
+from mmoe_jax.describe import network_to_dict, task_to_dict
+from mmoe_jax.features import ColumnSpec
+from mmoe_jax.tasks import Task
+from parties.data.vertical_data import VerticalData
+from parties.model.arguments import check_model
+from parties.model.arrays import fit_parties, party_data, prediction_table
+from parties.model.assembly import Party, activation_struct, check_fuse, make_plan
+from parties.model.description import is_custom, read_columns, read_description, read_sizes, reading
+from parties.party.schedule import PartyData
+from parties.programs.plan import Plan
+from parties.saving.folder import Saved
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a model is before it has seen a row: the arguments of a `SplitModel`, known to every party."""
+
+    parties: Mapping[str, Party]
+    label_party: str
+    fuse: nn.Module  # towers bound to the tasks
+    fuse_optimizer: optax.GradientTransformation
+    tasks: tuple[Task, ...]
+    seed: int
+
+    def plan(self) -> Plan:
+        """As `make_plan`."""
+        return make_plan(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks)
+
+    def has_columns(self, party: str) -> bool:
+        """Whether the party has a base network."""
+        return party in self.parties
+
+    def fit_columns(self, party: str, data: VerticalData) -> tuple[ColumnSpec, ...]:
+        """The party's column specifications, fitted on its frame; raises as `fit_parties`."""
+        return fit_parties(data, {party: self.parties[party]})[party]
+
+    def encode(
+        self, party: str, data: VerticalData, columns: Sequence[ColumnSpec], *, training: bool, labels: bool
+    ) -> PartyData:
+        """The party's frame as arrays; raises as `party_data`."""
+        own = {party: columns} if party in self.parties else {}
+        return party_data(data, own, self.tasks, training=training, labels=labels)[party]
+
+    def struct(self, party: str, columns: Any) -> jax.ShapeDtypeStruct:
+        """As `activation_struct`."""
+        return activation_struct(self.plan(), party, columns)
+
+    def check_fuse(self, structs: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+        """As `assembly.check_fuse`."""
+        check_fuse(self.plan(), structs, self.tasks)
+
+    def describe(self, party: str, columns: Sequence[ColumnSpec], epoch: int) -> dict[str, Any]:
+        """What a party's folder says of its own part, its fitted `columns` among it."""
+        described: dict[str, Any] = {"label_party": self.label_party, "epoch": epoch, "seed": self.seed}
+        if party in self.parties:
+            described["columns"] = [spec.to_dict() for spec in columns]
+            described["base"] = network_to_dict(self.parties[party].base)
+            described["sparse"] = self.parties[party].sparse
+        if party == self.label_party:
+            described["parties"] = list(self.parties)
+            described["fuse"] = network_to_dict(self.fuse)
+            described["tasks"] = [task_to_dict(task) for task in self.tasks]
+        return described
+
+    def read(self, party: str, saved: Saved) -> tuple[tuple[ColumnSpec, ...], Any]:
+        """The fitted columns in the party's folder, and typed columns of no rows by them.
+
+        Raises:
+            SaveError: columns or sizes that no save writes, or a base network that cannot read them.
+        """
+        columns, like = read_columns(saved, party), read_sizes(saved, party)
+        if party in self.parties:
+            with reading(party, "base", custom=is_custom({party: saved})):
+                self.struct(party, like)
+        return columns, like
+
+    def check_read(self, party: str, saved: Saved, structs: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+        """Refuse, at the label party, a fuse network that cannot read the activations.
+
+        Raises:
+            SaveError: with networks of this library; with those of the user's own a ModelError.
+        """
+        if party == self.label_party:
+            with reading(party, "fuse", custom=True if self._has_custom() else is_custom({party: saved})):
+                self.check_fuse(structs)
+
+    def _has_custom(self) -> bool:
+        networks = [*(own.base for own in self.parties.values()), self.fuse]
+        return any(network_to_dict(network).get("custom", False) for network in networks)
+
+    def table(self, logits: Sequence[Any], ids: pd.Index) -> pd.DataFrame:
+        """As `prediction_table`."""
+        return prediction_table(self.tasks, logits, ids)
+
+
+def read_blueprint(
+    saved: Mapping[str, Saved],
+    networks: Mapping[str, nn.Module] | None,
+    fuse: nn.Module | None,
+    optimizers: Mapping[str, optax.GradientTransformation] | None,
+    fuse_optimizer: optax.GradientTransformation | None,
+) -> tuple[Blueprint, int]:
+    """The model that the folders describe, and how many epochs it was trained.
+
+    Args:
+        networks, fuse: those of the user's own, which no text describes.
+        optimizers, fuse_optimizer: None for ones that change nothing.
+
+    Raises:
+        SaveError, ModelError: as `read_description`; also a model that cannot be put together.
+    """
+    described = read_description(saved, networks, fuse)
+    label_party, tasks = described.label_party, tuple(described.tasks)
+
+    def with_optimizers(given: Mapping[str, Any], fuse_optimizer: Any) -> Blueprint:
+        parties = {
+            name: Party(part.columns, part.base, given.get(name, optax.identity()), part.sparse)
+            for name, part in described.parties.items()
+        }
+        return Blueprint(parties, label_party, described.fuse, fuse_optimizer, tasks, described.seed)
+
+    with reading(label_party, "description", custom=is_custom(saved)):
+        model = with_optimizers({}, optax.identity())
+        check_model(model)
+        model.plan()
+    return with_optimizers(optimizers or {}, fuse_optimizer or optax.identity()), described.epoch

@@ -1,0 +1,1 @@
+"""One party: the only mutable things, its rows, state, pending rounds and folder."""

@@ -1,0 +1,345 @@
+"""One party with all that is its own: rows, columns, state, pending rounds, folder.
+
+This is the only place where these are kept. Placements of this process hold one participant for each party; on a
+SecretFlow device the same object stands behind calls that take and return bytes. It does not know which side it plays.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from parties.data.vertical_data import Selection, VerticalData, select
+from parties.errors import DataError, ModelError
+from parties.party.roles import FeatureRole, LabelRole
+from parties.party.schedule import PartyData, held_with
+from parties.programs.network import TrainState, run_once
+from parties.programs.packing import pack, pack_state, unpack_state
+from parties.programs.plan import Plan
+from parties.programs.transforms.packed import packed_feature, packed_label
+from parties.protocol.messages import dtype_name
+from parties.saving.checkpoints import data_digests, write_checkpoint
+from parties.saving.folder import Saved, read_party, write_party
+from parties.saving.states import RUNNING_SCORES, states_as
+
+Facts = dict[str, Any]  # what a party answers to all others: what JSON can say
+Structs = Mapping[str, jax.ShapeDtypeStruct]  # party -> shape and dtype of one row's activation
+
+
+class PartyModel(Protocol):
+    """What a participant asks of the model, which every party knows."""
+
+    @property
+    def label_party(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    def plan(self) -> Plan:
+        """The networks and optimisers."""
+        ...
+
+    def has_columns(self, party: str) -> bool:
+        """Whether the party has a base network."""
+        ...
+
+    def fit_columns(self, party: str, data: VerticalData) -> tuple:
+        """The party's column specifications, fitted on its frame."""
+        ...
+
+    def encode(self, party: str, data: VerticalData, columns: Sequence, *, training: bool, labels: bool) -> PartyData:
+        """The party's frame as arrays."""
+        ...
+
+    def struct(self, party: str, columns: Any) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of one row's activation, for typed columns of that structure."""
+        ...
+
+    def check_fuse(self, structs: Structs) -> None:
+        """Refuse activations that the fuse network cannot read."""
+
+    def describe(self, party: str, columns: Sequence, epoch: int) -> dict[str, Any]:
+        """What the party's folder says of its part."""
+        ...
+
+    def read(self, party: str, saved: Saved) -> tuple[tuple, Any]:
+        """The fitted columns in the party's folder, and typed columns of no rows."""
+        ...
+
+    def check_read(self, party: str, saved: Saved, structs: Structs) -> None:
+        """Refuse a folder whose networks do not go together."""
+
+    def table(self, logits: Any, ids: pd.Index) -> pd.DataFrame:
+        """Predictions by row id."""
+        ...
+
+
+class DataFacts(NamedTuple):
+    """The public facts of a data set that the parties are to hold: what for, and which of its rows."""
+
+    name: str  # "train" must have labels to learn from, "validation" and "evaluate" labels, of "predict" none is read
+    labels: tuple[str, ...]
+    row_weight: str | None
+    selection: tuple[Selection, ...] = ()
+    digest: bool = False  # whether it is digested, for checkpoints
+
+
+class _Proposal(NamedTuple):
+    """What a participant would hold, until every party has agreed."""
+
+    columns: tuple  # fitted specifications
+    like: Any  # typed columns of that structure
+    parts: dict[str, PartyData] = {}
+    ids: dict[str, pd.Index] = {}
+    digests: dict[str, str] = {}
+    resumed: dict[str, str] = {}
+    kept: dict[str, TrainState] = {}
+    role: FeatureRole | LabelRole | None = None
+    saved: Saved | None = None  # to take the states from
+    optimizer: bool = True
+
+
+class Participant:
+    """A party of a model.
+
+    Data sets and parameters are proposed by `hold` or `adopt`, and the first time `draw`; they are taken by `settle`
+    once every party has agreed, so that all have them or none.
+
+    Attributes:
+        role: what it does in a round, once settled.
+        columns: its fitted specifications.
+        ids: row ids of each data set that it holds.
+    """
+
+    def __init__(self, name: str, model: PartyModel):
+        self.name, self.model = name, model
+        self.role: FeatureRole | LabelRole | None = None
+        self.columns: tuple = ()
+        self.ids: dict[str, pd.Index] = {}
+        self._plan = model.plan()
+        self._digests: dict[str, str] = {}  # of each data set of this run
+        self._resumed: dict[str, str] = {}  # the same, of the run that is to be resumed
+        self._kept: dict[str, TrainState] = {}
+        self._proposal: _Proposal | None = None
+
+    def hold(self, sets: Sequence[DataFacts], *frames: pd.DataFrame) -> Facts:
+        """Propose data sets: the party's own frames as arrays, by columns fitted on the first of them the first time.
+
+        Returns:
+            `struct`: shape and dtype of one row's activation; None for a party without columns.
+
+        Raises:
+            DataError: naming the party and what does not fit; or other data than its checkpoint tells of.
+        """
+        columns, own = self.columns, self.model.has_columns(self.name)
+        parts, ids, digests = {}, {}, {}
+        for facts, frame in zip(sets, frames, strict=True):
+            view = VerticalData({self.name: frame}, self.model.label_party, facts.labels, facts.row_weight)
+            view = select(view, facts.selection)
+            if own and not columns:
+                columns = self.model.fit_columns(self.name, view)
+            what = {"training": facts.name == "train", "labels": facts.name != "predict"}
+            parts[facts.name], ids[facts.name] = self.model.encode(self.name, view, columns, **what), view.index
+            if facts.digest:
+                digests[facts.name] = data_digest(parts[facts.name])
+        if digests:
+            check_digests(self.name, digests, self._resumed)
+        like, kept = next(iter(parts.values())).columns, self._kept if self._resumed else {}
+        self._proposal = _Proposal(columns, like, parts, ids, digests, {}, kept, self.role)
+        return self._proposed(like)
+
+    def adopt(self, path: str, optimizer: bool, checkpoint: str) -> Facts:
+        """Propose what the party's own folder holds, or a checkpoint in it; returns as `hold`.
+
+        Args:
+            optimizer: whether its state is taken, or only kept to be saved again.
+
+        Raises:
+            SaveError: a folder that is no save's of this model.
+        """
+        saved = read_party(Path(path) / self.name / checkpoint, self.name)
+        columns, like = self.model.read(self.name, saved)
+        resumed = data_digests(saved.description, self.name) if checkpoint else {}
+        self._proposal = _Proposal(columns, like, resumed=resumed, saved=saved, optimizer=optimizer)
+        return self._proposed(like)
+
+    def draw(self, structs: Mapping[str, Sequence]) -> Facts:
+        """Propose parameters, drawn or as the folder has them; at the label party for activations of these structs.
+
+        Args:
+            structs: party -> shape and dtype of one row's activation.
+
+        Raises:
+            ModelError: activations that the fuse network cannot read.
+            SaveError: states of another architecture.
+        """
+        proposal = self._proposal
+        if proposal is None:
+            raise ModelError(party=self.name, field="draw", seen="nothing proposed", wanted="hold or adopt first")
+        shapes = {p: jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype)) for p, (shape, dtype) in structs.items()}
+        if proposal.saved is not None:
+            self.model.check_read(self.name, proposal.saved, shapes)
+        elif self.name == self.model.label_party:
+            self.model.check_fuse(shapes)
+        states, kept = self._drawn(shapes, proposal)
+        role = self._make_role(shapes, states)
+        if isinstance(role, LabelRole) and proposal.saved is not None:
+            role.go_on(proposal.saved.states.get(RUNNING_SCORES, {}))
+        self._proposal = proposal._replace(role=role, kept=kept)
+        return {}
+
+    def settle(self) -> Facts:
+        """Take what was proposed."""
+        proposal, self._proposal = self._proposal, None
+        if proposal is not None and proposal.role is not None:
+            self.columns, self.role = proposal.columns, proposal.role
+            self.ids = held_with(self.ids, proposal.ids)
+            self._digests = proposal.digests or self._digests
+            if "train" in proposal.parts or proposal.saved is not None:
+                self._kept, self._resumed = proposal.kept, proposal.resumed
+            packed = {n: p._replace(columns=pack(_on_host(p.columns), 1)) for n, p in proposal.parts.items()}
+            self.role.load(packed)
+        return {}
+
+    def states(self) -> dict[str, TrainState]:
+        """What it trains, on the host: "base", "fuse", what it has of them."""
+        return {kind: unpack_state(state) for kind, state in self.settled().states().items()}
+
+    def restore(self, states: Mapping[str, TrainState]) -> None:
+        """Take states of the structure that `states` returns."""
+        self.settled().restore({kind: pack_state(state) for kind, state in states.items()})
+
+    def keep(self) -> Facts:
+        """Keep the states as they are now."""
+        self._kept = self.states()
+        return {}
+
+    def restore_kept(self) -> Facts:
+        """Go back to the states that were kept, or that the checkpoint had kept."""
+        self.restore(check_kept(self._kept))
+        return {}
+
+    def save(self, path: str, epoch: int) -> Facts:
+        """Write the party's folder `path/PARTY`."""
+        described = self.model.describe(self.name, self.columns, epoch)
+        write_party(Path(path) / self.name, self.name, self._role_name(), described, self.states())
+        return {}
+
+    def checkpoint(self, path: str, name: str, epoch: int, run: Mapping) -> Facts:
+        """Write the party's checkpoint, with what it says of the run."""
+        role = self.settled()
+        described = self.model.describe(self.name, self.columns, epoch) | dict(run) | {"data": self._digests}
+        progress = role.progress() if isinstance(role, LabelRole) and run["round"] else None
+        parts = self.states(), self._kept, progress
+        write_checkpoint(Path(path), name, self.name, self._role_name(), described, *parts)
+        return {}
+
+    def statistics(self) -> Facts:
+        """`scores`: of the label party, after a pass."""
+        return {"scores": self.label_role().statistics()}
+
+    def predictions(self, name: str) -> tuple[pd.DataFrame, Any, Facts]:
+        """Of the label party, after a pass over the data set `name`: the table, and what `inspect` sees of its rows."""
+        logits, seen = self.label_role().predictions()
+        return self.model.table(logits, self.ids[name]), seen, {}
+
+    def settled(self) -> FeatureRole | LabelRole:
+        """Its role.
+
+        Raises:
+            ModelError: there is none yet.
+        """
+        if self.role is None:
+            raise ModelError(party=self.name, field="model", seen="one that was never fitted", wanted="fit first")
+        return self.role
+
+    def feature_role(self) -> FeatureRole:
+        """As `settled`, of a party that is not the label party."""
+        role = self.settled()
+        assert isinstance(role, FeatureRole)
+        return role
+
+    def label_role(self) -> LabelRole:
+        """As `settled`, of the label party."""
+        role = self.settled()
+        assert isinstance(role, LabelRole)
+        return role
+
+    def _role_name(self) -> str:
+        return "label" if self.name == self.model.label_party else "feature"
+
+    def _proposed(self, like: Any) -> Facts:
+        if not self.model.has_columns(self.name):
+            return {"struct": None}
+        struct = self.model.struct(self.name, like)
+        return {"struct": [list(struct.shape), dtype_name(struct.dtype)]}
+
+    def _drawn(self, structs: Structs, proposal: _Proposal) -> tuple[Any, dict[str, TrainState]]:
+        """Packed states by network, drawn or as saved, and those that were kept."""
+        plan, key = self._plan, jax.random.key(self.model.seed)
+        first = jax.tree.map(lambda leaf: leaf[:1], _on_host(proposal.like))
+        zeros = {p: jnp.zeros((1, *struct.shape), struct.dtype) for p, struct in structs.items()}
+        given: tuple = (key, zeros, first) if self.name == plan.label_party else (key, first)
+        if proposal.saved is None:
+            init = self._program(packed=True).init
+            states = run_once(init, *given)
+            return states if self.name == plan.label_party else {"base": states}, proposal.kept
+        shaped = jax.eval_shape(self._program(packed=False).init, *given)
+        template = shaped if self.name == plan.label_party else {"base": shaped}
+        how = {"optimizer": proposal.optimizer}
+        saved, kept = states_as(template, proposal.saved.states, self.name, **how)
+        return {kind: pack_state(state) for kind, state in saved.items()}, kept
+
+    def _program(self, packed: bool) -> Any:
+        plan, name = self._plan, self.name
+        if name == plan.label_party:
+            return packed_label(plan.label()) if packed else plan.label()
+        return packed_feature(plan.feature(name)) if packed else plan.feature(name)
+
+    def _make_role(self, structs: Structs, states: dict[str, Any]) -> FeatureRole | LabelRole:
+        plan, program = self._plan, self._program(packed=True)
+        if self.name != plan.label_party:
+            return FeatureRole(self.name, plan.label_party, program, states["base"])
+        others = {p: structs[p] for p in plan.others}
+        return LabelRole(self.name, program, plan.objective, tuple(plan.bases), others, states)
+
+
+def _on_host(columns: Any) -> Any:
+    return jax.tree.map(np.asarray, columns)
+
+
+def check_kept(kept: Any) -> Any:
+    """States that were kept.
+
+    Raises:
+        ModelError: none were.
+    """
+    if not kept:
+        wanted = "a run whose callbacks kept one from its start"
+        raise ModelError(field="restore_best", seen="no state that was kept", wanted=wanted)
+    return kept
+
+
+def data_digest(part: PartyData) -> str:
+    """SHA-256 of a party's part of a data set: ids, columns, labels and weights."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((part.ids, part.columns, part.labels, part.weights)):
+        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def check_digests(party: str, seen: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Refuse other data sets than a checkpoint was written with.
+
+    Raises:
+        DataError: naming the party and the data set.
+    """
+    for name, digest in wanted.items():
+        if seen.get(name) != digest:
+            want = "rows, columns and labels as when the checkpoint was written"
+            raise DataError(party=party, field=name, seen="other ones", wanted=want)

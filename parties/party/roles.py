@@ -1,0 +1,385 @@
+"""The two roles of a round as objects: each holds its party's data sets, state and pending round, nothing of another's.
+
+A feature role has `turn`, a label role `step`; the loop in `protocol` knows no more of them. What both know in common
+are the public facts of a pass over a data set, from which each draws the same rows, digests and headers by itself.
+"""
+
+import abc
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parties.errors import MessageError, ModelError
+from parties.party.refusals import gradient_refused, round_refused
+from parties.party.schedule import PartyData, Schedule, held_with
+from parties.party.scoring import Scoring, concatenate
+from parties.programs.network import Batch, take_rows
+from parties.programs.packing import unpacked
+from parties.programs.program import FeatureProgram, LabelProgram
+from parties.protocol.messages import Header, Message, check, check_format, dtype_name
+from parties.protocol.passes import Pass
+from parties.protocol.rows import PADDING
+
+
+class _Role(abc.ABC):
+    """What both roles do alike: hold data sets, and draw the schedule of a pass.
+
+    Attributes:
+        data: the party's part of each data set that it holds, on the device.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self.data: dict[str, PartyData] = {}
+        self._schedule: Schedule | None = None
+        self._true = jnp.ones((), bool)
+
+    @abc.abstractmethod
+    def states(self) -> dict[str, Any]:
+        """What it trains by network, "base", "fuse", what it has of them; packed."""
+
+    @abc.abstractmethod
+    def restore(self, states: Mapping[str, Any]) -> None:
+        """Take what `states` returned."""
+
+    def load(self, parts: Mapping[str, PartyData]) -> None:
+        """Hold data sets by name, on the device."""
+        given = {}
+        for name, part in parts.items():
+            columns, labels, weights = jax.tree.map(jnp.asarray, (part.columns, part.labels, part.weights))
+            given[name] = PartyData(part.ids, columns, labels, weights, part.row_ids)
+        self.data = held_with(self.data, given)
+
+    def begin(self, pass_: Pass) -> int:
+        """Begin a pass, or go on with it; what is pending is dropped. Returns the number of rounds left."""
+        data, schedule = self.data[pass_.data], self._schedule
+        if schedule is None or schedule.data is not data or schedule.facts._replace(start=pass_.start) != pass_:
+            schedule = Schedule(pass_, data)
+        schedule.round, self._schedule = pass_.start, schedule
+        return schedule.rounds - schedule.round
+
+    def present_schedule(self) -> Schedule:
+        """The schedule of the pass that it is in.
+
+        Raises:
+            ModelError: before a pass.
+        """
+        if self._schedule is None:
+            raise ModelError(party=self.name, field="pass", seen="no pass", wanted="begin first")
+        return self._schedule
+
+    def _next_round(self) -> Schedule:
+        schedule = self.present_schedule()
+        if schedule.round == schedule.rounds:
+            seen = "a round after the last"
+            raise MessageError(party=self.name, field="round", seen=seen, wanted=f"{schedule.rounds} rounds")
+        return schedule
+
+    def ids(self, round: int) -> list:
+        """Ids of a round's rows, or their positions where the ids are not known."""
+        schedule = self.present_schedule()
+        rows = schedule.rows[round]
+        real = rows[rows != PADDING]
+        return (real if schedule.data.row_ids is None else schedule.data.row_ids[real]).tolist()
+
+
+class FeatureRole(_Role):
+    """A party with columns and no labels: sends activations up, takes its own cotangent down.
+
+    Attributes:
+        state: its network's; only `turn` replaces it, and only after its message was accepted.
+    """
+
+    def __init__(self, name: str, label_party: str, program: FeatureProgram, state: Any):
+        super().__init__(name)
+        self.label_party = label_party
+        self.state = state
+        self._pending: tuple[Any, Header] | None = None
+        self._verdicts: deque[tuple[Any, int]] = deque()  # of rounds of which it is not known yet: bool [], round
+        self._refused: list[int] = []  # rounds since `begin` that this party alone did not take
+        self._taken = self._true  # bool [], of the round before
+
+        @jax.jit
+        def forward(state: Any, columns: Any, rows: jax.Array, taken: jax.Array) -> tuple[jax.Array, Any]:
+            activation, pullback = program.forward(state, take_rows(columns, rows))
+            return jnp.where(taken, activation, jnp.nan), pullback
+
+        @jax.jit
+        def backward(state: Any, pullback: Any, cotangent: jax.Array) -> tuple[Any, jax.Array]:
+            gradients, verdict = program.backward(pullback, cotangent)
+            return program.update(state, gradients), verdict
+
+        @jax.jit
+        def predict(state: Any, columns: Any, rows: jax.Array) -> jax.Array:
+            return program.predict(state, take_rows(columns, rows))
+
+        self._forward, self._backward, self._predict = forward, backward, predict
+
+    def states(self) -> dict[str, Any]:
+        return {"base": self.state}
+
+    def restore(self, states: Mapping[str, Any]) -> None:
+        self.state = states["base"]
+
+    def begin(self, pass_: Pass) -> int:
+        self._pending, self._taken = None, self._true
+        self._verdicts.clear()
+        self._refused.clear()
+        return super().begin(pass_)
+
+    def turn(self, cotangent: Message | None) -> Message:
+        """Backward of the pending round, then forward of the next.
+
+        The first turn of a pass takes no cotangent; one of a pass that does not train takes none at all. Where the
+        pending round's own gradient is not finite and such rounds are not skipped, the activation is NaN, so that
+        nobody takes the next round.
+
+        Raises:
+            MessageError: the cotangent is not the one of the pending round, or a round after the last. The state is
+                then untouched.
+        """
+        schedule = self._next_round()
+        self.finish(cotangent)
+        rows, columns = schedule.rows[schedule.round], schedule.data.columns
+        if schedule.facts.phase == "fit":
+            taken = self._taken if schedule.facts.nonfinite == "raise" else self._true
+            activation, pullback = self._forward(self.state, columns, rows, taken)
+            self._pending = pullback, schedule.header(self.label_party, self.name, "cotangent", activation)
+        else:
+            activation = self._predict(self.state, columns, rows)
+        if schedule.round == 0:
+            check_format(activation.shape, dtype_name(activation.dtype), self.name)
+        header = schedule.header(self.name, self.label_party, "activation", activation)
+        schedule.round += 1
+        return Message(header, activation)
+
+    def finish(self, cotangent: Message | None) -> None:
+        """Backward of the pending round alone, after the last one.
+
+        Raises:
+            MessageError: as `turn`.
+        """
+        self._look(wait=False)
+        if self._pending is not None:
+            pullback, expected = self._pending
+            message = check(cotangent, expected)
+            self.state, self._taken = self._backward(self.state, pullback, message.array)
+            self._verdicts.append((self._taken, expected.round))
+            self._pending = None
+        elif cotangent is not None:
+            raise MessageError(party=self.name, field="message", seen="a cotangent", wanted="none: no round is pending")
+
+    def confirm(self) -> list[int]:
+        """The rounds since `begin` that this party alone did not take, as its own gradient was not finite.
+
+        Raises:
+            NumberError: there is one, and such rounds are not skipped.
+        """
+        self._look(wait=True)
+        if self._refused and (facts := self.present_schedule().facts).nonfinite == "raise":
+            raise gradient_refused(self.name, facts.epoch, self._refused[0], self.ids(self._refused[0]))
+        return list(self._refused)
+
+    def _look(self, wait: bool) -> None:
+        """Note the verdicts of all rounds so far, or without `wait` of those that are done."""
+        while self._verdicts and (wait or self._verdicts[0][0].is_ready()):
+            verdict, round = self._verdicts.popleft()
+            if not verdict:
+                self._refused.append(round)
+
+
+class LabelRole(_Role):
+    """The party with the labels and the fuse network, and columns of its own or none.
+
+    Attributes:
+        state: `{"fuse": ...}`, with "base" where it has columns of its own.
+        structs: shape and dtype of one row's activation of each other party, so without the leading axis.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        program: LabelProgram,
+        objective: Any,
+        order: Sequence[str],
+        structs: Mapping[str, jax.ShapeDtypeStruct],
+        state: Any,
+    ):
+        """
+        Args:
+            order: of the parties with columns.
+            structs: shape and dtype of one row's activation of each *other* party, so without the leading axis.
+        """
+        super().__init__(name)
+        self.state = state
+        self._order, self.structs = tuple(order), dict(structs)
+        self._scoring = Scoring(objective)
+        self._pending: deque[_Pending] = deque()
+        self._seen: list[Any] = []  # what `inspect` sees of each round of a `predict` pass
+        self._read: Mapping | None = None
+
+        @jax.jit
+        def step(state: Any, activations: Any, data: Batch, rows: jax.Array, go_on: jax.Array) -> tuple:
+            batch = data.take(rows)
+            batch = batch._replace(weights=jnp.where(go_on, batch.weights, jnp.nan))  # else nobody takes the round
+            gradients, cotangents, stats = program.backward(state, activations, batch)
+            sent = {party: cotangents[party] for party in self.structs}
+            return program.update(state, gradients), sent, stats.logits, stats.finite
+
+        @jax.jit
+        def predict(state: Any, activations: Any, data: Batch, rows: jax.Array) -> tuple[Any, Any]:
+            own = unpacked(take_rows(data.columns, rows))
+            return program.predict(state, activations, own.get(name))
+
+        @jax.jit
+        def numbers(state: Any, activations: Any, data: Batch, rows: jax.Array) -> Any:
+            return program.numbers(state, activations, data.take(rows))
+
+        self._step, self._predict, self._numbers = step, predict, numbers
+
+    def states(self) -> dict[str, Any]:
+        return self.state
+
+    def restore(self, states: Mapping[str, Any]) -> None:
+        self.state = dict(states)
+
+    def begin(self, pass_: Pass) -> int:
+        if pass_.start:
+            self.confirm()
+        self._pending.clear()
+        rounds = super().begin(pass_)
+        if pass_.start == 0:
+            self._seen = []
+            self._scoring.begin(self.present_schedule())
+        elif self._read is not None:
+            self._scoring.go_on(self.present_schedule(), self._read, self.name)
+        self._read = None
+        return rounds
+
+    def step(self, activations: Mapping[str, Message]) -> dict[str, Message]:
+        """One round: the parties' activations in, each party's own cotangent out; none if the pass does not train.
+
+        Raises:
+            MessageError: an activation is missing, too many, or not the one of this round. No state is then touched.
+            NumberError: a round before was not finite, and such rounds are not skipped. No state has taken it, or a
+                later one.
+        """
+        self.confirm(wait=False)
+        schedule = self._next_round()
+        if set(activations) != set(self.structs):
+            seen, wanted = str(sorted(activations)), str(sorted(self.structs))
+            raise MessageError(party=self.name, field="sender", seen=seen, wanted=wanted)
+        batch, arrays = schedule.facts.batch_size, {}
+        for party, struct in self.structs.items():
+            expected = jax.ShapeDtypeStruct((batch, *struct.shape), struct.dtype)
+            message = check(activations[party], schedule.header(party, self.name, "activation", expected))
+            arrays[party] = message.array
+
+        rows, data, replies = schedule.rows[schedule.round], self._batch(), {}
+        if schedule.facts.phase == "fit":
+            raises = schedule.facts.nonfinite == "raise"
+            go_on = self._pending[-1].finite if self._pending and raises else self._true
+            self.state, cotangents, logits, finite = self._step(self.state, arrays, data, rows, go_on)
+            if raises:
+                self._pending.append(_Pending(finite, arrays, schedule.round))
+            for party, cotangent in cotangents.items():
+                replies[party] = Message(schedule.header(self.name, party, "cotangent", cotangent), cotangent)
+        else:
+            logits, seen = self._predict(self.state, arrays, data, rows)
+            finite = True
+            if schedule.facts.phase == "predict":
+                self._seen.append(seen)
+        schedule.round += 1
+        self._scoring.add(schedule, logits, finite)
+        return replies
+
+    def add_rounds(self, logits: Any, finite: np.ndarray, skipped: int, seen: Any = ()) -> None:
+        """Take note of the next S rounds, which were computed elsewhere, as `step` does of one.
+
+        Args:
+            logits: `[S, B, K_t]` of each task.
+            finite: bool `[S]`.
+            skipped: how many of them some party has not taken.
+            seen: what `inspect` sees of them, with leading axes `[S, B]`.
+        """
+        schedule = self.present_schedule()
+        logits, seen = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (logits, seen))
+        if schedule.facts.phase == "predict":
+            self._scoring.logits.append(logits)
+            self._seen.append(seen)
+            schedule.round += len(finite)
+        else:
+            schedule.round += self._scoring.add_rounds(schedule, logits, finite)
+        self._scoring.skipped += skipped
+
+    def confirm(self, refused: Mapping[str, Sequence[int]] | None = None, *, wait: bool = True) -> None:
+        """Refuse the first round that was not finite, of all so far, or without `wait` of those that are done.
+
+        Args:
+            refused: after the last round of a part of a pass, the rounds that each other party alone did not take: they
+                are counted as skipped.
+
+        Raises:
+            NumberError: as `step`.
+        """
+        while self._pending and (wait or self._pending[0].finite.is_ready()):
+            if not (done := self._pending.popleft()).finite:
+                self._refuse(done)
+        self._scoring.skipped += len(set().union(*(refused or {}).values()))
+
+    def statistics(self) -> dict[str, float]:
+        """The objective's scores over the rows of the pass so far, and how many rounds were `skipped` if they may be.
+
+        Raises:
+            ModelError: before a pass, or after one that scores nothing.
+            NumberError: as `step`, of the last rounds.
+        """
+        facts = self.present_schedule().facts
+        self.confirm()
+        if self._scoring.scores is None:
+            raise ModelError(party=self.name, field="statistics", seen="no scored round", wanted="a pass that ran")
+        skipped = {"skipped": self._scoring.skipped} if (facts.phase, facts.nonfinite) == ("fit", "skip_round") else {}
+        return self._scoring.compute() | skipped
+
+    def progress(self) -> dict[str, Any]:
+        """The running scores of a pass that has not ended, for a checkpoint.
+
+        Raises:
+            ModelError: before a pass.
+            NumberError: as `statistics`.
+        """
+        self.present_schedule()
+        self.confirm()
+        return self._scoring.progress()
+
+    def go_on(self, progress: Mapping) -> None:
+        """Take what `progress` returned, for the next pass that does not begin at its first round."""
+        self._read = progress
+
+    def predictions(self) -> tuple[Any, Any]:
+        """After a `predict` pass, logits and what `inspect` sees of its N rows, in data order, on the host."""
+        rows = len(self.present_schedule().data.ids)
+        return jax.tree.map(lambda leaf: leaf[:rows], (concatenate(self._scoring.logits), concatenate(self._seen)))
+
+    def _batch(self) -> Batch:
+        """All rows of the pass, of which the compiled functions take theirs."""
+        data = self.present_schedule().data
+        return Batch({self.name: data.columns} if self.name in self._order else {}, data.labels, data.weights)
+
+    def _refuse(self, last: "_Pending") -> NoReturn:
+        schedule = self.present_schedule()
+        numbers = self._numbers(self.state, last.activations, self._batch(), schedule.rows[last.round])
+        where = schedule.facts.epoch, last.round, self.ids(last.round)
+        raise round_refused(numbers, self._order, self.name, *where)
+
+
+class _Pending(NamedTuple):
+    """A round of which it is not known yet whether it was finite; a later one is taken only if it was."""
+
+    finite: Any  # bool [], on the device
+    activations: Mapping[str, Any]
+    round: int

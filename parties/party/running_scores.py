@@ -1,0 +1,48 @@
+"""The running scores of an epoch that has not ended, as a checkpoint of the label party's holds them."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import serialization
+
+from parties.errors import SaveError
+from parties.saving.states import array_shapes
+
+
+class RunningScores(NamedTuple):
+    """What the rounds of an epoch so far add to its scores."""
+
+    scores: Any  # the objective's state, None before the first rounds are in it
+    skipped: int = 0  # rounds
+    logits: tuple = ()  # a task, [R, B, K_t]: of the latest R rounds, which are not in the scores yet
+    finite: Any = ()  # bool [R], of the same rounds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dicts of arrays."""
+
+        def arrays(tree):
+            return serialization.to_state_dict(jax.tree.map(np.asarray, tree))
+
+        scores = {} if self.scores is None else arrays(self.scores)
+        rounds = {"skipped": np.asarray(self.skipped, np.int32), "finite": np.asarray(self.finite, bool)}
+        return {"scores": scores, "logits": arrays(self.logits), **rounds}
+
+    @classmethod
+    def from_dict(cls, read: Mapping[str, Any], objective: Any, rows: int, party: str) -> "RunningScores":
+        """What was made a dict, of an epoch of so many rows.
+
+        Raises:
+            SaveError: scores of other tasks, metrics or numbers of rows.
+        """
+        empty, scores = objective.init(rows), None
+        if set(read) != set(cls._fields) or not isinstance(read["logits"], dict):
+            raise SaveError(party=party, field="progress", seen=str(sorted(read)), wanted=str(sorted(cls._fields)))
+        if read["scores"]:
+            wanted = array_shapes(serialization.to_state_dict(jax.tree.map(np.asarray, empty)))
+            if (seen := array_shapes(read["scores"])) != wanted:
+                raise SaveError(party=party, field="progress", seen=str(seen), wanted=str(wanted))
+            scores = jax.tree.map(jax.numpy.asarray, serialization.from_state_dict(empty, read["scores"]))
+        logits = tuple(read["logits"][task] for task in sorted(read["logits"], key=int))
+        return cls(scores, int(read["skipped"]), logits, read["finite"])

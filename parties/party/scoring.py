@@ -1,0 +1,108 @@
+"""The scores of a pass as it goes, of the label party."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from parties.party.running_scores import RunningScores
+from parties.party.schedule import Schedule
+from parties.programs.network import take_rows, take_weights
+from parties.protocol.rows import PADDING
+
+ROUNDS = 256  # that are scored at once: one call for many rows, and memory that does not grow with the epoch
+
+
+class Scoring:
+    """The objective's state over the rounds of a pass, and the logits of the latest, which are not in it yet.
+
+    Attributes:
+        scores: the objective's state; None before the first rounds are in it, and always where labels are not read.
+        skipped: rounds that were not finite.
+        logits: a tuple a round.
+    """
+
+    def __init__(self, objective: Any):
+        self._objective = objective
+
+        @jax.jit
+        def update(scores: Any, logits: Any, labels: jax.Array, weights: jax.Array, rows: jax.Array) -> Any:
+            return objective.update(scores, logits, take_rows(labels, rows), take_weights(weights, rows))
+
+        self._update = update
+        self.scores: Any = None
+        self.skipped, self._size = 0, ROUNDS
+        self.logits: list[Any] = []
+        self._finite: list[Any] = []
+
+    def begin(self, schedule: Schedule) -> None:
+        """Before the first round."""
+        self._set(schedule, RunningScores(None))
+
+    def go_on(self, schedule: Schedule, progress: Mapping[str, Any], party: str) -> None:
+        """After the rounds that `progress` tells of.
+
+        Raises:
+            SaveError: as `RunningScores.from_dict`.
+        """
+        self._set(schedule, RunningScores.from_dict(progress, self._objective, len(schedule.data.ids), party))
+
+    def _set(self, schedule: Schedule, progress: RunningScores) -> None:
+        self.scores, self.skipped = progress.scores, progress.skipped
+        self._finite = list(progress.finite)
+        self.logits = [tuple(task[r] for task in progress.logits) for r in range(len(self._finite))]
+        self._size = min(schedule.rounds, ROUNDS)
+
+    def add(self, schedule: Schedule, logits: Any, finite: Any) -> None:
+        """The round before the schedule's next one: its logits, and whether it was finite."""
+        self.logits.append(logits)
+        self._finite.append(finite)
+        full = len(self.logits) == self._size or schedule.round == schedule.rounds
+        if full and schedule.facts.phase != "predict":
+            self._score(schedule)
+
+    def add_rounds(self, schedule: Schedule, logits: Any, finite: np.ndarray) -> int:
+        """The next S rounds at once: their logits `[S * B, K_t]`, and which were finite, bool `[S]`.
+
+        Returns:
+            How many rounds that are: fewer than S at the end of the pass, where the rest is padding.
+        """
+        if self.logits:  # of party objects, before a checkpoint
+            self._score(schedule)
+        rows = schedule.rows[schedule.round : schedule.round + len(finite)]
+        self._update_scores(schedule, logits, finite[: len(rows)], rows, len(finite))
+        return len(rows)
+
+    def compute(self) -> dict[str, float]:
+        """The scores; the one place that waits for the device."""
+        return self._objective.compute(self.scores)
+
+    def progress(self) -> dict[str, Any]:
+        """As nested dicts of arrays."""
+        logits = tuple(concatenate([jax.tree.map(lambda leaf: leaf[None], one) for one in self.logits]))
+        return RunningScores(self.scores, self.skipped, logits, self._finite).to_dict()
+
+    def _score(self, schedule: Schedule) -> None:
+        """Move the logits into the scores, the last chunk filled up so that one compilation serves all."""
+        finite = np.array([bool(finite) for finite in self._finite])
+        self.skipped += int((~finite).sum())
+        rows = schedule.rows[schedule.round - len(self.logits) : schedule.round]
+        logits = concatenate(self.logits + [self.logits[-1]] * (self._size - len(rows)))
+        self._update_scores(schedule, logits, finite, rows, self._size)
+        self.logits, self._finite = [], []
+
+    def _update_scores(self, schedule: Schedule, logits: Any, finite: np.ndarray, rows: np.ndarray, size: int) -> None:
+        if self.scores is None:
+            self.scores = self._objective.init(len(schedule.data.ids))
+        rows = np.where(finite[:, None], rows, PADDING)  # a round that was skipped scores nothing
+        filling = np.full((size - len(rows), rows.shape[1]), PADDING, rows.dtype)
+        own = schedule.data.labels, schedule.data.weights
+        self.scores = self._update(self.scores, logits, *own, np.concatenate([rows, filling]).ravel())
+
+
+def concatenate(outputs: list) -> Any:
+    """The outputs of several rounds, on the host: a compiled concatenation would take as many arguments as rounds."""
+    if not outputs:
+        return ()
+    return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *outputs)

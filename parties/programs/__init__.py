@@ -1,0 +1,1 @@
+"""Pure functions of a round: what each party computes."""

@@ -1,0 +1,84 @@
+"""The oracle: the same networks as one differentiable function in one place.
+
+It knows nothing of programs, pullbacks and messages: the networks' `apply` and the loss in one `value_and_grad`. The
+protocol is right when it computes what this computes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from parties.programs.keys import base_key, fuse_key
+from parties.programs.network import (
+    Batch,
+    ModelState,
+    RoundNumbers,
+    Stats,
+    TrainState,
+    all_finite,
+    apply_gradients,
+    init_state,
+    scan_rounds,
+)
+from parties.programs.plan import Plan
+
+
+class JointProgram(NamedTuple):
+    """As `parties.round.SplitProgram`, with the gradients for all to see."""
+
+    init: Callable  # key -> state
+    gradients: Callable  # state, batch -> stats, {"bases": ..., "fuse": ...}
+    round: Callable  # state, batch -> state, stats
+    epoch: Callable  # state, data, rows [S, B] -> state, stats [S, ...]
+    predict: Callable  # state, columns -> logits, what the fuse network's inspect sees
+    numbers: Callable  # as `SplitProgram.numbers`, but for activations and cotangents, of which a joint model has none
+
+
+def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
+    """The joint model for columns of that structure, with the keys that the parties would use."""
+    bases, fuse, optimizers = plan.bases, plan.fuse, plan.optimizers
+
+    def activations_of(params: Mapping, columns: Mapping, keys: Mapping) -> tuple[jax.Array, ...]:
+        return tuple(bases[p].apply(params[p], columns[p], keys.get(p)) for p in bases)
+
+    def init(key: jax.Array) -> ModelState:
+        states = {p: init_state(bases[p], optimizers[p], base_key(key, p), columns[p]) for p in bases}
+        structs = (jax.eval_shape(bases[p].apply, states[p].params, columns[p], None) for p in bases)
+        activations = tuple(jnp.zeros(struct.shape, struct.dtype) for struct in structs)
+        return ModelState(states, init_state(fuse, plan.fuse_optimizer, fuse_key(key, plan.label_party), activations))
+
+    def gradients(state: ModelState, batch: Batch) -> tuple[Stats, dict[str, Any]]:
+        keys, own_key = {p: s.round_key() for p, s in state.bases.items()}, state.fuse.round_key()
+        params = {"bases": {p: s.params for p, s in state.bases.items()}, "fuse": state.fuse.params}
+
+        def total(params: Any) -> tuple[jax.Array, Any]:
+            activations = activations_of(params["bases"], batch.columns, keys)
+            logits = fuse.apply(params["fuse"], activations, own_key)
+            return plan.objective.loss(logits, batch.labels, batch.weights), logits
+
+        (loss, logits), grads = jax.value_and_grad(total, has_aux=True)(params)
+        return Stats(loss, logits, all_finite(loss, grads), {}), grads
+
+    def round(state: ModelState, batch: Batch) -> tuple[ModelState, Stats]:
+        stats, grads = gradients(state, batch)
+
+        def step(optimizer: optax.GradientTransformation, old: TrainState, gradient: Any) -> TrainState:
+            new = apply_gradients(optimizer, old, gradient)
+            return jax.tree.map(lambda new, old: jnp.where(stats.finite, new, old), new, old)
+
+        trained = {p: step(optimizers[p], s, grads["bases"][p]) for p, s in state.bases.items()}
+        return ModelState(trained, step(plan.fuse_optimizer, state.fuse, grads["fuse"])), stats
+
+    def predict(state: ModelState, columns: Mapping[str, Any]) -> tuple[Any, Any]:
+        activations = activations_of({p: s.params for p, s in state.bases.items()}, columns, {})
+        return fuse.apply(state.fuse.params, activations, None), fuse.inspect(state.fuse.params, activations)
+
+    def numbers(state: ModelState, batch: Batch) -> RoundNumbers:
+        stats, grads = gradients(state, batch)
+        own = {plan.label_party: (grads["fuse"], grads["bases"].get(plan.label_party))}
+        return RoundNumbers({}, batch.labels, batch.weights, stats.loss, {}, grads["bases"] | own)
+
+    return JointProgram(init, gradients, round, scan_rounds(round), predict, numbers)

@@ -1,0 +1,131 @@
+"""A network as the protocol sees it: two callables, and the state that its owner trains."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from parties.programs.packing import Packed, pack, unpacked
+from parties.protocol.rows import PADDING
+
+CACHE_BYTES = 1 << 25  # columns of more bytes are read from memory, not from a cache
+
+
+class Network(NamedTuple):
+    """A pair of pure functions. `key` is the round's while training (dropout), None when evaluating."""
+
+    init: Callable[[jax.Array, Any], Any]  # key, inputs -> params
+    apply: Callable[[Any, Any, jax.Array | None], Any]  # params, inputs, key -> outputs
+    inspect: Callable[[Any, Any], Any] = lambda params, inputs: ()  # params, inputs -> what else there is to see
+
+
+class TrainState(NamedTuple):
+    """What the owner of a network holds; nothing of it ever leaves its party."""
+
+    params: Any
+    opt_state: Any
+    key: jax.Array  # [2] uint32, data of the key that a round's is folded from: fold_in(key, round)
+    round: jax.Array  # [] int32, rounds trained so far
+
+    def round_key(self) -> jax.Array:
+        return jax.random.fold_in(jax.random.wrap_key_data(self.key), self.round)
+
+
+class ModelState(NamedTuple):
+    """Every network's state, side by side, for those who hold a whole model in one place."""
+
+    bases: dict[str, TrainState]
+    fuse: TrainState
+
+
+class Batch(NamedTuple):
+    """Rows of every party in one place: those of a round, or a whole data set to take rounds from."""
+
+    columns: dict[str, Any]  # party -> pytree with rows leading; of a whole data set it may be packed
+    labels: Any  # float [B, T], NaN where missing
+    weights: Any  # float [B]; 0 for padding
+
+    def take(self, rows: jax.Array) -> "Batch":
+        """The batch `rows` int32 `[B]` of these rows; padding repeats the first and has weight 0."""
+        columns, labels = take_rows((self.columns, self.labels), rows)
+        return Batch(unpacked(columns), labels, take_weights(self.weights, rows))
+
+    def laid_out(self) -> "Batch":
+        """The same data set as batches are drawn from it fastest.
+
+        In a table that no cache holds, each party's cells of a row lie side by side; else each column by itself.
+        """
+        if sum(leaf.nbytes for leaf in jax.tree.leaves(self.columns)) <= CACHE_BYTES:
+            return self._replace(columns=unpacked(self.columns))
+        packed = {p: c if isinstance(c, Packed) else pack(c, 1) for p, c in self.columns.items()}
+        return self._replace(columns=packed)
+
+
+class Stats(NamedTuple):
+    """What a round says of itself."""
+
+    loss: jax.Array  # [] the objective that was differentiated
+    logits: Any  # [B, K_t] of each task, in the order of the batch's rows
+    finite: jax.Array  # [] bool; where it is false no party's state has taken the round
+    taken: dict[
+        str, jax.Array
+    ]  # party -> [] bool; where it is false that party alone kept its state, by its own gradient
+
+
+class RoundNumbers(NamedTuple):
+    """Every number of a round, in the order in which they are made: to find the first that is not finite."""
+
+    activations: dict[str, jax.Array]  # party -> [B, ...]
+    labels: jax.Array  # [B, T], NaN where missing
+    weights: jax.Array  # [B]
+    loss: jax.Array  # []
+    cotangents: dict[str, jax.Array]  # party -> [B, ...]
+    gradients: dict[str, Any]  # party -> pytree
+
+
+def init_state(network: Network, optimizer: optax.GradientTransformation, key: jax.Array, inputs) -> TrainState:
+    """Parameters drawn with `key` for inputs of that structure, and the optimiser's state for them."""
+    params = network.init(key, inputs)
+    return TrainState(params, optimizer.init(params), jax.random.key_data(key), jnp.zeros((), jnp.int32))
+
+
+def run_once(function: Callable, *args):
+    """`function(*args)`, compiled without optimisation: what runs once should not take seconds to compile."""
+    options: dict[str, Any] = {"xla_backend_optimization_level": 0}
+    return jax.jit(function).lower(*args).compile(compiler_options=options)(*args)
+
+
+def apply_gradients(optimizer: optax.GradientTransformation, state: TrainState, gradients: Any) -> TrainState:
+    """One step of `optimizer`, counted as a round."""
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    return TrainState(optax.apply_updates(state.params, updates), opt_state, state.key, state.round + 1)
+
+
+def all_finite(*trees: Any) -> jax.Array:
+    """Whether no number of the trees is NaN or infinite, bool `[]`."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trees)]).all()
+
+
+def take_rows(tree, rows: jax.Array):
+    """The batch `rows` int32 `[B]` of a pytree with rows leading; padding repeats the batch's first row."""
+    index = jnp.where(rows == PADDING, rows[0], rows)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], tree)
+
+
+def scan_rounds(round: Callable) -> Callable:
+    """`epoch(state, data, rows) -> (state, stats)` of a `round(state, batch) -> (state, stats)`.
+
+    `data` is a `Batch` of all rows, `rows` int32 `[S, B]` of the stream; stats are stacked, `[S, ...]`.
+    """
+
+    def epoch(state: ModelState, data: Batch, rows: jax.Array):
+        return jax.lax.scan(lambda state, batch: round(state, data.take(batch)), state, jnp.asarray(rows))
+
+    return epoch
+
+
+def take_weights(weights: jax.Array, rows: jax.Array) -> jax.Array:
+    """The weights of the batch `rows`, float `[B]`; 0 for padding."""
+    return jnp.where(rows == PADDING, 0, take_rows(weights, rows))

@@ -1,0 +1,129 @@
+"""The whole round as one pure function: the parties' programs composed as the protocol composes them.
+
+`jit`, `vmap` and `scan` take it. Every column lies in one place: a simulation of the protocol, with its arithmetic and
+its boundaries and without its messages.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from parties.programs.network import Batch, ModelState, Network, RoundNumbers, Stats, TrainState, scan_rounds
+from parties.programs.plan import Plan
+
+
+def score_rounds(objective: Any, scores: Any, logits: Any, data: Batch, rows: jax.Array) -> Any:
+    """The objective's state `scores` after the logits `[S, B, K_t]` of the rounds `rows` int32 `[S, B]` of `data`."""
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), logits)
+    batch = data._replace(columns={}).take(rows.ravel())
+    return objective.update(scores, flat, batch.labels, batch.weights)
+
+
+def some_rounds(round: Callable) -> Callable:
+    """`train(state, data, rows, count, skip) -> (state, logits, finite, taken)` of a `round(state, batch)`.
+
+    Trains the first `count` of the rounds `rows` int32 `[S, B]` of `data`; the rest leave everything as it is. Unless
+    `skip`, it ends after a round that is not finite or that a party has not taken. Logits are `[S, B, K_t]` of each
+    task, `finite` bool `[S]`, `taken` party -> bool `[S]`.
+    """
+
+    def train(state: Any, data: Batch, rows: jax.Array, count: jax.Array, skip: jax.Array) -> tuple:
+        _, one = jax.eval_shape(lambda state, rows: round(state, data.take(rows)), state, rows[0])
+        told = one.logits, one.finite, one.taken
+        kept = jax.tree.map(lambda leaf: jnp.zeros((len(rows), *leaf.shape), leaf.dtype), told)
+
+        def goes_on(carry: tuple) -> jax.Array:
+            done, last, *_ = carry
+            return (done < count) & (last | skip)
+
+        def another(carry: tuple) -> tuple:
+            done, _, state, kept = carry
+            state, stats = round(state, data.take(rows[done]))
+            told = stats.logits, stats.finite, stats.taken
+            kept = jax.tree.map(lambda all, leaf: all.at[done].set(leaf), kept, told)
+            last = jnp.stack([stats.finite, *stats.taken.values()]).all()
+            return done + 1, last, state, kept
+
+        _, _, state, (logits, finite, taken) = jax.lax.while_loop(
+            goes_on, another, (jnp.int32(0), jnp.bool_(True), state, kept)
+        )
+        return state, logits, finite, taken
+
+    return train
+
+
+class SplitProgram(NamedTuple):
+    """A split model as pure functions.
+
+    Attributes:
+        init: key -> state, a `ModelState`.
+        round: state, batch -> state, stats: one mini-batch, a `Batch` of B rows, through the protocol. `stats.loss` is
+            `[]`, `stats.logits` a tuple of `[B, K_t]`, `stats.finite` a bool `[]`: where false the state is unchanged,
+            and `stats.taken` party -> bool `[]`: where false that party's state is, by its own gradient.
+        epoch: state, data, rows -> state, stats: one round for each line of `rows`, int32 `[S, B]` from
+            `parties.row_stream`, -1 for padding; `data` is a `Batch` of all N rows. Stats are stacked, `[S, ...]`.
+        predict: state, columns -> logits, and what the fuse network's `inspect` sees (gates `[B, T, E]` of an MMoE).
+        numbers: state, batch -> every number of that round, a `RoundNumbers`, to find one that is not finite.
+        objective: `init`, `update` and `compute` turn logits into scores; see `mmoe_jax.objective`.
+    """
+
+    init: Callable[[jax.Array], ModelState]
+    round: Callable[[ModelState, Batch], tuple[ModelState, Stats]]
+    epoch: Callable[[ModelState, Batch, jax.Array], tuple[ModelState, Stats]]
+    predict: Callable[[ModelState, Mapping[str, Any]], tuple[Any, Any]]
+    numbers: Callable[[ModelState, Batch], RoundNumbers]
+    objective: Any
+
+
+def round_program(plan: Plan, columns: Mapping[str, Any]) -> SplitProgram:
+    """The protocol of `plan` for columns, party -> pytree, of that structure; how many rows they have does not matter.
+
+    Each party's key, program and pullback are those of its party object in placement `local`.
+    """
+    party, label = plan.label_party, plan.label()
+    features = {p: plan.feature(p) for p in plan.others}
+    owns = party in plan.bases
+
+    def split(state: ModelState) -> tuple[dict[str, TrainState], dict[str, TrainState]]:
+        """The states of the other parties, and the label party's own."""
+        own = {"base": state.bases[party], "fuse": state.fuse} if owns else {"fuse": state.fuse}
+        return {p: state.bases[p] for p in features}, own
+
+    def joined(others: Mapping[str, TrainState], own: Mapping[str, TrainState]) -> ModelState:
+        bases = {**others, party: own["base"]} if owns else others
+        return ModelState({p: bases[p] for p in plan.bases}, own["fuse"])
+
+    def init(key: jax.Array) -> ModelState:
+        states = {p: feature.init(key, columns[p]) for p, feature in features.items()}
+        structs = {p: jax.eval_shape(plan.bases[p].apply, *_of(plan.bases[p], columns[p])) for p in plan.bases}
+        activations = {p: jnp.zeros(struct.shape, struct.dtype) for p, struct in structs.items()}
+        return joined(states, label.init(key, activations, columns.get(party)))
+
+    def round(state: ModelState, batch: Batch) -> tuple[ModelState, Stats]:
+        states, own = split(state)
+        forward = {p: feature.forward(states[p], batch.columns[p]) for p, feature in features.items()}
+        activations = {p: activation for p, (activation, _) in forward.items()}
+        gradients, cotangents, stats = label.backward(own, activations, batch)
+        own = label.update(own, gradients)
+        backward = {p: feature.backward(forward[p][1], cotangents[p]) for p, feature in features.items()}
+        states = {p: feature.update(states[p], backward[p][0]) for p, feature in features.items()}
+        return joined(states, own), stats._replace(taken={p: verdict for p, (_, verdict) in backward.items()})
+
+    def predict(state: ModelState, columns: Mapping[str, Any]) -> tuple[Any, Any]:
+        states, own = split(state)
+        activations = {p: feature.predict(states[p], columns[p]) for p, feature in features.items()}
+        return label.predict(own, activations, columns.get(party))
+
+    def numbers(state: ModelState, batch: Batch) -> RoundNumbers:
+        states, own = split(state)
+        activations = {p: feature.forward(states[p], batch.columns[p])[0] for p, feature in features.items()}
+        return label.numbers(own, activations, batch)
+
+    return SplitProgram(init, round, scan_rounds(round), predict, numbers, plan.objective)
+
+
+def _of(network: Network, columns: Any) -> tuple[Any, Any, None]:
+    """Arguments of `network.apply` of which only shapes count."""
+    return jax.eval_shape(network.init, jax.random.key(0), columns), columns, None

@@ -1,0 +1,1 @@
+"""What is said between parties and in which order; nothing is computed."""

@@ -1,0 +1,1 @@
+"""A party's folder on disk: states, descriptions, checkpoints."""

@@ -1,0 +1,1 @@
+"""A run of `fit`: epochs, callbacks, early stopping, where it is; and sweeps."""

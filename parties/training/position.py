@@ -1,0 +1,56 @@
+"""A run of `fit`: the facts of it that all parties know, and where it is, as checkpoints tell."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from parties.errors import SaveError
+from parties.protocol.passes import NONFINITE
+
+
+class Run(NamedTuple):
+    """The public facts of a run, in every party's checkpoints."""
+
+    number: int  # of the model's runs
+    until: int  # epochs that the model will have trained
+    batch_size: int
+    shuffle: bool
+    nonfinite: str
+    checkpoint_every: int  # epochs
+    every_rounds: int | None
+    validated: bool
+
+
+class Position(NamedTuple):
+    """Where a run is; but for the round only the label party's checkpoint says so."""
+
+    round: int = 0  # of the present epoch, the next
+    history: dict[str, list[float]] = {}
+    seconds: float = 0.0  # that the present epoch took so far
+
+    def described(self, run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What every party's card says, and what only the label party's."""
+        public = {"run": run._asdict(), "round": self.round}
+        return public, {"history": self.history, "seconds": self.seconds}
+
+
+def read_position(card: Mapping[str, Any], party: str) -> tuple[Run, Position]:
+    """What `described` made, from the label party's card.
+
+    Raises:
+        SaveError: a card that no checkpoint has.
+    """
+    try:
+        run = Run(**card["run"])
+        history = {str(name): [float(value) for value in values] for name, values in card["history"].items()}
+        position = Position(card["round"], history, float(card["seconds"]))
+        positive = [run.batch_size, run.checkpoint_every, 1 if run.every_rounds is None else run.every_rounds]
+        counts = [run.number, run.until, position.round, *positive]
+        if not all(type(count) is int and 0 <= count < 1 << 63 for count in counts) or 0 in positive:
+            raise ValueError(f"counts {counts}")
+        if not all(type(flag) is bool for flag in (run.shuffle, run.validated)) or run.nonfinite not in NONFINITE:
+            raise ValueError(f"rules {run}")
+        return run, position
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        wanted = "what `fit(checkpoint=)` wrote of its run"
+        seen = f"{type(error).__name__} {error}"[:200]
+        raise SaveError(party=party, field="run", seen=seen, wanted=wanted) from error

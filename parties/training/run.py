@@ -1,0 +1,214 @@
+"""A run of `fit`: epochs, the parts of an epoch between two checkpoints, callbacks, and what ends it early."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from parties.errors import ModelError
+from parties.placement.consortium import Consortium
+from parties.placement.contract import Placement
+from parties.protocol.passes import Pass
+from parties.saving.checkpoints import checkpoint_name
+from parties.training.callbacks import Callback
+from parties.training.position import Position, Run
+from parties.training.progress_bar import EpochBar
+
+log = logging.getLogger(__name__)
+
+
+class Trainee(Protocol):
+    """What training asks of the model."""
+
+    tasks: Sequence[Any]
+    epoch: int
+    history: dict[str, list[float]]
+    stopped: str | None
+    _consortium: Consortium
+    _runs: int
+    _batch_size: int
+
+    def _pass(self, phase: str, name: str, data: Any, batch_size: int, shuffle: bool) -> Pass:
+        """The public facts of a pass."""
+        ...
+
+
+class TrainingRun:
+    """A run of `fit`, as `Training` lets callbacks see it."""
+
+    def __init__(
+        self,
+        model: Trainee,
+        run: Run,
+        data: Mapping[str, Any],
+        *,
+        path: Path | None,
+        callbacks: Sequence[Callback],
+        time_budget: float | None,
+        progress: bool,
+        position: Position | None = None,
+    ):
+        at = position or Position()
+        self.model, self.round = model, at.round
+        self.history = {name: list(values) for name, values in at.history.items()}
+        self.stopped: str | None = None
+        self.scores = _score_names(model, run)
+        self.rounds = -(-len(data["train"]) // run.batch_size)
+        self._run, self._data, self._path, self._callbacks = run, data, path, list(callbacks)
+        self._consortium, self._progress = model._consortium, progress
+        self._placement = model._consortium.placement
+        self._resumed, self._seconds = position is not None, at.seconds
+        self._written = self.epoch, self.round  # of the latest checkpoint
+        self._budget = time_budget
+        self._deadline = None if time_budget is None else time.monotonic() + time_budget
+
+    @property
+    def epoch(self) -> int:
+        return self.model.epoch
+
+    def stop(self, reason: str) -> None:
+        self.stopped = self.stopped or reason
+
+    def keep(self) -> None:
+        self._consortium.keep()
+
+    def restore_kept(self, epoch: int) -> None:
+        self._consortium.restore_kept()
+        self.model.epoch = epoch
+
+    def train(self) -> None:
+        """The whole run."""
+        with _ctrl_c(self):
+            self._call("on_fit_begin")
+            self._consortium.hold(self._data, digest=self._path is not None)
+            model = self.model
+            model._runs, model._batch_size = self._run.number, self._run.batch_size
+            model.history, model.stopped = self.history, None
+            if not self._resumed:
+                self._checkpoint()  # of the beginning, so that a run can be resumed whenever it is ended
+            while self.epoch < self._run.until and not self._over():
+                self._train_epoch()
+            if self._written != (self.epoch, self.round):
+                self._checkpoint()
+            self._call("on_fit_end")
+            model.stopped = self.stopped
+        if self.stopped is not None:
+            log.warning("training ended in epoch %d of %d: %s", self.epoch, self._run.until, self.stopped)
+
+    def _train_epoch(self) -> None:
+        run, model = self._run, self.model
+        with EpochBar(f"epoch {self.epoch + 1}", self._progress, self.rounds, self.round) as bar:
+            began = time.perf_counter() - self._seconds
+            while self.round < self.rounds:
+                facts = model._pass("fit", "train", self._data["train"], run.batch_size, run.shuffle)
+                facts = facts._replace(start=self.round, nonfinite=run.nonfinite)
+                self._placement.train(facts, self._rounds_of(bar), run.every_rounds or self.rounds)
+                self._seconds = time.perf_counter() - began
+                if self.round < self.rounds:
+                    self._checkpoint()
+                    if self._over():
+                        return
+            scores = self._consortium.scores()
+            seconds = time.perf_counter() - began
+            if run.validated:
+                facts = model._pass("evaluate", "validation", self._data["validation"], run.batch_size, False)
+                held_out = self._consortium.evaluate(facts, range)
+                scores |= {f"val_{name}": value for name, value in held_out.items()}
+            bar.show(scores)
+        for name, value in (scores | {"seconds": seconds}).items():
+            self.history.setdefault(name, []).append(value)
+        model.epoch, self.round, self._seconds = model.epoch + 1, 0, 0.0
+        self._call("on_epoch_end")
+        if self.epoch % run.checkpoint_every == 0:
+            self._checkpoint()
+
+    def _rounds_of(self, bar: Callable[[int], Iterator]) -> Callable[[int], Iterator]:
+        def rounds(count: int) -> Iterator[None]:
+            for _ in bar(count):
+                if self._placement.abilities.round_by_round and self._over():
+                    return
+                yield
+                self.round += 1
+                if self._placement.abilities.round_by_round:
+                    self._call("on_round_end")
+
+        return rounds
+
+    def _checkpoint(self) -> None:
+        if self._path is not None:
+            public, own = Position(self.round, self.history, self._seconds).described(self._run)
+            self._consortium.checkpoint(self._path, checkpoint_name(self.epoch, self.round), self.epoch, public, own)
+        self._written = self.epoch, self.round
+
+    def _over(self) -> bool:
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self.stop(f"the time budget of {self._budget:g} s")
+        return self.stopped is not None
+
+    def _call(self, hook: str) -> None:
+        for callback in self._callbacks:
+            getattr(callback, hook)(self)
+
+
+def check_callbacks(callbacks: Any, placement: Placement) -> None:
+    """Callbacks that this placement can call.
+
+    Raises:
+        ModelError: something else; or one of rounds, where the placement has none.
+    """
+    if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
+        raise ModelError(field="callbacks", seen=type(callbacks).__name__, wanted="a list of Callback")
+    for callback in callbacks:
+        kind = type(callback)
+        if not isinstance(callback, Callback):
+            raise ModelError(field="callbacks", seen=kind.__name__, wanted="a Callback")
+        if kind.on_round_end is not Callback.on_round_end and not placement.abilities.round_by_round:
+            wanted = f"none of rounds: {type(placement).__name__.lower()!r} compiles them together; 'local' has rounds"
+            raise ModelError(field="callbacks", seen=f"{kind.__name__}.on_round_end", wanted=wanted)
+
+
+def check_time_budget(seconds: Any, placement: Placement) -> None:
+    """Seconds, where one process decides when training ends.
+
+    Raises:
+        ModelError: not a positive number; or any, in production.
+    """
+    if seconds is None:
+        return
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < math.inf:
+        raise ModelError(field="time_budget", seen=repr(seconds), wanted="a positive number of seconds")
+    if not placement.abilities.alone:
+        seen, wanted = f"{seconds:g} in production", "None: every party's driver would decide by a clock of its own"
+        raise ModelError(field="time_budget", seen=seen, wanted=wanted)
+
+
+def _score_names(model: Trainee, run: Run) -> tuple[str, ...]:
+    names = ["loss", *(f"{task.name}/{score}" for task in model.tasks for score in ("loss", *task.metrics))]
+    held_out = [f"val_{name}" for name in names] if run.validated else []
+    return (*names, *(["skipped"] if run.nonfinite == "skip_round" else []), *held_out, "seconds")
+
+
+@contextlib.contextmanager
+def _ctrl_c(training: TrainingRun) -> Iterator[None]:
+    """The first Ctrl-C ends training in good order, the second at once; a handler of somebody else's is left alone."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        training.stop("Ctrl-C")
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
