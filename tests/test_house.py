@@ -1,12 +1,14 @@
 """How the code is built: what a test can hold of it by reading it."""
 
 import ast
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+OURS = ("mmoe_jax", "parties")
 SOURCES = sorted(file for package in ("mmoe_jax", "parties") for file in (ROOT / package).rglob("*.py"))
 
 
@@ -66,3 +68,64 @@ def test_no_module_imports_a_test_module():
 )
 def test_an_import_of_a_test_module_is_found(source):
     assert len(imports_of_tests(source)) == 1
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (module if path(module).exists() else node.module for module in modules)
+
+
+def path(module: str) -> Path:
+    """The file of a module of ours."""
+    place = ROOT.joinpath(*module.split("."))
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+
+
+def room(file: Path) -> str:
+    """The door behind which a file is, as `ARCHITECTURE.md` names it."""
+    inside = file.relative_to(ROOT).with_suffix("").parts
+    return inside[0] if inside[0] != "parties" or inside[1] == "__init__" else inside[1]
+
+
+def test_imports_follow_the_arrows():
+    """Those of the table in ARCHITECTURE.md, no more and no fewer; none points up."""
+    lines = (ROOT / "ARCHITECTURE.md").read_text().splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith("| in `parties/` |")) + 2
+    table = [line.split("|")[1:4] for line in itertools.takewhile(lambda line: line.startswith("|"), lines[start:])]
+    wanted = {door.strip(" `"): {name.strip() for name in knows.split(",")} - {""} for door, _, knows in table}
+    floors = [*wanted, "errors", "mmoe_jax"]
+    seen: dict[str, set[str]] = {door: set() for door in wanted}
+    for file in SOURCES:
+        known = {room(path(module)) for module in imports(file) if module.split(".")[0] in OURS}
+        if room(file) == "mmoe_jax":
+            assert known <= {"mmoe_jax"}, file
+        elif room(file) != "parties":  # which shows the names of all
+            assert all(floors.index(room(file)) <= floors.index(other) for other in known), (file, known)
+            seen.get(room(file), set()).update(known - {room(file), "errors"})
+    assert seen == wanted
+    assert len([entry for entry in (ROOT / "parties").iterdir() if entry.is_file()]) <= 5
+
+
+def test_no_two_files_import_each_other_in_a_circle():
+    graph = {file: {path(m) for m in imports(file) if m.split(".")[0] in OURS} - {file} for file in SOURCES}
+    while leaves := {file for file, known in graph.items() if not known & graph.keys()}:
+        graph = {file: known for file, known in graph.items() if file not in leaves}
+    assert not graph, f"circles among {sorted(str(file.relative_to(ROOT)) for file in graph)}"
+
+
+def test_secretflow_is_imported_only_where_it_is_used():
+    for file in SOURCES:
+        modules = [name for node in ast.parse(file.read_text()).body for name in named(node)]
+        if file.name != "transports.py":  # which is itself imported late
+            late = ("secretflow", "grpc", "spu", "parties.devices.transports")
+            assert not any(name.startswith(late) for name in modules), file
+
+
+def named(node: ast.stmt) -> list[str]:
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+    return [*names, node.module or ""] if isinstance(node, ast.ImportFrom) else names
