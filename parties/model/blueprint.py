@@ -1,7 +1,7 @@
 """The blueprint of a model: what every party knows of it before anyone has seen a row."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -9,14 +9,15 @@ import optax
 import pandas as pd
 from flax import linen as nn
 
-from mmoe_jax.describe import network_to_dict, task_to_dict
+from mmoe_jax.describe import network_to_dict, task_from_dict, task_to_dict
 from mmoe_jax.features import ColumnSpec
 from mmoe_jax.tasks import Task
 from parties.data.vertical_data import VerticalData
+from parties.errors import ModelError, SaveError
 from parties.model.arguments import check_model
 from parties.model.arrays import fit_parties, party_data, prediction_table
-from parties.model.assembly import Party, activation_struct, check_fuse, make_plan
-from parties.model.description import is_custom, read_columns, read_description, read_sizes, reading
+from parties.model.assembly import Party, activation_struct, bind_fuse, check_fuse, make_plan
+from parties.model.description import is_custom, read_columns, read_count, read_sizes, reading, rebuild
 from parties.party.schedule import PartyData
 from parties.programs.plan import Plan
 from parties.saving.folder import Saved
@@ -92,7 +93,7 @@ class Blueprint:
             SaveError: with networks of this library; with those of the user's own a ModelError.
         """
         if party == self.label_party:
-            with reading(party, "fuse", custom=True if self._has_custom() else is_custom({party: saved})):
+            with reading(party, "fuse", custom=self._has_custom()):
                 self.check_fuse(structs)
 
     def _has_custom(self) -> bool:
@@ -118,20 +119,31 @@ def read_blueprint(
         optimizers, fuse_optimizer: None for ones that change nothing.
 
     Raises:
-        SaveError, ModelError: as `read_description`; also a model that cannot be put together.
+        SaveError: naming party and field: a description that no save writes.
+        ModelError: a network that must be given and is not, or one given that is another than was saved.
     """
-    described = read_description(saved, networks, fuse)
-    label_party, tasks = described.label_party, tuple(described.tasks)
-
-    def with_optimizers(given: Mapping[str, Any], fuse_optimizer: Any) -> Blueprint:
-        parties = {
-            name: Party(part.columns, part.base, given.get(name, optax.identity()), part.sparse)
-            for name, part in described.parties.items()
-        }
-        return Blueprint(parties, label_party, described.fuse, fuse_optimizer, tasks, described.seed)
-
+    label_party, label = next((name, part.description) for name, part in saved.items() if part.role == "label")
+    names, parties = label["parties"], {}
+    for name in networks or {}:
+        if name not in names:
+            raise ModelError(party=name, field="networks", seen="a party that was not saved", wanted=str(names))
+    for name in names:
+        described = saved[name].description
+        with reading(name, "base", custom=True):
+            base = rebuild(described["base"], (networks or {}).get(name), name, "networks")
+        if type(sparse := described.get("sparse", False)) is not bool:
+            raise SaveError(party=name, field="sparse", seen=repr(sparse)[:200], wanted="true or false")
+        parties[name] = Party(read_columns(saved[name], name), base, optax.identity(), sparse)
+    with reading(label_party, "tasks"):
+        tasks = tuple(task_from_dict(task) for task in label["tasks"])
+    with reading(label_party, "fuse", custom=True):
+        rebuilt = rebuild(label["fuse"], None if fuse is None else bind_fuse(fuse, tasks), label_party, "fuse")
+    seed, epoch = (
+        read_count(label, field, label_party, below) for field, below in (("seed", 1 << 32), ("epoch", 1 << 31))
+    )
+    model = Blueprint(parties, label_party, rebuilt, optax.identity(), tasks, seed)
     with reading(label_party, "description", custom=is_custom(saved)):
-        model = with_optimizers({}, optax.identity())
         check_model(model)
         model.plan()
-    return with_optimizers(optimizers or {}, fuse_optimizer or optax.identity()), described.epoch
+    given = {name: replace(own, optimizer=(optimizers or {}).get(name, own.optimizer)) for name, own in parties.items()}
+    return replace(model, parties=given, fuse_optimizer=fuse_optimizer or model.fuse_optimizer), epoch
