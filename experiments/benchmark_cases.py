@@ -162,7 +162,7 @@ def where_local(placement: Local, run: Callable[[], float]) -> dict[str, float]:
         (label, "statistics", "scores"),
         (label, "confirm", "host syncs"),
         (label._scoring, "_score", "host syncs"),
-        (roles, "check", "header checks"),
+        (roles, "accept", "header checks"),
         (placement.channel, "deliver", "channel and codec"),
     ]
     for role in (label, *placement.features.values()):

@@ -1,11 +1,11 @@
-"""Errors that name the party, say where, what was seen and what was wanted."""
+"""Errors: each names the party and the field, what was seen there and what was wanted."""
 
 
 class PartyError(ValueError):
     """Base of this package's errors.
 
     Attributes:
-        party: the party that refuses, or whose input is at fault; None when it is the whole model's.
+        party: the party that refuses, or whose input is at fault; None where the whole model is at fault.
         field: the argument, column, header field or file at fault.
         seen: what was found.
         wanted: what would have been accepted.
@@ -16,30 +16,30 @@ class PartyError(ValueError):
         super().__init__(f"{where}: saw {seen}, wanted {wanted}")
         self.party, self.field, self.seen, self.wanted = party, field, seen, wanted
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         fields = {"party": self.party, "field": self.field, "seen": self.seen, "wanted": self.wanted}
         return _rebuild, (type(self), fields)
 
 
 class DataError(PartyError):
-    """Rows, ids, columns or labels that cannot be used."""
+    """Rows, ids, columns or labels cannot be used."""
 
 
 class ModelError(PartyError):
-    """An argument of a model, or a call in the wrong order."""
+    """An argument of a model cannot be used, or a call came in the wrong order."""
 
 
 class MessageError(PartyError):
-    """A message that is not the one expected; the refusing party's state is untouched."""
+    """A message is not the one expected. The refusing party's state is untouched."""
 
 
 class NumberError(PartyError):
-    """A number of a training round that is not finite; no party's state has taken that round."""
+    """A number of a training round is not finite. No party's state has taken that round."""
 
 
 class SaveError(PartyError):
-    """A saved model that cannot be read back."""
+    """A saved model cannot be read back."""
 
 
-def _rebuild(kind, fields):
+def _rebuild(kind: type[PartyError], fields: dict[str, str]) -> PartyError:
     return kind(**fields)

@@ -20,7 +20,7 @@ from parties.party.scoring import Scoring, concatenate
 from parties.programs.network import Batch, take_rows
 from parties.programs.packing import unpacked
 from parties.programs.program import FeatureProgram, LabelProgram
-from parties.protocol.messages import Header, Message, check, check_format, dtype_name
+from parties.protocol.messages import Header, Message, accept, check_format, dtype_name
 from parties.protocol.passes import Pass
 from parties.protocol.rows import PADDING
 
@@ -166,7 +166,7 @@ class FeatureRole(_Role):
         self._look(wait=False)
         if self._pending is not None:
             pullback, expected = self._pending
-            message = check(cotangent, expected)
+            message = accept(cotangent, expected)
             self.state, self._taken = self._backward(self.state, pullback, message.array)
             self._verdicts.append((self._taken, expected.round))
             self._pending = None
@@ -276,7 +276,7 @@ class LabelRole(_Role):
         batch, arrays = schedule.facts.batch_size, {}
         for party, struct in self.structs.items():
             expected = jax.ShapeDtypeStruct((batch, *struct.shape), struct.dtype)
-            message = check(activations[party], schedule.header(party, self.name, "activation", expected))
+            message = accept(activations[party], schedule.header(party, self.name, "activation", expected))
             arrays[party] = message.array
 
         rows, data, replies = schedule.rows[schedule.round], self._batch(), {}

@@ -1,1 +1,1 @@
-"""What is said between parties and in which order; nothing is computed."""
+"""What crosses between parties and in which order. Nothing here computes, and nothing here knows a network."""

@@ -1,16 +1,16 @@
 """Channels: the only way a message moves. Each wraps another, so that counting, recording and encoding compose."""
 
 from collections import Counter
-from typing import Protocol
+from typing import Any, Protocol
 
 from parties.protocol.messages import Message, decode, encode, nbytes
 
 
 class Channel(Protocol):
-    """What the loop asks of a channel."""
+    """What the loop asks of a channel. What moves is a `Message`, or on devices a reference to an encoded one."""
 
-    def deliver(self, message: Message) -> Message:
-        """What the receiver gets for what the sender sent."""
+    def deliver(self, message: Any) -> Any:
+        """Return what the receiver gets when the sender sends `message`."""
         ...
 
 
@@ -22,7 +22,7 @@ class Plain:
 
 
 class Encoded:
-    """Sends the message as bytes and decodes them for the receiver: all that a wire would do."""
+    """Encodes each message to bytes and decodes them for the receiver, as a wire would."""
 
     def __init__(self, inner: Channel | None = None):
         self.inner = inner or Plain()
@@ -55,7 +55,7 @@ class Counted:
         return self.inner.deliver(message)
 
     def bytes_per_round(self) -> dict[str, int]:
-        """Bytes of the latest training round by edge, "sender->receiver": one message each, of a full batch."""
+        """Bytes of the latest training round by edge, "sender->receiver". An edge has one message of a full batch."""
         return {f"{key[0]}->{key[1]}": size for key, size in self.latest.items() if key[2] == "fit"}
 
 
@@ -63,7 +63,7 @@ class Recorded:
     """Keeps every message as it was sent, for audits.
 
     Attributes:
-        messages: in the order sent.
+        messages: in the order in which they were sent.
     """
 
     def __init__(self, inner: Channel | None = None):

@@ -1,19 +1,46 @@
 """The protocol: one loop to train and one to evaluate, the same for every placement that moves messages."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 from parties.protocol.channel import Channel
 
 
-def train(features: Mapping, label, channel: Channel, rounds: Iterable) -> None:
-    """Rounds of one epoch. Each party has begun the pass; `rounds` yields once a round.
+class Feature(Protocol):
+    """A party with columns. It sends and receives what its channel moves."""
 
-    In a round every activation goes up to the label party, and to each party its own cotangent comes down. The
-    backward of a round and the forward of the next are one turn, so that a remote party costs one call a round. It may
-    end after any round: no state is then left behind. At the end each party tells the label party which rounds it alone
-    did not take.
+    def turn(self, cotangent: Any) -> Any:
+        """The backward of the pending round, if there is a cotangent, then the forward of the next: its activation."""
+        ...
+
+    def finish(self, cotangent: Any) -> None:
+        """The backward of the last round."""
+
+    def confirm(self) -> Any:
+        """The rounds that this party alone did not take."""
+        ...
+
+
+class Label(Protocol):
+    """The party with the labels. It sends and receives what its channel moves."""
+
+    def step(self, activations: Mapping[str, Any]) -> Mapping[str, Any]:
+        """One round: the activations by sender in, the cotangents by receiver out."""
+        ...
+
+    def confirm(self, refused: Mapping[str, Any]) -> None:
+        """Take note of what each party's `confirm` returned."""
+
+
+def train(features: Mapping[str, Feature], label: Label, channel: Channel, rounds: Iterable) -> None:
+    """Train the rounds of a pass that every party has begun; `rounds` yields once per round.
+
+    In a round every activation goes up to the label party, and each party's own cotangent comes down to it. The
+    backward of a round and the forward of the next are one turn, so that a remote party costs one call per round. The
+    loop may end after any round, and then finishes that round at every party. At the end each party tells the label
+    party which rounds it alone did not take.
     """
-    cotangents: Mapping = {}
+    cotangents: Mapping[str, Any] = {}
     for _ in rounds:
         turns = {name: party.turn(cotangents.get(name)) for name, party in features.items()}
         activations = {name: channel.deliver(message) for name, message in turns.items()}
@@ -23,7 +50,7 @@ def train(features: Mapping, label, channel: Channel, rounds: Iterable) -> None:
     label.confirm({name: features[name].confirm() for name in cotangents})
 
 
-def evaluate(features: Mapping, label, channel: Channel, rounds: Iterable) -> None:
-    """One pass in which nothing is trained and only activations move."""
+def evaluate(features: Mapping[str, Feature], label: Label, channel: Channel, rounds: Iterable) -> None:
+    """Run a pass in which nothing is trained and only activations move."""
     for _ in rounds:
         label.step({name: channel.deliver(party.turn(None)) for name, party in features.items()})

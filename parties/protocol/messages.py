@@ -1,21 +1,21 @@
 """Messages: a closed header and one float array, checked field by field, counted to the byte, decoded safely.
 
-Encoded, little-endian, `HEADER_BYTES` bytes and then the array's bytes in C order:
+An encoded message is little-endian: a header of `HEADER_BYTES` bytes, then the array's bytes in C order:
 
     magic 4s | version B | encoding B | phase B | kind B | dtype B | rank B | pad 2x | run 16s | epoch I | round I
     | sender 32s | receiver 32s | shape 8I | rows 16s | checksum 16s
 
-`rows` digests the ids of the batch's rows; `checksum` is BLAKE2b-128 of the header before it and of the payload. It
-finds damage; it does not authenticate a sender.
+`rows` is a digest of the ids of the batch's rows. `checksum` is BLAKE2b-128 of the header before it and of the payload:
+it finds damage, and does not authenticate a sender.
 """
 
 import hashlib
 import math
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax.numpy as jnp
 import numpy as np
@@ -38,7 +38,7 @@ HEADER_BYTES = _PREFIX.size + CHECKSUM_BYTES
 
 
 class Header(NamedTuple):
-    """All that a message says besides its array. Two parties that agree on the run agree on every field."""
+    """All that a message says besides its array. The receiver knows every field before the message comes."""
 
     run: bytes  # 16 bytes: digest of the public facts of the run
     phase: str
@@ -56,7 +56,7 @@ class Header(NamedTuple):
 
 @cache
 def dtype_name(dtype: np.dtype) -> str:
-    """`str(dtype)`, which NumPy spells out anew each time: it is asked for several times a message."""
+    """`str(dtype)`, kept: every message needs it several times, and NumPy spells it out anew each time."""
     return str(dtype)
 
 
@@ -68,20 +68,20 @@ class Message(NamedTuple):
 
 
 def nbytes(header: Header) -> int:
-    """Length of the encoded message, from its header alone."""
+    """Bytes of the encoded message, from its header alone."""
     return encoded_bytes(header.shape, header.dtype)
 
 
 def encoded_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    """Length of an encoded message with an array of that shape and dtype."""
+    """Bytes of an encoded message with an array of that shape and dtype."""
     return HEADER_BYTES + math.prod(shape) * jnp.dtype(dtype).itemsize
 
 
-def check(message: Message | None, expected: Header) -> Message:
-    """Return `message` only if it is exactly the one expected.
+def accept(message: Message | None, expected: Header) -> Message:
+    """Return `message` if it is exactly the one expected.
 
     Raises:
-        MessageError: naming the receiver and the first field that differs, the array's own shape and dtype included.
+        MessageError: the receiver and the first field that differs, of the header or of the array's shape and dtype.
     """
     party = expected.receiver
     if not isinstance(message, Message):
@@ -102,10 +102,10 @@ def _compare(party: str, fields: Iterable[tuple[str, Any, Any]]) -> None:
 
 
 def check_format(shape: tuple[int, ...], dtype: str, party: str) -> None:
-    """Refuse, before a run starts, an activation that no header can describe.
+    """Refuse an activation that no header can describe.
 
     Raises:
-        MessageError: rank 0 or above `MAX_RANK`, or a dtype that is not in `DTYPES`.
+        MessageError: its rank is 0 or above `MAX_RANK`, or its dtype is not in `DTYPES`.
     """
     if not 1 <= len(shape) <= MAX_RANK:
         wanted = f"rank 1 to {MAX_RANK}, rows leading"
@@ -115,7 +115,7 @@ def check_format(shape: tuple[int, ...], dtype: str, party: str) -> None:
 
 
 def encode(message: Message) -> bytes:
-    """The message as `nbytes(message.header)` bytes. Waits for the array if it is still being computed."""
+    """The message as `nbytes(message.header)` bytes; waits for an array that is still being computed."""
     h = message.header
     dtype = jnp.dtype(h.dtype).newbyteorder("<")
     payload = np.ascontiguousarray(np.asarray(message.array), dtype=dtype).tobytes()
@@ -142,14 +142,14 @@ def encode(message: Message) -> bytes:
 def decode(data: bytes, party: str, max_bytes: int = MAX_PAYLOAD_BYTES) -> Message:
     """The message that `party` received as bytes; the array is a read-only view of them.
 
-    Reads fixed offsets, looks names up in closed lists, compares the payload's length with the shape before it touches
-    the payload: nothing is unpickled or executed, and nothing is allocated from a length that the sender claims.
+    Decoding reads fixed offsets, looks names up in closed lists, and compares the payload's length with the shape
+    before it touches the payload. Nothing is unpickled or executed, and no length that the sender claims is allocated.
 
     Raises:
         MessageError: anything but what `encode` makes, naming the field.
     """
 
-    def refuse(field, seen, wanted):
+    def refuse(field: str, seen: str, wanted: str) -> NoReturn:
         raise MessageError(party=party, field=field, seen=seen, wanted=wanted)
 
     if not HEADER_BYTES <= len(data) <= HEADER_BYTES + max_bytes:
@@ -164,7 +164,7 @@ def decode(data: bytes, party: str, max_bytes: int = MAX_PAYLOAD_BYTES) -> Messa
         refuse("version", str(version), str(VERSION))
     if bytes(data[_PREFIX.size : HEADER_BYTES]) != _checksum(prefix, payload):
         refuse("checksum", "another digest than that of the bytes", "an undamaged message")
-    if prefix != _PREFIX.pack(*fields):  # nothing is hidden between the fields
+    if prefix != _PREFIX.pack(*fields):  # the padding between fields must hide nothing
         refuse("padding", "bytes that are not zero", "zero bytes")
     for field, index, names in (
         ("encoding", encoding, ENCODINGS),
@@ -198,19 +198,19 @@ def decode(data: bytes, party: str, max_bytes: int = MAX_PAYLOAD_BYTES) -> Messa
     return Message(header, array)
 
 
-def _checksum(prefix: bytes, payload) -> bytes:
+def _checksum(prefix: bytes, payload: bytes | memoryview) -> bytes:
     digest = hashlib.blake2b(prefix, digest_size=CHECKSUM_BYTES)
     digest.update(payload)
     return digest.digest()
 
 
-def _name(field: bytes, what: str, refuse) -> str:
-    name = field.rstrip(b"\0")
+def _name(padded: bytes, field: str, refuse: Callable[[str, str, str], NoReturn]) -> str:
+    name = padded.rstrip(b"\0")
     try:
         return name.decode()
     except UnicodeDecodeError:
-        return refuse(what, repr(name), "UTF-8")
+        refuse(field, repr(name), "UTF-8")
 
 
-def _show(value) -> str:
+def _show(value: Any) -> str:
     return value.hex() if isinstance(value, bytes) else repr(value)

@@ -1,4 +1,4 @@
-"""A pass over a data set: what is public of it."""
+"""The public facts of a pass over a data set."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ NONFINITE = ("raise", "skip_round")  # what may be done about a training round t
 
 
 class Pass(NamedTuple):
-    """The public facts of one pass over a data set: every party is told the same."""
+    """The public facts of one pass over a data set. Every party has the same."""
 
     run: bytes  # 16 bytes
     phase: str  # "fit", "evaluate" or "predict"
@@ -15,6 +15,6 @@ class Pass(NamedTuple):
     batch_size: int
     seed: int
     shuffle: bool
-    start: int = 0  # round to begin at
+    start: int = 0  # the round to begin at
     nonfinite: str = "raise"  # or "skip_round": what is done about a training round that is not finite
-    rows: int = 0  # of the data set, for a driver that holds none
+    rows: int = 0  # the rows of the data set, for a driver that holds none of them

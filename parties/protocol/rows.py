@@ -10,8 +10,9 @@ PADDING = -1
 def row_order(seed: int, epoch: int, rows: int) -> np.ndarray:
     """The order of `rows` rows in an epoch, int32 `[rows]`: a permutation that is equal on every machine and version.
 
-    The stable argsort of raw 64-bit words of NumPy's Philox-4x64 (Salmon et al., SC 2011), whose raw stream is fixed,
-    keyed by the first 128 bits of SHA-256 of "mmoe-jax rows SEED EPOCH". No generator method is used: those may change.
+    It is the stable argsort of raw 64-bit words of NumPy's Philox-4x64 (Salmon et al., SC 2011), keyed by the first 128
+    bits of SHA-256 of "mmoe-jax rows SEED EPOCH". NumPy fixes the raw stream; its generator methods may change, and are
+    not used.
     """
     digest = hashlib.sha256(f"mmoe-jax rows {seed} {epoch}".encode()).digest()
     words = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(rows)
