@@ -1,11 +1,17 @@
-"""The README is true: its Python runs, its commands name what exists."""
+"""The README is true and short: its Python runs, its commands and links name what exists."""
 
+import dataclasses
+import importlib
 import re
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from experiments import census, sampler
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -17,27 +23,62 @@ def test_the_script_runs(tmp_path, monkeypatch):
     rows = census.divide(sampler.sample(300, seed=0)).frames
     frames = {f"{party}_df": frame.reset_index(names="id") for party, frame in rows.items()}
     names: dict = dict(frames)
-    for script in blocks("python"):
-        if "with production(" in script:  # takes a process a party: tests/devices/production_driver.py is that script
-            script = script.split("\n\n")[0]
-        exec(compile(script, "README.md", "exec"), names)
-    assert len(names["history"]["val_loss"]) == 6
+    (script,) = blocks("python")
+    exec(compile(script, "README.md", "exec"), names)
+    assert len(names["history"]["val_loss"]) == 6 and names["model"].epoch == 6
     assert set(names["table"]) == set(census.LABELS) and names["scores"]["income_50k/auc"] <= 1
-    assert len(names["results"]) == 8 and names["stats"].loss.shape == (3,)
+    assert names["table"].index.name == "id" and names["gates"].shape == (len(names["valid"]), 2, 3)
+    assert {party: set(own) for party, own in names["states"].items()} == {"alice": {"base", "fuse"}, "bob": {"base"}}
+    np.testing.assert_array_equal(names["model"].predict(names["valid"]), names["table"], "the resumed run is the run")
+
+
+def test_it_is_two_screens():
+    lines = README.splitlines()
+    commands = "".join(blocks("bash")).splitlines()
+    assert len(lines) <= 130
+    assert [line for line in lines if len(line) > 120 and line not in commands] == []
+
+
+@pytest.mark.parametrize("name", ["main", "test", "secretflow", "secure"])
+def test_a_command_of_one_line_follows_its_marker(name):
+    assert len(re.findall(rf"^<!-- {name} command -->\n```bash\n[^\n]+\n```$", README, re.MULTILINE)) == 1
 
 
 def test_the_commands_name_what_exists():
     commands = "\n".join(blocks("bash"))
-    root = Path(__file__).parent.parent
     modules = re.findall(r"-m ((?:experiments|tests)\.\w+)", commands)
     assert "experiments.census_income" in modules
     for module in modules:
-        assert (root / (module.replace(".", "/") + ".py")).exists()
+        assert (ROOT / (module.replace(".", "/") + ".py")).exists()
     extras = {name for group in re.findall(r"\.\[(.*?)\]", commands) for name in group.split(",")}
-    project = (root / "pyproject.toml").read_text()
+    project = (ROOT / "pyproject.toml").read_text()
     assert extras and all(re.search(rf"^{extra} = \[", project, re.MULTILINE) for extra in extras)
 
 
-def test_links_and_files_exist():
-    for name in re.findall(r"\b(?:tests|experiments|parties|mmoe_jax)/[\w./-]+", README):
-        assert (Path(__file__).parent.parent / name.rstrip(".")).exists(), name
+def test_the_measurements_are_of_experiments_and_their_options():
+    """A line of the table is a command, options for the command above (`+`), or more of its results."""
+    table = README[README.index("| command |") :].split("\n\n")[0].splitlines()[2:]
+    cells = [line.split(" | ")[0].strip("| ") for line in table]
+    found, settings = [], set()
+    for cell in filter(None, cells):
+        command = re.fullmatch(r"(\+ )?`(.*)`", cell)
+        assert command, cell
+        options = command[2]
+        if not command[1]:
+            found.append(options.split()[0])
+            fields = dataclasses.fields(importlib.import_module(f"experiments.{found[-1]}").Settings)
+            settings = {field.name.replace("_", "-") for field in fields}
+        assert set(re.findall(r"--([a-z-]+)", options)) <= settings, cell
+    assert {"census_income", "benchmark", "kill_and_resume", "long_run", "benchmark_secretflow"} <= set(found)
+
+
+PAGES = ["README.md", "SECURITY.md", "CONTRIBUTING.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_files_exist(page):
+    text = (ROOT / page).read_text()
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    files = re.findall(r"\b(?:tests|experiments|parties|mmoe_jax)/[\w./-]+", text)
+    assert links + files
+    assert [name for name in links + files if not (ROOT / name.rstrip(".")).exists()] == []
