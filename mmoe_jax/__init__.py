@@ -36,6 +36,8 @@ from mmoe_jax.modules import init_apply
 from mmoe_jax.objective import Objective, objective
 from mmoe_jax.tasks import Task
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Bag",
     "Bucketed",
@@ -52,6 +54,7 @@ __all__ = [
     "Objective",
     "Real",
     "Task",
+    "__version__",
     "batch_rows",
     "check_columns",
     "column_from_dict",

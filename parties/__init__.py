@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mmoe_jax import __version__
 from parties.data.vertical_data import VerticalData
 from parties.errors import DataError, MessageError, ModelError, NumberError, PartyError, SaveError
 from parties.model.arrays import as_batch, fit_parties
@@ -54,6 +55,7 @@ __all__ = [
     "Stats",
     "Tls",
     "VerticalData",
+    "__version__",
     "as_batch",
     "fit_parties",
     "production",

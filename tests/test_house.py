@@ -2,10 +2,15 @@
 
 import ast
 import itertools
+import re
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+
+import mmoe_jax
+import parties
 
 ROOT = Path(__file__).parents[1]
 OURS = ("mmoe_jax", "parties")
@@ -129,3 +134,10 @@ def test_secretflow_is_imported_only_where_it_is_used():
 def named(node: ast.stmt) -> list[str]:
     names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
     return [*names, node.module or ""] if isinstance(node, ast.ImportFrom) else names
+
+
+def test_one_version():
+    """A version is written in `mmoe_jax` and, as no tool reads it there, in CITATION.cff."""
+    cited = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert cited
+    assert mmoe_jax.__version__ == parties.__version__ == metadata.version("mmoe-jax") == cited[1]
