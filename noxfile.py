@@ -1,0 +1,45 @@
+"""Everything a change must pass, one session per leg: `nox` runs all, `nox -s lint` one, `.ci/run` a clean checkout."""
+
+import re
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = True
+
+
+def run_tests(session: nox.Session, **variables: str) -> None:
+    session.run("python", "-m", "pytest", "-q", "-n", "2", *session.posargs, env=variables)
+
+
+@nox.session(python=False)
+def readme(session: nox.Session) -> None:
+    """The README's test command, as a reader types it."""
+    found = re.search(r"<!-- test command -->\n```bash\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+    if not found:
+        session.error("README.md has no test command")
+    session.run("bash", "-euo", "pipefail", "-c", found[1])
+
+
+@nox.session(python="3.11")
+def lint(session: nox.Session) -> None:
+    """Style and types. All that the tests import is installed, as mypy takes what is missing for `Any`."""
+    session.install("-e", ".[lint,test,experiments]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+
+
+@nox.session(python="3.13")
+def newest(session: nox.Session) -> None:
+    """The newest supported Python with the newest JAX, which older Pythons do not get."""
+    session.install("-e", ".[test,experiments]")
+    run_tests(session)
+
+
+@nox.session(python="3.10")
+def secretflow(session: nox.Session) -> None:
+    """The oldest supported versions, compiled as users compile; SecretFlow in debug mode and production."""
+    session.install("-c", "tests/constraints-3.10.txt", "-e", ".[secretflow,test,experiments]")
+    run_tests(session, XLA_FLAGS="")
