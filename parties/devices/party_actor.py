@@ -16,7 +16,7 @@ from parties.devices.activity import Activity
 from parties.devices.answers import check_rounds, hear, is_refusal, refusal, refuse, say
 from parties.errors import ModelError, NumberError, PartyError
 from parties.model.description import public_description
-from parties.party.participant import DataFacts, Facts, Participant, PartyModel
+from parties.party.participant import Answer, DataFacts, Participant, PartyModel
 from parties.party.roles import FeatureRole
 from parties.protocol.channel import Counted
 from parties.protocol.messages import Message, decode, dtype_name, encode
@@ -121,7 +121,7 @@ class PartyActor:
                 self._failure = said
         self._guarded(self._confirm, *last)
 
-    def _answered(self, method: Callable[..., Facts], *arguments: Any) -> bytes:
+    def _answered(self, method: Callable[..., Answer], *arguments: Any) -> bytes:
         made = self._guarded(method, *arguments)
         return made if isinstance(made, bytes) else say(**made)
 
@@ -171,7 +171,7 @@ class PartyActor:
         refused = {party: check_rounds(facts.get("rounds"), party) for party, facts in said.items()}
         self.party.label_role().confirm(refused)
 
-    def _revealed(self, table: Any) -> Facts:
+    def _revealed(self, table: Any) -> Answer:
         if not isinstance(table, pd.DataFrame):
             seen, wanted = type(table).__name__, "a table of predictions"
             raise ModelError(party=self.party.name, field="reveal", seen=seen, wanted=wanted)

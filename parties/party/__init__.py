@@ -1,1 +1,1 @@
-"""One party: the only mutable things, its rows, state, pending rounds and folder."""
+"""One party: its rows, state, pending rounds and folder, the only things that change. It knows no other party."""

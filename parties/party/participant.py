@@ -1,7 +1,7 @@
-"""One party with all that is its own: rows, columns, state, pending rounds, folder.
+"""One party with all that belongs to it: rows, columns, state, pending rounds, folder. Nothing else keeps these.
 
-This is the only place where these are kept. Placements of this process hold one participant for each party; on a
-SecretFlow device the same object stands behind calls that take and return bytes. It does not know which side it plays.
+Placements in this process hold one participant per party; on a SecretFlow device the same object stands behind calls
+that take and return bytes. It does not know in which of the two it is.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ from parties.saving.checkpoints import data_digests, write_checkpoint
 from parties.saving.folder import Saved, read_party, write_party
 from parties.saving.states import RUNNING_SCORES, states_as
 
-Facts = dict[str, Any]  # what a party answers to all others: what JSON can say
+Answer = dict[str, Any]  # what a party answers, for all others to hear, in values that JSON has
 Structs = Mapping[str, jax.ShapeDtypeStruct]  # party -> shape and dtype of one row's activation
 
 
 class PartyModel(Protocol):
-    """What a participant asks of the model, which every party knows."""
+    """What a participant asks of the model. Every party knows the same model."""
 
     @property
     def label_party(self) -> str: ...
@@ -64,11 +64,11 @@ class PartyModel(Protocol):
         """Refuse activations that the fuse network cannot read."""
 
     def describe(self, party: str, columns: Sequence, epoch: int) -> dict[str, Any]:
-        """What the party's folder says of its part."""
+        """The party's part of the model, for its folder."""
         ...
 
     def read(self, party: str, saved: Saved) -> tuple[tuple, Any]:
-        """The fitted columns in the party's folder, and typed columns of no rows."""
+        """The fitted column specifications in the party's folder, and typed columns of no rows."""
         ...
 
     def check_read(self, party: str, saved: Saved, structs: Structs) -> None:
@@ -80,13 +80,13 @@ class PartyModel(Protocol):
 
 
 class DataFacts(NamedTuple):
-    """The public facts of a data set that the parties are to hold: what for, and which of its rows."""
+    """The public facts of a data set that the parties are to hold."""
 
-    name: str  # "train" must have labels to learn from, "validation" and "evaluate" labels, of "predict" none is read
+    name: str  # "train" needs labels to learn from, "validation" and "evaluate" need labels, "predict" reads none
     labels: tuple[str, ...]
     row_weight: str | None
-    selection: tuple[Selection, ...] = ()
-    digest: bool = False  # whether it is digested, for checkpoints
+    selection: tuple[Selection, ...] = ()  # which rows of the party's frame
+    digest: bool = False  # whether each party digests its part, for checkpoints
 
 
 class _Proposal(NamedTuple):
@@ -100,20 +100,20 @@ class _Proposal(NamedTuple):
     resumed: dict[str, str] = {}
     kept: dict[str, TrainState] = {}
     role: FeatureRole | LabelRole | None = None
-    saved: Saved | None = None  # to take the states from
-    optimizer: bool = True
+    saved: Saved | None = None  # the folder to take the states from
+    optimizer: bool = True  # whether to take the optimiser's state
 
 
 class Participant:
     """A party of a model.
 
-    Data sets and parameters are proposed by `hold` or `adopt`, and the first time `draw`; they are taken by `settle`
-    once every party has agreed, so that all have them or none.
+    `hold` or `adopt` proposes data sets and columns, and the first time `draw` proposes parameters. `settle` takes what
+    was proposed, once every party has agreed, so that all parties take it or none.
 
     Attributes:
-        role: what it does in a round, once settled.
+        role: what it does in a round; None before the first `settle`.
         columns: its fitted specifications.
-        ids: row ids of each data set that it holds.
+        ids: data set -> row ids.
     """
 
     def __init__(self, name: str, model: PartyModel):
@@ -122,45 +122,45 @@ class Participant:
         self.columns: tuple = ()
         self.ids: dict[str, pd.Index] = {}
         self._plan = model.plan()
-        self._digests: dict[str, str] = {}  # of each data set of this run
-        self._resumed: dict[str, str] = {}  # the same, of the run that is to be resumed
+        self._digests: dict[str, str] = {}  # data set of this run -> its digest
+        self._resumed: dict[str, str] = {}  # the same of the run that is to be resumed
         self._kept: dict[str, TrainState] = {}
         self._proposal: _Proposal | None = None
 
-    def hold(self, sets: Sequence[DataFacts], *frames: pd.DataFrame) -> Facts:
-        """Propose data sets: the party's own frames as arrays, by columns fitted on the first of them the first time.
+    def hold(self, sets: Sequence[DataFacts], *frames: pd.DataFrame) -> Answer:
+        """Propose data sets: the party's frame of each, as arrays. The first frame ever fits the columns.
 
         Returns:
             `struct`: shape and dtype of one row's activation; None for a party without columns.
 
         Raises:
-            DataError: naming the party and what does not fit; or other data than its checkpoint tells of.
+            DataError: naming the party and what does not fit; or other data than its checkpoint was written with.
         """
-        columns, own = self.columns, self.model.has_columns(self.name)
+        columns = self.columns
         parts, ids, digests = {}, {}, {}
-        for facts, frame in zip(sets, frames, strict=True):
-            view = VerticalData({self.name: frame}, self.model.label_party, facts.labels, facts.row_weight)
-            view = select(view, facts.selection)
-            if own and not columns:
-                columns = self.model.fit_columns(self.name, view)
-            what = {"training": facts.name == "train", "labels": facts.name != "predict"}
-            parts[facts.name], ids[facts.name] = self.model.encode(self.name, view, columns, **what), view.index
-            if facts.digest:
-                digests[facts.name] = data_digest(parts[facts.name])
+        for (name, labels, row_weight, selection, digest), frame in zip(sets, frames, strict=True):
+            data = VerticalData({self.name: frame}, self.model.label_party, labels, row_weight)
+            data = select(data, selection)
+            if not columns and self.model.has_columns(self.name):
+                columns = self.model.fit_columns(self.name, data)
+            use = {"training": name == "train", "labels": name != "predict"}
+            parts[name], ids[name] = self.model.encode(self.name, data, columns, **use), data.index
+            if digest:
+                digests[name] = data_digest(parts[name])
         if digests:
             check_digests(self.name, digests, self._resumed)
         like, kept = next(iter(parts.values())).columns, self._kept if self._resumed else {}
         self._proposal = _Proposal(columns, like, parts, ids, digests, {}, kept, self.role)
         return self._proposed(like)
 
-    def adopt(self, path: str, optimizer: bool, checkpoint: str) -> Facts:
-        """Propose what the party's own folder holds, or a checkpoint in it; returns as `hold`.
+    def adopt(self, path: str, optimizer: bool, checkpoint: str) -> Answer:
+        """Propose what the party's folder holds, or the checkpoint in it of that name; returns as `hold`.
 
         Args:
-            optimizer: whether its state is taken, or only kept to be saved again.
+            optimizer: whether to take the optimiser's state, or only to keep it for the next save.
 
         Raises:
-            SaveError: a folder that is no save's of this model.
+            SaveError: the folder was not saved by this model.
         """
         saved = read_party(Path(path) / self.name / checkpoint, self.name)
         columns, like = self.model.read(self.name, saved)
@@ -168,15 +168,15 @@ class Participant:
         self._proposal = _Proposal(columns, like, resumed=resumed, saved=saved, optimizer=optimizer)
         return self._proposed(like)
 
-    def draw(self, structs: Mapping[str, Sequence]) -> Facts:
-        """Propose parameters, drawn or as the folder has them; at the label party for activations of these structs.
+    def draw(self, structs: Mapping[str, Sequence]) -> Answer:
+        """Propose parameters: those in the adopted folder, or else new ones.
 
         Args:
-            structs: party -> shape and dtype of one row's activation.
+            structs: party -> shape and dtype of one row's activation, for the label party's fuse network.
 
         Raises:
-            ModelError: activations that the fuse network cannot read.
-            SaveError: states of another architecture.
+            ModelError: the fuse network cannot read such activations.
+            SaveError: the saved states are of another architecture.
         """
         proposal = self._proposal
         if proposal is None:
@@ -193,7 +193,7 @@ class Participant:
         self._proposal = proposal._replace(role=role, kept=kept)
         return {}
 
-    def settle(self) -> Facts:
+    def settle(self) -> Answer:
         """Take what was proposed."""
         proposal, self._proposal = self._proposal, None
         if proposal is not None and proposal.role is not None:
@@ -207,52 +207,52 @@ class Participant:
         return {}
 
     def states(self) -> dict[str, TrainState]:
-        """What it trains, on the host: "base", "fuse", what it has of them."""
+        """The states that it trains, on the host, by network: "base", "fuse" or both."""
         return {kind: unpack_state(state) for kind, state in self.settled().states().items()}
 
     def restore(self, states: Mapping[str, TrainState]) -> None:
         """Take states of the structure that `states` returns."""
         self.settled().restore({kind: pack_state(state) for kind, state in states.items()})
 
-    def keep(self) -> Facts:
+    def keep(self) -> Answer:
         """Keep the states as they are now."""
         self._kept = self.states()
         return {}
 
-    def restore_kept(self) -> Facts:
-        """Go back to the states that were kept, or that the checkpoint had kept."""
+    def restore_kept(self) -> Answer:
+        """Go back to the states that were kept, by this run or by the one that it resumes."""
         self.restore(check_kept(self._kept))
         return {}
 
-    def save(self, path: str, epoch: int) -> Facts:
+    def save(self, path: str, epoch: int) -> Answer:
         """Write the party's folder `path/PARTY`."""
         described = self.model.describe(self.name, self.columns, epoch)
         write_party(Path(path) / self.name, self.name, self._role_name(), described, self.states())
         return {}
 
-    def checkpoint(self, path: str, name: str, epoch: int, run: Mapping) -> Facts:
-        """Write the party's checkpoint, with what it says of the run."""
+    def checkpoint(self, path: str, name: str, epoch: int, run: Mapping) -> Answer:
+        """Write the party's checkpoint of that name, with the facts of the run."""
         role = self.settled()
         described = self.model.describe(self.name, self.columns, epoch) | dict(run) | {"data": self._digests}
         progress = role.progress() if isinstance(role, LabelRole) and run["round"] else None
-        parts = self.states(), self._kept, progress
-        write_checkpoint(Path(path), name, self.name, self._role_name(), described, *parts)
+        states = self.states(), self._kept, progress
+        write_checkpoint(Path(path), name, self.name, self._role_name(), described, *states)
         return {}
 
-    def statistics(self) -> Facts:
-        """`scores`: of the label party, after a pass."""
+    def statistics(self) -> Answer:
+        """Of the label party, after a pass: its `scores`."""
         return {"scores": self.label_role().statistics()}
 
-    def predictions(self, name: str) -> tuple[pd.DataFrame, Any, Facts]:
+    def predictions(self, name: str) -> tuple[pd.DataFrame, Any, Answer]:
         """Of the label party, after a pass over the data set `name`: the table, and what `inspect` sees of its rows."""
         logits, seen = self.label_role().predictions()
         return self.model.table(logits, self.ids[name]), seen, {}
 
     def settled(self) -> FeatureRole | LabelRole:
-        """Its role.
+        """The role.
 
         Raises:
-            ModelError: there is none yet.
+            ModelError: there is none before the first `settle`.
         """
         if self.role is None:
             raise ModelError(party=self.name, field="model", seen="one that was never fitted", wanted="fit first")
@@ -273,27 +273,25 @@ class Participant:
     def _role_name(self) -> str:
         return "label" if self.name == self.model.label_party else "feature"
 
-    def _proposed(self, like: Any) -> Facts:
+    def _proposed(self, like: Any) -> Answer:
         if not self.model.has_columns(self.name):
             return {"struct": None}
         struct = self.model.struct(self.name, like)
         return {"struct": [list(struct.shape), dtype_name(struct.dtype)]}
 
     def _drawn(self, structs: Structs, proposal: _Proposal) -> tuple[Any, dict[str, TrainState]]:
-        """Packed states by network, drawn or as saved, and those that were kept."""
-        plan, key = self._plan, jax.random.key(self.model.seed)
+        """Packed states by network, drawn or as saved, and the states that were kept."""
+        label, key = self.name == self._plan.label_party, jax.random.key(self.model.seed)
         first = jax.tree.map(lambda leaf: leaf[:1], _on_host(proposal.like))
         zeros = {p: jnp.zeros((1, *struct.shape), struct.dtype) for p, struct in structs.items()}
-        given: tuple = (key, zeros, first) if self.name == plan.label_party else (key, first)
+        arguments: tuple = (key, zeros, first) if label else (key, first)
         if proposal.saved is None:
-            init = self._program(packed=True).init
-            states = run_once(init, *given)
-            return states if self.name == plan.label_party else {"base": states}, proposal.kept
-        shaped = jax.eval_shape(self._program(packed=False).init, *given)
-        template = shaped if self.name == plan.label_party else {"base": shaped}
-        how = {"optimizer": proposal.optimizer}
-        saved, kept = states_as(template, proposal.saved.states, self.name, **how)
-        return {kind: pack_state(state) for kind, state in saved.items()}, kept
+            drawn = run_once(self._program(packed=True).init, *arguments)
+            return drawn if label else {"base": drawn}, proposal.kept
+        shapes = jax.eval_shape(self._program(packed=False).init, *arguments)
+        template, saved = shapes if label else {"base": shapes}, proposal.saved.states
+        states, kept = states_as(template, saved, self.name, optimizer=proposal.optimizer)
+        return {network: pack_state(state) for network, state in states.items()}, kept
 
     def _program(self, packed: bool) -> Any:
         plan, name = self._plan, self.name
@@ -314,10 +312,10 @@ def _on_host(columns: Any) -> Any:
 
 
 def check_kept(kept: Any) -> Any:
-    """States that were kept.
+    """The states that were kept.
 
     Raises:
-        ModelError: none were.
+        ModelError: none were kept.
     """
     if not kept:
         wanted = "a run whose callbacks kept one from its start"
@@ -326,7 +324,7 @@ def check_kept(kept: Any) -> Any:
 
 
 def data_digest(part: PartyData) -> str:
-    """SHA-256 of a party's part of a data set: ids, columns, labels and weights."""
+    """SHA-256 of the ids, columns, labels and weights of a party's part of a data set."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves((part.ids, part.columns, part.labels, part.weights)):
         digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
@@ -334,7 +332,7 @@ def data_digest(part: PartyData) -> str:
 
 
 def check_digests(party: str, seen: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    """Refuse other data sets than a checkpoint was written with.
+    """Refuse data sets other than those that a checkpoint was written with.
 
     Raises:
         DataError: naming the party and the data set.

@@ -1,4 +1,4 @@
-"""How a round that is not finite is told."""
+"""The errors of a round that is not finite."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,28 +9,28 @@ import numpy as np
 from parties.errors import NumberError
 from parties.programs.network import RoundNumbers
 
-SHOWN = 10  # ids
+SHOWN = 10  # ids that an error lists
 
 
 def round_refused(
     numbers: RoundNumbers, order: Sequence[str], label_party: str, epoch: int, round: int, ids: Sequence
 ) -> NumberError:
-    """The error of the first number of a round that is not finite; its party is the one whose number it is.
+    """The error of the first number of a round that is not finite; it names the party whose number that is.
 
     Args:
-        order: of the parties.
-        epoch, round: from 0, as in headers.
-        ids: of the B rows of the batch, padding left out.
+        order: the parties in party order.
+        epoch, round: counted from 0, as in headers.
+        ids: the ids of the B rows of the batch, without padding.
     """
     none = np.zeros(len(numbers.weights), bool)
-    failed = (found for found in _finite_rows(numbers, order, label_party) if not found[2].all())
+    failed = (number for number in _finite_rows(numbers, order, label_party) if not number[2].all())
     party, field, finite = next(failed, (label_party, "loss", none))
-    at = [id_ for id_, good in zip(ids, finite, strict=False) if not good]
-    return _refused(party, field, epoch, round, at)
+    bad = [id_ for id_, good in zip(ids, finite, strict=False) if not good]
+    return _refused(party, field, epoch, round, bad)
 
 
 def gradient_refused(party: str, epoch: int, round: int, ids: Sequence) -> NumberError:
-    """The error of a party whose own gradient is not finite in a round that is; arguments as of `round_refused`."""
+    """The error of a party whose own gradient alone is not finite; arguments as of `round_refused`."""
     return _refused(party, "gradient", epoch, round, ids)
 
 
@@ -43,7 +43,7 @@ def _refused(party: str, field: str, epoch: int, round: int, ids: Sequence) -> N
 def _finite_rows(
     numbers: RoundNumbers, order: Sequence[str], label_party: str
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Of each number its party, what it is, and its finite rows, bool `[B]`."""
+    """For each number of a round its party, its name, and which of its rows are finite, bool `[B]`."""
     rows = len(numbers.weights)
 
     def all_rows(tree: Any) -> np.ndarray:

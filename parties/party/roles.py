@@ -1,7 +1,7 @@
-"""The two roles of a round as objects: each holds its party's data sets, state and pending round, nothing of another's.
+"""The two roles of a round as objects: each holds its party's data sets, state and pending rounds, and no other's.
 
-A feature role has `turn`, a label role `step`; the loop in `protocol` knows no more of them. What both know in common
-are the public facts of a pass over a data set, from which each draws the same rows, digests and headers by itself.
+They are the `Feature` and the `Label` of `protocol.loop`. All that they have in common are the public facts of a pass:
+from these each draws the same rows, digests and headers by itself.
 """
 
 import abc
@@ -29,7 +29,7 @@ class _Role(abc.ABC):
     """What both roles do alike: hold data sets, and draw the schedule of a pass.
 
     Attributes:
-        data: the party's part of each data set that it holds, on the device.
+        data: data set -> the party's part of it, as JAX arrays.
     """
 
     def __init__(self, name: str):
@@ -40,26 +40,26 @@ class _Role(abc.ABC):
 
     @abc.abstractmethod
     def states(self) -> dict[str, Any]:
-        """What it trains by network, "base", "fuse", what it has of them; packed."""
+        """The packed states that it trains, by network: "base", "fuse" or both."""
 
     @abc.abstractmethod
     def restore(self, states: Mapping[str, Any]) -> None:
         """Take what `states` returned."""
 
     def load(self, parts: Mapping[str, PartyData]) -> None:
-        """Hold data sets by name, on the device."""
-        given = {}
+        """Hold data sets by name, as JAX arrays."""
+        new = {}
         for name, part in parts.items():
             columns, labels, weights = jax.tree.map(jnp.asarray, (part.columns, part.labels, part.weights))
-            given[name] = PartyData(part.ids, columns, labels, weights, part.row_ids)
-        self.data = held_with(self.data, given)
+            new[name] = PartyData(part.ids, columns, labels, weights, part.row_ids)
+        self.data = held_with(self.data, new)
 
-    def begin(self, pass_: Pass) -> int:
-        """Begin a pass, or go on with it; what is pending is dropped. Returns the number of rounds left."""
-        data, schedule = self.data[pass_.data], self._schedule
-        if schedule is None or schedule.data is not data or schedule.facts._replace(start=pass_.start) != pass_:
-            schedule = Schedule(pass_, data)
-        schedule.round, self._schedule = pass_.start, schedule
+    def begin(self, facts: Pass) -> int:
+        """Begin a pass at `facts.start`, and drop what is pending. Returns the number of rounds left."""
+        data, schedule = self.data[facts.data], self._schedule
+        if schedule is None or schedule.data is not data or schedule.facts._replace(start=facts.start) != facts:
+            schedule = Schedule(facts, data)
+        schedule.round, self._schedule = facts.start, schedule
         return schedule.rounds - schedule.round
 
     def present_schedule(self) -> Schedule:
@@ -80,7 +80,7 @@ class _Role(abc.ABC):
         return schedule
 
     def ids(self, round: int) -> list:
-        """Ids of a round's rows, or their positions where the ids are not known."""
+        """The ids of a round's rows, or their positions where the ids are not known."""
         schedule = self.present_schedule()
         rows = schedule.rows[round]
         real = rows[rows != PADDING]
@@ -91,7 +91,7 @@ class FeatureRole(_Role):
     """A party with columns and no labels: sends activations up, takes its own cotangent down.
 
     Attributes:
-        state: its network's; only `turn` replaces it, and only after its message was accepted.
+        state: its network's packed state. A pass replaces it only once the cotangent was accepted.
     """
 
     def __init__(self, name: str, label_party: str, program: FeatureProgram, state: Any):
@@ -99,9 +99,9 @@ class FeatureRole(_Role):
         self.label_party = label_party
         self.state = state
         self._pending: tuple[Any, Header] | None = None
-        self._verdicts: deque[tuple[Any, int]] = deque()  # of rounds of which it is not known yet: bool [], round
+        self._verdicts: deque[tuple[Any, int]] = deque()  # bool [] and number of each round that may be computing yet
         self._refused: list[int] = []  # rounds since `begin` that this party alone did not take
-        self._taken = self._true  # bool [], of the round before
+        self._taken = self._true  # bool []: the verdict on the round before
 
         @jax.jit
         def forward(state: Any, columns: Any, rows: jax.Array, taken: jax.Array) -> tuple[jax.Array, Any]:
@@ -125,21 +125,21 @@ class FeatureRole(_Role):
     def restore(self, states: Mapping[str, Any]) -> None:
         self.state = states["base"]
 
-    def begin(self, pass_: Pass) -> int:
+    def begin(self, facts: Pass) -> int:
         self._pending, self._taken = None, self._true
         self._verdicts.clear()
         self._refused.clear()
-        return super().begin(pass_)
+        return super().begin(facts)
 
     def turn(self, cotangent: Message | None) -> Message:
-        """Backward of the pending round, then forward of the next.
+        """The backward of the pending round, then the forward of the next.
 
-        The first turn of a pass takes no cotangent; one of a pass that does not train takes none at all. Where the
-        pending round's own gradient is not finite and such rounds are not skipped, the activation is NaN, so that
+        The first turn of a pass takes no cotangent, nor does any turn of a pass that does not train. Where the party's
+        own gradient of the pending round is not finite, and such rounds are not skipped, the activation is NaN, so that
         nobody takes the next round.
 
         Raises:
-            MessageError: the cotangent is not the one of the pending round, or a round after the last. The state is
+            MessageError: the cotangent is not that of the pending round, or the pass has no next round. The state is
                 then untouched.
         """
         schedule = self._next_round()
@@ -158,7 +158,7 @@ class FeatureRole(_Role):
         return Message(header, activation)
 
     def finish(self, cotangent: Message | None) -> None:
-        """Backward of the pending round alone, after the last one.
+        """The backward of the pending round alone, after the last turn.
 
         Raises:
             MessageError: as `turn`.
@@ -185,7 +185,7 @@ class FeatureRole(_Role):
         return list(self._refused)
 
     def _look(self, wait: bool) -> None:
-        """Note the verdicts of all rounds so far, or without `wait` of those that are done."""
+        """Note the verdicts of all rounds so far; without `wait` only of those that are computed."""
         while self._verdicts and (wait or self._verdicts[0][0].is_ready()):
             verdict, round = self._verdicts.popleft()
             if not verdict:
@@ -193,11 +193,11 @@ class FeatureRole(_Role):
 
 
 class LabelRole(_Role):
-    """The party with the labels and the fuse network, and columns of its own or none.
+    """The party with the labels and the fuse network; it may have columns, too.
 
     Attributes:
-        state: `{"fuse": ...}`, with "base" where it has columns of its own.
-        structs: shape and dtype of one row's activation of each other party, so without the leading axis.
+        state: packed states, `{"fuse": ...}`, with "base" where it has columns.
+        structs: other party -> shape and dtype of one row's activation, so without the leading axis.
     """
 
     def __init__(
@@ -211,8 +211,8 @@ class LabelRole(_Role):
     ):
         """
         Args:
-            order: of the parties with columns.
-            structs: shape and dtype of one row's activation of each *other* party, so without the leading axis.
+            order: the parties with columns, in party order.
+            structs: *other* party -> shape and dtype of one row's activation, so without the leading axis.
         """
         super().__init__(name)
         self.state = state
@@ -220,20 +220,20 @@ class LabelRole(_Role):
         self._scoring = Scoring(objective)
         self._pending: deque[_Pending] = deque()
         self._seen: list[Any] = []  # what `inspect` sees of each round of a `predict` pass
-        self._read: Mapping | None = None
+        self._resumed: Mapping | None = None  # running scores of the pass that a checkpoint was written in
 
         @jax.jit
-        def step(state: Any, activations: Any, data: Batch, rows: jax.Array, go_on: jax.Array) -> tuple:
+        def step(state: Any, activations: Any, data: Batch, rows: jax.Array, taken: jax.Array) -> tuple:
             batch = data.take(rows)
-            batch = batch._replace(weights=jnp.where(go_on, batch.weights, jnp.nan))  # else nobody takes the round
+            batch = batch._replace(weights=jnp.where(taken, batch.weights, jnp.nan))  # NaN: nobody takes this one
             gradients, cotangents, stats = program.backward(state, activations, batch)
             sent = {party: cotangents[party] for party in self.structs}
             return program.update(state, gradients), sent, stats.logits, stats.finite
 
         @jax.jit
         def predict(state: Any, activations: Any, data: Batch, rows: jax.Array) -> tuple[Any, Any]:
-            own = unpacked(take_rows(data.columns, rows))
-            return program.predict(state, activations, own.get(name))
+            columns = unpacked(take_rows(data.columns, rows))
+            return program.predict(state, activations, columns.get(name))
 
         @jax.jit
         def numbers(state: Any, activations: Any, data: Batch, rows: jax.Array) -> Any:
@@ -247,25 +247,25 @@ class LabelRole(_Role):
     def restore(self, states: Mapping[str, Any]) -> None:
         self.state = dict(states)
 
-    def begin(self, pass_: Pass) -> int:
-        if pass_.start:
+    def begin(self, facts: Pass) -> int:
+        if facts.start:
             self.confirm()
         self._pending.clear()
-        rounds = super().begin(pass_)
-        if pass_.start == 0:
+        rounds = super().begin(facts)
+        if facts.start == 0:
             self._seen = []
             self._scoring.begin(self.present_schedule())
-        elif self._read is not None:
-            self._scoring.go_on(self.present_schedule(), self._read, self.name)
-        self._read = None
+        elif self._resumed is not None:
+            self._scoring.go_on(self.present_schedule(), self._resumed, self.name)
+        self._resumed = None
         return rounds
 
     def step(self, activations: Mapping[str, Message]) -> dict[str, Message]:
-        """One round: the parties' activations in, each party's own cotangent out; none if the pass does not train.
+        """One round: the parties' activations in, each party's own cotangent out. Unless the pass trains, none is.
 
         Raises:
-            MessageError: an activation is missing, too many, or not the one of this round. No state is then touched.
-            NumberError: a round before was not finite, and such rounds are not skipped. No state has taken it, or a
+            MessageError: an activation is missing, too many, or not that of this round. No state is then touched.
+            NumberError: a round before was not finite, and such rounds are not skipped. No state has taken it or any
                 later one.
         """
         self.confirm(wait=False)
@@ -282,8 +282,8 @@ class LabelRole(_Role):
         rows, data, replies = schedule.rows[schedule.round], self._batch(), {}
         if schedule.facts.phase == "fit":
             raises = schedule.facts.nonfinite == "raise"
-            go_on = self._pending[-1].finite if self._pending and raises else self._true
-            self.state, cotangents, logits, finite = self._step(self.state, arrays, data, rows, go_on)
+            taken = self._pending[-1].finite if self._pending and raises else self._true
+            self.state, cotangents, logits, finite = self._step(self.state, arrays, data, rows, taken)
             if raises:
                 self._pending.append(_Pending(finite, arrays, schedule.round))
             for party, cotangent in cotangents.items():
@@ -302,9 +302,9 @@ class LabelRole(_Role):
 
         Args:
             logits: `[S, B, K_t]` of each task.
-            finite: bool `[S]`.
-            skipped: how many of them some party has not taken.
-            seen: what `inspect` sees of them, with leading axes `[S, B]`.
+            finite: bool `[S]`, whether each round was finite.
+            skipped: how many of the rounds some party has not taken.
+            seen: what `inspect` sees of the rounds, with leading axes `[S, B]`.
         """
         schedule = self.present_schedule()
         logits, seen = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (logits, seen))
@@ -317,25 +317,24 @@ class LabelRole(_Role):
         self._scoring.skipped += skipped
 
     def confirm(self, refused: Mapping[str, Sequence[int]] | None = None, *, wait: bool = True) -> None:
-        """Refuse the first round that was not finite, of all so far, or without `wait` of those that are done.
+        """Refuse the first round so far that was not finite; without `wait` look only at rounds that are computed.
 
         Args:
-            refused: after the last round of a part of a pass, the rounds that each other party alone did not take: they
-                are counted as skipped.
+            refused: other party -> the rounds that it alone did not take; they are counted as skipped.
 
         Raises:
             NumberError: as `step`.
         """
         while self._pending and (wait or self._pending[0].finite.is_ready()):
-            if not (done := self._pending.popleft()).finite:
-                self._refuse(done)
+            if not (first := self._pending.popleft()).finite:
+                self._refuse(first)
         self._scoring.skipped += len(set().union(*(refused or {}).values()))
 
     def statistics(self) -> dict[str, float]:
-        """The objective's scores over the rows of the pass so far, and how many rounds were `skipped` if they may be.
+        """The objective's scores over the rows of the pass so far; and `skipped` rounds, where rounds may be skipped.
 
         Raises:
-            ModelError: before a pass, or after one that scores nothing.
+            ModelError: there was no pass, or one that scores nothing.
             NumberError: as `step`, of the last rounds.
         """
         facts = self.present_schedule().facts
@@ -349,7 +348,7 @@ class LabelRole(_Role):
         """The running scores of a pass that has not ended, for a checkpoint.
 
         Raises:
-            ModelError: before a pass.
+            ModelError: there was no pass.
             NumberError: as `statistics`.
         """
         self.present_schedule()
@@ -357,29 +356,29 @@ class LabelRole(_Role):
         return self._scoring.progress()
 
     def go_on(self, progress: Mapping) -> None:
-        """Take what `progress` returned, for the next pass that does not begin at its first round."""
-        self._read = progress
+        """Take what `progress` returned, for the pass that the checkpoint was written in."""
+        self._resumed = progress
 
     def predictions(self) -> tuple[Any, Any]:
-        """After a `predict` pass, logits and what `inspect` sees of its N rows, in data order, on the host."""
+        """After a `predict` pass its N rows' logits, and what `inspect` sees of them, in data order, on the host."""
         rows = len(self.present_schedule().data.ids)
         return jax.tree.map(lambda leaf: leaf[:rows], (concatenate(self._scoring.logits), concatenate(self._seen)))
 
     def _batch(self) -> Batch:
-        """All rows of the pass, of which the compiled functions take theirs."""
+        """All rows of the data set, from which the compiled functions take a round's."""
         data = self.present_schedule().data
         return Batch({self.name: data.columns} if self.name in self._order else {}, data.labels, data.weights)
 
-    def _refuse(self, last: "_Pending") -> NoReturn:
+    def _refuse(self, pending: "_Pending") -> NoReturn:
         schedule = self.present_schedule()
-        numbers = self._numbers(self.state, last.activations, self._batch(), schedule.rows[last.round])
-        where = schedule.facts.epoch, last.round, self.ids(last.round)
+        numbers = self._numbers(self.state, pending.activations, self._batch(), schedule.rows[pending.round])
+        where = schedule.facts.epoch, pending.round, self.ids(pending.round)
         raise round_refused(numbers, self._order, self.name, *where)
 
 
 class _Pending(NamedTuple):
-    """A round of which it is not known yet whether it was finite; a later one is taken only if it was."""
+    """A round that may be computing yet: nobody knows whether it is finite. A later round is taken only if it is."""
 
-    finite: Any  # bool [], on the device
+    finite: Any  # bool []
     activations: Mapping[str, Any]
     round: int

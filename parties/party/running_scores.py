@@ -1,4 +1,4 @@
-"""The running scores of an epoch that has not ended, as a checkpoint of the label party's holds them."""
+"""The running scores of an epoch that has not ended, as the label party's checkpoint holds them."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,15 +14,15 @@ from parties.saving.states import array_shapes
 class RunningScores(NamedTuple):
     """What the rounds of an epoch so far add to its scores."""
 
-    scores: Any  # the objective's state, None before the first rounds are in it
-    skipped: int = 0  # rounds
-    logits: tuple = ()  # a task, [R, B, K_t]: of the latest R rounds, which are not in the scores yet
-    finite: Any = ()  # bool [R], of the same rounds
+    scores: Any  # the objective's state; None before the first rounds are in it
+    skipped: int = 0  # rounds that were skipped
+    logits: tuple = ()  # one array [R, B, K_t] per task, of the latest R rounds, which are not in the scores yet
+    finite: Any = ()  # bool [R], whether each of those rounds was finite
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dicts of arrays."""
 
-        def arrays(tree):
+        def arrays(tree: Any) -> Any:
             return serialization.to_state_dict(jax.tree.map(np.asarray, tree))
 
         scores = {} if self.scores is None else arrays(self.scores)
@@ -30,19 +30,19 @@ class RunningScores(NamedTuple):
         return {"scores": scores, "logits": arrays(self.logits), **rounds}
 
     @classmethod
-    def from_dict(cls, read: Mapping[str, Any], objective: Any, rows: int, party: str) -> "RunningScores":
-        """What was made a dict, of an epoch of so many rows.
+    def from_dict(cls, saved: Mapping[str, Any], objective: Any, rows: int, party: str) -> "RunningScores":
+        """The scores of which `to_dict` made `saved`, in an epoch of so many rows.
 
         Raises:
             SaveError: scores of other tasks, metrics or numbers of rows.
         """
         empty, scores = objective.init(rows), None
-        if set(read) != set(cls._fields) or not isinstance(read["logits"], dict):
-            raise SaveError(party=party, field="progress", seen=str(sorted(read)), wanted=str(sorted(cls._fields)))
-        if read["scores"]:
+        if set(saved) != set(cls._fields) or not isinstance(saved["logits"], dict):
+            raise SaveError(party=party, field="progress", seen=str(sorted(saved)), wanted=str(sorted(cls._fields)))
+        if saved["scores"]:
             wanted = array_shapes(serialization.to_state_dict(jax.tree.map(np.asarray, empty)))
-            if (seen := array_shapes(read["scores"])) != wanted:
+            if (seen := array_shapes(saved["scores"])) != wanted:
                 raise SaveError(party=party, field="progress", seen=str(seen), wanted=str(wanted))
-            scores = jax.tree.map(jax.numpy.asarray, serialization.from_state_dict(empty, read["scores"]))
-        logits = tuple(read["logits"][task] for task in sorted(read["logits"], key=int))
-        return cls(scores, int(read["skipped"]), logits, read["finite"])
+            scores = jax.tree.map(jax.numpy.asarray, serialization.from_state_dict(empty, saved["scores"]))
+        logits = tuple(saved["logits"][task] for task in sorted(saved["logits"], key=int))
+        return cls(scores, int(saved["skipped"]), logits, saved["finite"])

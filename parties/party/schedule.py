@@ -1,4 +1,4 @@
-"""A party's place in a pass: its own part of the data, and the batches and headers that follow from public facts."""
+"""A party's place in a pass: its part of the data, and the batches and headers that follow from public facts."""
 
 import hashlib
 from collections.abc import Mapping
@@ -19,31 +19,31 @@ class PartyData(NamedTuple):
     columns: Any = ()  # pytree with rows leading
     labels: Any = None  # label party: float [N, T], NaN where missing
     weights: Any = None  # label party: float [N]
-    row_ids: Any = None  # the ids themselves, to name rows in errors; without them by position
+    row_ids: Any = None  # the ids themselves, by which errors name rows; None where they are not known
 
 
-RUN = ("train", "validation")  # the data sets of a run of `fit`; any other is of one call
+RUN = ("train", "validation")  # the data sets of a run of `fit`; any other belongs to one call
 
 
-def held_with(held: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is held of data sets once `given` has come: those of a run replace all, that of a call the last call's."""
-    return ({} if "train" in given else {name: held[name] for name in RUN if name in held}) | dict(given)
+def held_with(held: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """What is held, by data set, once `new` has come: a run's data sets replace all, a call's only the last call's."""
+    return ({} if "train" in new else {name: held[name] for name in RUN if name in held}) | dict(new)
 
 
 class Schedule:
     """A party's place in a pass: its rows, the digests of their ids, and the headers of a round."""
 
-    def __init__(self, pass_: Pass, data: PartyData):
-        self.facts, self.data = pass_, data
-        self.rows = row_stream(
-            len(data.ids), pass_.batch_size, seed=pass_.seed, epoch=pass_.epoch, shuffle=pass_.shuffle
-        )
+    def __init__(self, facts: Pass, data: PartyData):
+        self.facts, self.data = facts, data
+        rows, size = len(data.ids), facts.batch_size
+        self.rows = row_stream(rows, size, seed=facts.seed, epoch=facts.epoch, shuffle=facts.shuffle)
         self.rounds = len(self.rows)
-        self.round = pass_.start
+        self.round = facts.start
         padded = np.where(self.rows == PADDING, self.rows[:, :1], self.rows)
         self._digests = [hashlib.blake2b(ids.tobytes(), digest_size=16).digest() for ids in data.ids[padded]]
 
     def header(self, sender: str, receiver: str, kind: str, struct: jax.ShapeDtypeStruct) -> Header:
+        """The header of a message of the present round, of an array of that shape and dtype."""
         facts = self.facts
         return Header(
             run=facts.run,

@@ -1,4 +1,4 @@
-"""The scores of a pass as it goes, of the label party."""
+"""The label party's scores of a pass, as it goes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,16 +11,16 @@ from parties.party.schedule import Schedule
 from parties.programs.network import take_rows, take_weights
 from parties.protocol.rows import PADDING
 
-ROUNDS = 256  # that are scored at once: one call for many rows, and memory that does not grow with the epoch
+ROUNDS = 256  # rounds scored in one call: calls are few, and memory does not grow with the epoch
 
 
 class Scoring:
-    """The objective's state over the rounds of a pass, and the logits of the latest, which are not in it yet.
+    """The objective's state over the rounds of a pass, and the logits of the latest rounds, which are not in it yet.
 
     Attributes:
         scores: the objective's state; None before the first rounds are in it, and always where labels are not read.
-        skipped: rounds that were not finite.
-        logits: a tuple a round.
+        skipped: how many rounds were not finite.
+        logits: one tuple per round that is not in the scores yet.
     """
 
     def __init__(self, objective: Any):
@@ -37,11 +37,11 @@ class Scoring:
         self._finite: list[Any] = []
 
     def begin(self, schedule: Schedule) -> None:
-        """Before the first round."""
+        """Start before the first round of a pass."""
         self._set(schedule, RunningScores(None))
 
     def go_on(self, schedule: Schedule, progress: Mapping[str, Any], party: str) -> None:
-        """After the rounds that `progress` tells of.
+        """Start after the rounds that `progress` has.
 
         Raises:
             SaveError: as `RunningScores.from_dict`.
@@ -55,7 +55,7 @@ class Scoring:
         self._size = min(schedule.rounds, ROUNDS)
 
     def add(self, schedule: Schedule, logits: Any, finite: Any) -> None:
-        """The round before the schedule's next one: its logits, and whether it was finite."""
+        """Add the round before the schedule's next one: its logits, and whether it was finite."""
         self.logits.append(logits)
         self._finite.append(finite)
         full = len(self.logits) == self._size or schedule.round == schedule.rounds
@@ -63,28 +63,28 @@ class Scoring:
             self._score(schedule)
 
     def add_rounds(self, schedule: Schedule, logits: Any, finite: np.ndarray) -> int:
-        """The next S rounds at once: their logits `[S * B, K_t]`, and which were finite, bool `[S]`.
+        """Add the next S rounds at once: their logits `[S * B, K_t]`, and which were finite, bool `[S]`.
 
         Returns:
-            How many rounds that are: fewer than S at the end of the pass, where the rest is padding.
+            How many rounds of the pass these are: fewer than S at its end, where the rest is padding.
         """
-        if self.logits:  # of party objects, before a checkpoint
+        if self.logits:  # a checkpoint of `local` had them
             self._score(schedule)
         rows = schedule.rows[schedule.round : schedule.round + len(finite)]
         self._update_scores(schedule, logits, finite[: len(rows)], rows, len(finite))
         return len(rows)
 
     def compute(self) -> dict[str, float]:
-        """The scores; the one place that waits for the device."""
+        """The scores. This waits until they are computed."""
         return self._objective.compute(self.scores)
 
     def progress(self) -> dict[str, Any]:
-        """As nested dicts of arrays."""
-        logits = tuple(concatenate([jax.tree.map(lambda leaf: leaf[None], one) for one in self.logits]))
+        """The running scores as nested dicts of arrays."""
+        logits = tuple(concatenate([jax.tree.map(lambda leaf: leaf[None], round) for round in self.logits]))
         return RunningScores(self.scores, self.skipped, logits, self._finite).to_dict()
 
     def _score(self, schedule: Schedule) -> None:
-        """Move the logits into the scores, the last chunk filled up so that one compilation serves all."""
+        """Move the logits into the scores; fewer rounds are filled up, so that one compilation serves all."""
         finite = np.array([bool(finite) for finite in self._finite])
         self.skipped += int((~finite).sum())
         rows = schedule.rows[schedule.round - len(self.logits) : schedule.round]
@@ -97,12 +97,12 @@ class Scoring:
             self.scores = self._objective.init(len(schedule.data.ids))
         rows = np.where(finite[:, None], rows, PADDING)  # a round that was skipped scores nothing
         filling = np.full((size - len(rows), rows.shape[1]), PADDING, rows.dtype)
-        own = schedule.data.labels, schedule.data.weights
-        self.scores = self._update(self.scores, logits, *own, np.concatenate([rows, filling]).ravel())
+        labels, weights = schedule.data.labels, schedule.data.weights
+        self.scores = self._update(self.scores, logits, labels, weights, np.concatenate([rows, filling]).ravel())
 
 
 def concatenate(outputs: list) -> Any:
-    """The outputs of several rounds, on the host: a compiled concatenation would take as many arguments as rounds."""
+    """The outputs of several rounds as one, on the host: a compiled function would have an argument per round."""
     if not outputs:
         return ()
     return jax.tree.map(lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *outputs)
