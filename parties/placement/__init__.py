@@ -1,1 +1,1 @@
-"""Where the parties of a model run, in this process; and all parties asked together."""
+"""Where the parties of a model run: what every placement does, the placements in this process, all parties together."""

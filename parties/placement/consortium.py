@@ -1,4 +1,4 @@
-"""All parties of a model, asked together: what every placement would do alike is written here once."""
+"""All parties of a model together: what would be the same on every placement is written here once."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,14 +25,14 @@ class Consortium:
 
     @property
     def columns(self) -> dict[str, tuple]:
-        """Each party's fitted column specifications, of the parties that are in this process."""
+        """The fitted column specifications of each party in this process."""
         return {name: party.columns for name, party in self._here().items() if party.columns}
 
     def states(self) -> dict[str, dict[str, TrainState]]:
-        """What each party trains, on the host: party -> "base", "fuse", what it has of them.
+        """The states that each party trains, on the host: party -> "base", "fuse" or both.
 
         Raises:
-            ModelError: parties that are elsewhere, whose states stay there.
+            ModelError: the parties are on devices, where their states stay.
         """
         self._check_here()
         return {name: party.states() for name, party in self._here().items()}
@@ -44,17 +44,17 @@ class Consortium:
             party.restore(states[name])
 
     def hold(self, data: Mapping[str, Any], *, digest: bool = False) -> None:
-        """Let every party hold its part of data sets, by what they are for. All are held, or none.
+        """Let every party hold its part of data sets, "train", "predict" and so on. All parties hold them, or none.
 
-        The first ones fit the columns and draw parameters. With `digest` each party digests its part, for checkpoints,
-        and refuses another than its checkpoint tells of.
+        The first call fits the columns and draws parameters. With `digest` each party digests its part, for
+        checkpoints, and refuses data other than its checkpoint was written with.
         """
         sets = [DataFacts(name, rows.labels, rows.row_weight, rows.selection, digest) for name, rows in data.items()]
         parties = self.placement.parties.items()
         self._settle({p: party.hold(sets, *(rows.frames[p] for rows in data.values())) for p, party in parties})
 
     def adopt(self, path: Path, *, optimizer: bool, checkpoint: str) -> None:
-        """Let every party take what its folder holds, or a checkpoint in it."""
+        """Let every party take what its folder holds, or the checkpoint in it of that name."""
         parties = self.placement.parties.items()
         self._settle({p: party.adopt(str(path), optimizer, checkpoint) for p, party in parties})
 
@@ -62,9 +62,9 @@ class Consortium:
         """Let every party write its folder."""
         self._ask({p: party.save(str(path), epoch) for p, party in self.placement.parties.items()})
 
-    def checkpoint(self, path: Path, name: str, epoch: int, public: Mapping, own: Mapping) -> None:
-        """Let every party write its checkpoint: `public` facts of the run to all, `own` to the label party's alone."""
-        run = {p: {**public, **own} if p == self.label_party else dict(public) for p in self.placement.parties}
+    def checkpoint(self, path: Path, name: str, epoch: int, public: Mapping, private: Mapping) -> None:
+        """Let every party write its checkpoint: `public` facts of the run in all, `private` in the label party's."""
+        run = {p: {**public, **private} if p == self.label_party else dict(public) for p in self.placement.parties}
         parties = self.placement.parties.items()
         self._ask({p: party.checkpoint(str(path), name, epoch, run[p]) for p, party in parties})
 
@@ -77,7 +77,7 @@ class Consortium:
         self._ask({p: party.restore_kept() for p, party in self.placement.parties.items()})
 
     def scores(self) -> dict[str, float]:
-        """Of the pass that has ended."""
+        """The scores of the pass that has ended."""
         label = self.label_party
         return self.placement.answers({label: self.placement.parties[label].statistics()})[label]["scores"]
 
@@ -87,17 +87,17 @@ class Consortium:
         return self.scores()
 
     def predict(self, facts: Pass, rounds: Rounds) -> tuple[Any, Any]:
-        """Of one pass: predictions by row id, and what the fuse network's `inspect` sees; or references to both."""
+        """Predictions by row id, and what the fuse network's `inspect` sees; on devices references to both."""
         self.placement.evaluate(facts, rounds)
         table, seen, answer = self.placement.parties[self.label_party].predictions(facts.data)
         self.placement.answers({self.label_party: answer})
         return table, seen
 
     def _settle(self, proposed: Mapping[str, Any]) -> None:
-        """Let all take what all have agreed to."""
+        """Let every party take what it proposed, once all have agreed."""
         answers, parties = self.placement.answers(proposed), self.placement.parties
         if not self.fitted:
-            structs = {p: facts["struct"] for p, facts in answers.items() if facts["struct"] is not None}
+            structs = {p: answer["struct"] for p, answer in answers.items() if answer["struct"] is not None}
             self._ask({p: party.draw(structs) for p, party in parties.items()})
         for party in parties.values():
             party.settle()

@@ -1,4 +1,4 @@
-"""Placements: where the parties run. Each takes the same model and gives the same numbers."""
+"""What a placement does. Each takes the same model and gives the same numbers, wherever the parties run."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,20 +9,20 @@ from parties.protocol.passes import Pass
 from parties.saving.checkpoints import Found
 from parties.saving.folder import Saved
 
-Rounds = Callable[[int], Iterable]  # number of rounds -> something to iterate, such as a progress bar
+Rounds = Callable[[int], Iterable]  # number of rounds -> an iterable that yields once per round, such as a progress bar
 
 
 class Abilities(NamedTuple):
     """What a placement can do."""
 
-    round_by_round: bool  # rounds are calls of their own, between which callbacks run and training may end
-    alone: bool  # this process drives every party, so that it may end training by its own clock
+    round_by_round: bool  # each round is a call of its own: after it callbacks run, and training may end
+    alone: bool  # this process drives every party: it may end training by its own clock
 
 
 class Primitives(Protocol):
-    """What one party does with what is its own, as `parties.participant.Participant` has it.
+    """What one party does with its own rows, state and folder; `parties.party.participant.Participant` documents it.
 
-    Here or on a device: each call returns facts, or what `Placement.answers` makes facts of.
+    Each call returns the party's answer; on a device a reference, of which `Placement.answers` makes the answer.
     """
 
     def hold(self, sets: Sequence[DataFacts], *frames: Any) -> Any: ...
@@ -60,29 +60,29 @@ class Placement(Protocol):
         ...
 
     def build(self, model: Any) -> None:
-        """Take the model, a `Blueprint`, before there is data."""
+        """Take the model, a `PartyModel`, before there are data."""
 
     def check_data(self, data: Any) -> None:
         """Refuse data that this placement cannot take."""
 
     def answers(self, asked: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-        """The facts that parties answered, by party; raises the first refusal."""
+        """The answers by party, made of what the parties' calls returned; raises the first refusal."""
         ...
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
         """Train the rounds of an epoch from `facts.start` on: as many as `rounds` yields, and at most `most`."""
 
     def evaluate(self, facts: Pass, rounds: Rounds) -> None:
-        """One pass that trains nothing."""
+        """Run a pass that trains nothing."""
 
     def read_cards(self, path: Path, checkpoint: str) -> Mapping[str, Saved]:
-        """What each party's folder says, or a checkpoint in it; where it is public, with its states."""
+        """Each party's folder, or the checkpoint in it; of a folder on a device only what others may know."""
         ...
 
     def find_checkpoints(self, path: Path) -> Mapping[str, Found]:
-        """What each party has of checkpoints."""
+        """Each party's checkpoints."""
         ...
 
     def bytes_per_round(self) -> dict[str, int]:
-        """Bytes of the encoded messages of a round of the last training, by edge "sender->receiver"."""
+        """Bytes of the encoded messages of a round of the latest training, by edge "sender->receiver"."""
         ...

@@ -1,6 +1,6 @@
 """Placement `fused`: the whole round as one function, one compiled call per epoch. Every column lies in one place.
 
-For experiments: the arithmetic of `local` without its messages, so a simulation of the parties and nothing private.
+It is for experiments: the arithmetic of `local` without its messages, so a simulation of the parties with no privacy.
 After two epochs of Census Income the parameters of the two differ by 2e-15 in float64. In float32 the compiler rounds
 differently, which grows through relu over 510 rounds to 3e-3 (JAX 0.10; 2e-2 on 0.4.26) of max(1, largest parameter).
 """
@@ -24,18 +24,18 @@ from parties.protocol.messages import encoded_bytes
 from parties.protocol.passes import Pass
 from parties.protocol.rows import PADDING
 
-States = dict[str, dict[str, Any]]  # party -> "base", "fuse", what it has of them, packed
+States = dict[str, dict[str, Any]]  # party -> "base", "fuse" or both -> packed state
 
 
 class Fused(InProcess):
-    """The split program on what the parties hold. It borrows their states, trains them whole, and gives them back."""
+    """The split program on the parties' data. It borrows their states, trains them together, and gives them back."""
 
     program: Callable = staticmethod(round_program)
 
     def __init__(self) -> None:
         super().__init__()
         self._plan: Plan | None = None
-        self._trained_batch = 0
+        self._trained_batch = 0  # rows of a batch of the latest training; 0 before
         self._train: Callable = _not_built
         self._predict: Callable = _not_built
         self._numbers: Callable = _not_built
@@ -49,8 +49,8 @@ class Fused(InProcess):
 
         def train(states: States, data: Batch, rows: jax.Array, count: jax.Array, skip: jax.Array) -> tuple:
             rounds = some_rounds(program_of(data).round)
-            state, *told = rounds(_joined(plan, states), data.laid_out(), rows, count, skip)
-            return _divided(plan, state), *told
+            state, *stats = rounds(_joined(plan, states), data.laid_out(), rows, count, skip)
+            return _divided(plan, state), *stats
 
         def predict(states: States, data: Batch, rows: jax.Array) -> tuple[Any, Any]:
             program, state, columns = program_of(data), _joined(plan, states), data.laid_out().columns
@@ -59,42 +59,42 @@ class Fused(InProcess):
         def numbers(states: States, data: Batch, rows: jax.Array) -> Any:
             return program_of(data).numbers(_joined(plan, states), data.take(rows))
 
-        # The states are given away: large tables are then trained where they lie.
+        # `train` may overwrite the states, so that it trains large tables in place.
         self._train = jax.jit(train, donate_argnums=0)
         self._predict, self._numbers = jax.jit(predict), jax.jit(numbers)
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
         label, data, self._trained_batch = self.label, self._batch(facts.data), facts.batch_size
         label.begin(facts)
-        schedule = label.present_schedule().rows
-        size = min(most, len(schedule))  # every part of an epoch has it, so that all are compiled once
-        part = schedule[facts.start : facts.start + size]
-        count = len(part)
-        part = np.concatenate([part, np.full((size - count, part.shape[1]), PADDING, part.dtype)])
+        epoch = label.present_schedule().rows
+        size = min(most, len(epoch))  # every part of an epoch has this size, so that one compilation serves all
+        rows = epoch[facts.start : facts.start + size]
+        count = len(rows)
+        rows = np.concatenate([rows, np.full((size - count, rows.shape[1]), PADDING, rows.dtype)])
         skip, states = facts.nonfinite == "skip_round", self._states()
         try:
-            states, logits, finite, taken = self._train(states, data, part, np.int32(count), np.bool_(skip))
+            states, logits, finite, taken = self._train(states, data, rows, np.int32(count), np.bool_(skip))
             finite, taken = jax.tree.map(np.asarray, (finite, taken))
         finally:
-            for name, own in states.items():
-                self.parties[name].settled().restore(own)
-        bad = np.flatnonzero(~np.stack([each[:count] for each in (finite, *taken.values())]).all(axis=0))
+            for party, state in states.items():
+                self.parties[party].settled().restore(state)
+        bad = np.flatnonzero(~np.stack([verdicts[:count] for verdicts in (finite, *taken.values())]).all(axis=0))
         if len(bad) and not skip:
-            alone = [party for party, each in taken.items() if finite[bad[0]] and not each[bad[0]]]
-            self._refuse(facts, part[bad[0]], facts.start + int(bad[0]), alone)
+            alone = [party for party, verdicts in taken.items() if finite[bad[0]] and not verdicts[bad[0]]]
+            self._refuse(facts, rows[bad[0]], facts.start + int(bad[0]), alone)
         label.add_rounds(logits, finite, len(bad))
-        for _ in rounds(count):  # all are done: one compiled call has no rounds to report
+        for _ in rounds(count):  # the one compiled call has trained them all
             pass
 
     def evaluate(self, facts: Pass, rounds: Rounds) -> None:
         label = self.label
         label.begin(facts)
-        schedule = label.present_schedule().rows
-        logits, seen = self._predict(self._states(), self._batch(facts.data), schedule)
-        label.add_rounds(logits, np.ones(len(schedule), bool), 0, seen)
+        rows = label.present_schedule().rows
+        logits, seen = self._predict(self._states(), self._batch(facts.data), rows)
+        label.add_rounds(logits, np.ones(len(rows), bool), 0, seen)
 
     def bytes_per_round(self) -> dict[str, int]:
-        """What `local` would count: nothing is encoded here."""
+        """The bytes that `local` would count; nothing is encoded here."""
         if not self._trained_batch:
             return {}
         label, sizes = self.label, dict[str, int]()
@@ -107,8 +107,8 @@ class Fused(InProcess):
         """All rows of a data set, as the parties hold them."""
         roles = {party: participant.settled() for party, participant in self.parties.items()}
         columns = {party: roles[party].data[name].columns for party in self._built().bases}
-        own = self.label.data[name]
-        return Batch(columns, own.labels, own.weights)
+        part = self.label.data[name]
+        return Batch(columns, part.labels, part.weights)
 
     def _states(self) -> States:
         return {name: party.settled().states() for name, party in self.parties.items()}
@@ -137,7 +137,7 @@ def _joined(plan: Plan, states: Mapping[str, Mapping[str, Any]]) -> ModelState:
 
 
 def _divided(plan: Plan, state: ModelState) -> States:
-    """To each party its own."""
-    states: States = {party: {"base": pack(own)} for party, own in state.bases.items()}
+    """Each party's own states."""
+    states: States = {party: {"base": pack(base)} for party, base in state.bases.items()}
     states.setdefault(plan.label_party, {})["fuse"] = pack(state.fuse)
     return states

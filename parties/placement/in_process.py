@@ -1,4 +1,4 @@
-"""What the placements in this process have in common: every party is an object here, and so is every folder."""
+"""What the placements in this process have in common: every party is an object, and every folder can be read."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ class InProcess:
     """A placement whose parties are in this process.
 
     Attributes:
-        parties: every party of the model.
+        parties: every party of the model, the label party last.
     """
 
     abilities = Abilities(round_by_round=False, alone=True)
@@ -42,12 +42,13 @@ class InProcess:
         return read_model(path, checkpoint)
 
     def find_checkpoints(self, path: Path) -> Mapping[str, Found]:
-        found = {party: find_checkpoints(path, party) for party in party_folders(path)}
-        return {party: own for party, own in found.items() if own.whole or own.damaged}  # others are no party's
+        every = {party: find_checkpoints(path, party) for party in party_folders(path)}
+        # A folder without checkpoints may be of no party.
+        return {party: found for party, found in every.items() if found.whole or found.damaged}
 
     @property
     def features(self) -> dict[str, FeatureRole]:
-        """The feature roles of the parties beside the label party."""
+        """The feature roles, of all parties but the label party."""
         roles = {name: party.settled() for name, party in self.parties.items()}
         return {name: role for name, role in roles.items() if isinstance(role, FeatureRole)}
 

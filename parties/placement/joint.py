@@ -1,6 +1,6 @@
-"""Placement `joint`: no parties at all. Every column lies in one place and one function is differentiated.
+"""Placement `joint`: no parties at all. Every column lies in one place, and one function is differentiated.
 
-The baseline that split training is held against, from the same seed and rows; nothing about it is private.
+It is the baseline that split training is compared with, from the same seed and rows. Nothing about it is private.
 """
 
 from parties.errors import ModelError
@@ -10,7 +10,7 @@ from parties.programs.joint import joint_program
 
 
 class Joint(Fused):
-    """The joint model, an epoch a compiled call. There are no messages, so no bytes."""
+    """The joint model, one compiled call per epoch. It has no messages, so no bytes."""
 
     program = staticmethod(joint_program)
 

@@ -1,4 +1,4 @@
-"""Placement `local`: every party is an object in this process, and every message passes a channel."""
+"""Placement `local`: every party is an object in this process, and every message passes through a channel."""
 
 from parties.errors import NumberError
 from parties.placement.contract import Abilities, Rounds
@@ -12,7 +12,7 @@ class Local(InProcess):
     """Party objects and one channel.
 
     Attributes:
-        channel: `Counted`, around the one given (by default messages pass by reference, headers checked).
+        channel: `Counted` around the channel given, by default `Plain`, which hands messages over by reference.
     """
 
     abilities = Abilities(round_by_round=True, alone=True)
@@ -28,7 +28,7 @@ class Local(InProcess):
             loop.train(features, label, self.channel, rounds(min(left, most)))
         except NumberError:
             for party in features.values():
-                party.confirm()  # its own word of a round is heard before the label party's view of it
+                party.confirm()  # raises first where the party itself refused the round: it knows better why
             raise
 
     def evaluate(self, facts: Pass, rounds: Rounds) -> None:
@@ -38,7 +38,7 @@ class Local(InProcess):
         return self.channel.bytes_per_round()
 
     def _begin(self, facts: Pass) -> int:
-        """Let every party begin the pass; how many rounds are left."""
+        """Let every party begin the pass; returns how many rounds are left."""
         for party in self.features.values():
             party.begin(facts)
         return self.label.begin(facts)
