@@ -1,7 +1,7 @@
 """The oracle: the same networks as one differentiable function in one place.
 
-It knows nothing of programs, pullbacks and messages: the networks' `apply` and the loss in one `value_and_grad`. The
-protocol is right when it computes what this computes.
+It knows nothing of programs, pullbacks and messages: it differentiates the networks' `apply` and the loss in one
+`value_and_grad`. The protocol is right when it computes what this computes.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,14 +27,14 @@ from parties.programs.plan import Plan
 
 
 class JointProgram(NamedTuple):
-    """As `parties.round.SplitProgram`, with the gradients for all to see."""
+    """As `parties.programs.round.SplitProgram`, with the gradients as well."""
 
     init: Callable  # key -> state
     gradients: Callable  # state, batch -> stats, {"bases": ..., "fuse": ...}
     round: Callable  # state, batch -> state, stats
     epoch: Callable  # state, data, rows [S, B] -> state, stats [S, ...]
     predict: Callable  # state, columns -> logits, what the fuse network's inspect sees
-    numbers: Callable  # as `SplitProgram.numbers`, but for activations and cotangents, of which a joint model has none
+    numbers: Callable  # as `SplitProgram.numbers`, without activations and cotangents: a joint model has none
 
 
 def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
@@ -51,12 +51,12 @@ def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
         return ModelState(states, init_state(fuse, plan.fuse_optimizer, fuse_key(key, plan.label_party), activations))
 
     def gradients(state: ModelState, batch: Batch) -> tuple[Stats, dict[str, Any]]:
-        keys, own_key = {p: s.round_key() for p, s in state.bases.items()}, state.fuse.round_key()
+        keys, fuse_round_key = {p: s.round_key() for p, s in state.bases.items()}, state.fuse.round_key()
         params = {"bases": {p: s.params for p, s in state.bases.items()}, "fuse": state.fuse.params}
 
         def total(params: Any) -> tuple[jax.Array, Any]:
             activations = activations_of(params["bases"], batch.columns, keys)
-            logits = fuse.apply(params["fuse"], activations, own_key)
+            logits = fuse.apply(params["fuse"], activations, fuse_round_key)
             return plan.objective.loss(logits, batch.labels, batch.weights), logits
 
         (loss, logits), grads = jax.value_and_grad(total, has_aux=True)(params)
@@ -78,7 +78,7 @@ def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
 
     def numbers(state: ModelState, batch: Batch) -> RoundNumbers:
         stats, grads = gradients(state, batch)
-        own = {plan.label_party: (grads["fuse"], grads["bases"].get(plan.label_party))}
-        return RoundNumbers({}, batch.labels, batch.weights, stats.loss, {}, grads["bases"] | own)
+        label = {plan.label_party: (grads["fuse"], grads["bases"].get(plan.label_party))}
+        return RoundNumbers({}, batch.labels, batch.weights, stats.loss, {}, grads["bases"] | label)
 
     return JointProgram(init, gradients, round, scan_rounds(round), predict, numbers)

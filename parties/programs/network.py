@@ -1,4 +1,4 @@
-"""A network as the protocol sees it: two callables, and the state that its owner trains."""
+"""A network as a program sees it, the state that its owner trains, and the batches and numbers of a round."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,52 +10,53 @@ import optax
 from parties.programs.packing import Packed, pack, unpacked
 from parties.protocol.rows import PADDING
 
-CACHE_BYTES = 1 << 25  # columns of more bytes are read from memory, not from a cache
+CACHE_BYTES = 1 << 25  # columns of more bytes do not fit in the processor's cache
 
 
 class Network(NamedTuple):
-    """A pair of pure functions. `key` is the round's while training (dropout), None when evaluating."""
+    """Pure functions. The key of `apply` is the round's in training, for dropout, and None in evaluation."""
 
     init: Callable[[jax.Array, Any], Any]  # key, inputs -> params
     apply: Callable[[Any, Any, jax.Array | None], Any]  # params, inputs, key -> outputs
-    inspect: Callable[[Any, Any], Any] = lambda params, inputs: ()  # params, inputs -> what else there is to see
+    inspect: Callable[[Any, Any], Any] = lambda params, inputs: ()  # params, inputs -> what there is to see, as gates
 
 
 class TrainState(NamedTuple):
-    """What the owner of a network holds; nothing of it ever leaves its party."""
+    """What the owner of a network trains. Nothing of it ever leaves its party."""
 
     params: Any
     opt_state: Any
-    key: jax.Array  # [2] uint32, data of the key that a round's is folded from: fold_in(key, round)
+    key: jax.Array  # [2] uint32, the data of the network's key
     round: jax.Array  # [] int32, rounds trained so far
 
     def round_key(self) -> jax.Array:
+        """The key of the next round: `fold_in(key, round)`."""
         return jax.random.fold_in(jax.random.wrap_key_data(self.key), self.round)
 
 
 class ModelState(NamedTuple):
-    """Every network's state, side by side, for those who hold a whole model in one place."""
+    """Every network's state, for a whole model in one place."""
 
     bases: dict[str, TrainState]
     fuse: TrainState
 
 
 class Batch(NamedTuple):
-    """Rows of every party in one place: those of a round, or a whole data set to take rounds from."""
+    """Rows of every party in one place: those of one round, or a whole data set to take batches from."""
 
-    columns: dict[str, Any]  # party -> pytree with rows leading; of a whole data set it may be packed
+    columns: dict[str, Any]  # party -> pytree with rows leading; for a whole data set it may be packed
     labels: Any  # float [B, T], NaN where missing
     weights: Any  # float [B]; 0 for padding
 
     def take(self, rows: jax.Array) -> "Batch":
-        """The batch `rows` int32 `[B]` of these rows; padding repeats the first and has weight 0."""
+        """The batch `rows` int32 `[B]` of these rows; padding repeats the batch's first row with weight 0."""
         columns, labels = take_rows((self.columns, self.labels), rows)
         return Batch(unpacked(columns), labels, take_weights(self.weights, rows))
 
     def laid_out(self) -> "Batch":
-        """The same data set as batches are drawn from it fastest.
+        """The same data set, laid out so that a batch is taken from it fastest.
 
-        In a table that no cache holds, each party's cells of a row lie side by side; else each column by itself.
+        In a table that no cache holds, each party's cells of a row lie side by side; else each column is one array.
         """
         if sum(leaf.nbytes for leaf in jax.tree.leaves(self.columns)) <= CACHE_BYTES:
             return self._replace(columns=unpacked(self.columns))
@@ -64,18 +65,16 @@ class Batch(NamedTuple):
 
 
 class Stats(NamedTuple):
-    """What a round says of itself."""
+    """What comes of a round besides the new states."""
 
-    loss: jax.Array  # [] the objective that was differentiated
+    loss: jax.Array  # [], the objective that was differentiated
     logits: Any  # [B, K_t] of each task, in the order of the batch's rows
-    finite: jax.Array  # [] bool; where it is false no party's state has taken the round
-    taken: dict[
-        str, jax.Array
-    ]  # party -> [] bool; where it is false that party alone kept its state, by its own gradient
+    finite: jax.Array  # bool []; where it is false, no party's state has taken the round
+    taken: dict[str, jax.Array]  # party -> bool []; false where the party alone kept its state, by its own gradient
 
 
 class RoundNumbers(NamedTuple):
-    """Every number of a round, in the order in which they are made: to find the first that is not finite."""
+    """Every number of a round, in the order in which it is computed, to find the first that is not finite."""
 
     activations: dict[str, jax.Array]  # party -> [B, ...]
     labels: jax.Array  # [B, T], NaN where missing
@@ -85,16 +84,16 @@ class RoundNumbers(NamedTuple):
     gradients: dict[str, Any]  # party -> pytree
 
 
-def init_state(network: Network, optimizer: optax.GradientTransformation, key: jax.Array, inputs) -> TrainState:
+def init_state(network: Network, optimizer: optax.GradientTransformation, key: jax.Array, inputs: Any) -> TrainState:
     """Parameters drawn with `key` for inputs of that structure, and the optimiser's state for them."""
     params = network.init(key, inputs)
     return TrainState(params, optimizer.init(params), jax.random.key_data(key), jnp.zeros((), jnp.int32))
 
 
-def run_once(function: Callable, *args):
-    """`function(*args)`, compiled without optimisation: what runs once should not take seconds to compile."""
+def run_once(function: Callable, *arguments: Any) -> Any:
+    """`function(*arguments)`, compiled without optimisation, as what runs once should not take seconds to compile."""
     options: dict[str, Any] = {"xla_backend_optimization_level": 0}
-    return jax.jit(function).lower(*args).compile(compiler_options=options)(*args)
+    return jax.jit(function).lower(*arguments).compile(compiler_options=options)(*arguments)
 
 
 def apply_gradients(optimizer: optax.GradientTransformation, state: TrainState, gradients: Any) -> TrainState:
@@ -108,19 +107,19 @@ def all_finite(*trees: Any) -> jax.Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trees)]).all()
 
 
-def take_rows(tree, rows: jax.Array):
+def take_rows(tree: Any, rows: jax.Array) -> Any:
     """The batch `rows` int32 `[B]` of a pytree with rows leading; padding repeats the batch's first row."""
     index = jnp.where(rows == PADDING, rows[0], rows)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], tree)
 
 
 def scan_rounds(round: Callable) -> Callable:
-    """`epoch(state, data, rows) -> (state, stats)` of a `round(state, batch) -> (state, stats)`.
+    """`epoch(state, data, rows) -> (state, stats)`, made of `round(state, batch) -> (state, stats)`.
 
     `data` is a `Batch` of all rows, `rows` int32 `[S, B]` of the stream; stats are stacked, `[S, ...]`.
     """
 
-    def epoch(state: ModelState, data: Batch, rows: jax.Array):
+    def epoch(state: ModelState, data: Batch, rows: jax.Array) -> tuple[ModelState, Stats]:
         return jax.lax.scan(lambda state, batch: round(state, data.take(batch)), state, jnp.asarray(rows))
 
     return epoch

@@ -1,9 +1,9 @@
-"""Trees of few leaves: what a compiled call costs from Python follows the number of arrays that cross it.
+"""Pytrees packed into few arrays, as a compiled call costs Python time for every array that crosses it.
 
-A party's state is some fifty small arrays, and its columns are an array each. Packed they are one array a dtype, taken
-apart again inside the compiled function at the cost of copying a few kilobytes. Packed columns have another virtue: a
-row's cells lie side by side, so that a batch drawn at random from a long table waits for memory once a row and party,
-and not once a cell.
+A party's state is some fifty small arrays, and each of its columns is one. Packed they are one array per dtype, which
+the compiled function takes apart again at the cost of copying a few kilobytes. Packed columns have another virtue: a
+row's cells lie side by side, so that a batch drawn at random from a long table waits for memory once per row and party,
+and not once per cell.
 """
 
 import math
@@ -16,14 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-# Leaves of more elements stay alone: to copy them would cost more than to pass them.
-MAX_PACKED = 1 << 15
+MAX_PACKED = 1 << 15  # a leaf of more elements stays an array of its own: to copy it would cost more than to pass it
 
 
 class _Place(NamedTuple):
-    array: int  # which of the packed arrays a leaf is in
-    start: int  # where in its last axis
-    shape: tuple[int, ...]  # the leaf's, without the leading axes
+    array: int  # which of the packed arrays the leaf is in
+    start: int  # where the leaf starts in the last axis of that array
+    shape: tuple[int, ...]  # the leaf's shape without the leading axes
 
 
 class Layout:
@@ -51,12 +50,12 @@ class Layout:
         return hash(self._key)
 
 
-_layout = cache(Layout)  # may still make two that are equal, in two threads
+_layout = cache(Layout)  # two threads may still make two layouts, which are equal
 
 
 @struct.dataclass
 class Packed:
-    """A tree as few arrays, made by `pack`; a pytree itself, with the same leading axes."""
+    """A tree packed into few arrays by `pack`; it is a pytree itself, with the same leading axes."""
 
     arrays: tuple[Any, ...]
     layout: Layout = struct.field(pytree_node=False)
@@ -66,16 +65,16 @@ class Packed:
         leaves = []
         for array, start, shape in self.layout.places:
             packed = self.arrays[array]
-            part = packed[..., start : start + math.prod(shape)]
-            leaves.append(part.reshape(packed.shape[: self.layout.leading] + shape))
+            leaf = packed[..., start : start + math.prod(shape)]
+            leaves.append(leaf.reshape(packed.shape[: self.layout.leading] + shape))
         return jax.tree.unflatten(self.layout.structure, leaves)
 
 
 def pack(tree: Any, leading: int = 0) -> Packed:
-    """The arrays of `tree` side by side, one array a dtype; of NumPy where all of them are.
+    """The arrays of `tree` side by side, one array per dtype; NumPy arrays where all leaves are.
 
     Args:
-        leading: number of axes that all leaves have in common and keep: 0 for a state, 1 for rows.
+        leading: how many leading axes all leaves have in common and keep: 0 for a state, 1 for rows.
     """
     leaves, structure = jax.tree.flatten(tree)
     layout = _layout(structure, leading, tuple((leaf.shape[leading:], leaf.dtype) for leaf in leaves))
@@ -85,32 +84,32 @@ def pack(tree: Any, leading: int = 0) -> Packed:
     return Packed(tuple(_join([flat[leaf] for leaf in group]) for group in layout.groups), layout)
 
 
-def _join(parts: list[jax.Array]) -> jax.Array:
+def _join(arrays: list[jax.Array]) -> jax.Array:
     """The arrays one after another in the last axis.
 
-    Written part by part: XLA for CPUs makes of a concatenation one loop that computes every part behind a branch, which
-    took three times as long as the round itself (jaxlib 0.4.26).
+    They are written one by one: XLA for CPUs compiles a concatenation to one loop that computes every array behind a
+    branch, which took three times as long as the round itself (jaxlib 0.4.26).
     """
-    size = sum(part.shape[-1] for part in parts)
-    joined, start = jnp.zeros((*parts[0].shape[:-1], size), parts[0].dtype), 0
-    for part in parts:
-        joined = jax.lax.dynamic_update_slice_in_dim(joined, part, start, axis=joined.ndim - 1)
-        start += part.shape[-1]
+    size = sum(array.shape[-1] for array in arrays)
+    joined, start = jnp.zeros((*arrays[0].shape[:-1], size), arrays[0].dtype), 0
+    for array in arrays:
+        joined = jax.lax.dynamic_update_slice_in_dim(joined, array, start, axis=joined.ndim - 1)
+        start += array.shape[-1]
     return joined
 
 
 def pack_state(state: Any) -> Packed:
-    """As `pack`, of arrays wherever they are, for the device; on the host, where it compiles nothing."""
+    """As `pack`, to JAX arrays; it packs on the host, where nothing has to be compiled."""
     return jax.tree.map(jnp.asarray, pack(jax.tree.map(np.asarray, state)))
 
 
 def unpack_state(packed: Packed) -> Any:
-    """The tree, on the host; copied, as a compiled call that is given `packed` away overwrites its arrays."""
+    """The tree on the host, copied: a compiled call to which `packed` is donated overwrites its arrays."""
     return jax.tree.map(np.array, packed).unpack()
 
 
 def unpacked(tree: Any) -> Any:
-    """`tree` with the tree in place of every `Packed` in it."""
+    """`tree` with every `Packed` in it unpacked."""
     return jax.tree.map(
         lambda node: node.unpack() if isinstance(node, Packed) else node,
         tree,

@@ -1,4 +1,4 @@
-"""The plan of a model: everything that a placement places, and nothing about where."""
+"""The plan of a model: everything that a placement places, and nothing of where it is placed."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,28 +13,28 @@ from parties.programs.transforms.row_sparse import Tables, sparse
 
 
 class Plan(NamedTuple):
-    """Networks, optimisers, and what the label party minimises. Nothing in it is compared: numbers may be traced."""
+    """Networks, optimisers, and what the label party minimises. Numbers may be traced: none is compared here."""
 
     label_party: str
     bases: Mapping[str, Network]  # in party order; the label party is among them if it has columns
     optimizers: Mapping[str, optax.GradientTransformation]
     fuse: Network
     fuse_optimizer: optax.GradientTransformation
-    objective: Any  # loss, init, update, compute; see mmoe_jax.objective
-    tables: Mapping[str, Tables] = {}  # of parties whose tables are trained by row; see parties.sparse
+    objective: Any  # with loss, init, update and compute, as mmoe_jax.objective makes it
+    tables: Mapping[str, Tables] = {}  # of the parties whose tables are trained by row; see parties.sparse
 
     @property
     def others(self) -> tuple[str, ...]:
-        """The parties beside the label party, in party order."""
+        """All parties but the label party, in party order."""
         return tuple(party for party in self.bases if party != self.label_party)
 
     def feature(self, party: str) -> FeatureProgram:
-        """The feature role of a party with columns, guarded, and by row where its tables are."""
+        """The feature role of a party with columns: guarded, and row-sparse where its tables are trained by row."""
         program = guard_feature(feature_program(party, self.bases[party], self.optimizers[party]))
         return sparse(program, self.tables[party]) if party in self.tables else program
 
     def label(self) -> LabelProgram:
-        """The label role, guarded, with the label party's own columns where it has any."""
-        party, network = self.label_party, (self.fuse, self.fuse_optimizer)
-        program = guard_label(label_program(party, *network, tuple(self.bases), self.objective.loss))
+        """The label role: guarded, with the label party's own columns where it has any."""
+        party, order = self.label_party, tuple(self.bases)
+        program = guard_label(label_program(party, self.fuse, self.fuse_optimizer, order, self.objective.loss))
         return with_own_columns(program, self.feature(party), party) if party in self.bases else program

@@ -1,7 +1,7 @@
-"""The protocol's two roles as pure functions: what each party computes in a round, and nothing about who calls it.
+"""The protocol's two roles as pure functions: what each party computes in a round, and nothing of who calls it.
 
-What changes a round, such as the guard against NaN, is a transform, program -> program; a program made here is free of
-all of them.
+What changes a round, such as the guard against NaN, is a transform, program -> program. The programs made here have
+none applied.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +19,10 @@ Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]  # logits, labels, weigh
 
 
 class FeatureProgram(NamedTuple):
-    """A party with columns. `columns` is a pytree with rows leading, the batch's rows only.
+    """A party with columns. `columns` is a pytree with rows leading, of the batch's rows only.
 
-    The verdict of `backward` is a bool `[]`: whether the party's own gradient may be taken. Where it is false, though
-    the cotangent is finite, the party alone keeps its state.
+    The verdict of `backward` is a bool `[]`. It is false where the cotangent is finite and the party's own gradient is
+    not: then this party alone keeps its state.
     """
 
     init: Callable[[jax.Array, Any], Any]  # the model's key, columns -> state
@@ -35,17 +35,16 @@ class FeatureProgram(NamedTuple):
 class LabelProgram(NamedTuple):
     """The party with the labels. Of a `Batch` it reads labels, weights and its own columns, where it has any.
 
-    Its state is `{"fuse": ...}`, with "base" where it has columns of its own. `backward` and `update` are pure, so that
-    they can be placed anywhere whole. Cotangents are of every party with columns, the label party included.
+    Its state is `{"fuse": ...}`, with "base" where it has columns. Cotangents are of every party with columns, the
+    label party included.
     """
 
     init: Callable[[jax.Array, Activations, Any], dict[str, Any]]  # the model's key, activations, own columns -> state
-    backward: Callable[
-        [Any, Activations, Batch], tuple[Any, dict[str, jax.Array], Stats]
-    ]  # state, activations, batch -> gradients, cotangents, stats
+    # state, activations, batch -> gradients, cotangents, stats
+    backward: Callable[[Any, Activations, Batch], tuple[Any, dict[str, jax.Array], Stats]]
     update: Callable[[Any, Any], dict[str, Any]]  # state, gradients -> state
     predict: Callable[[Any, Activations, Any], tuple[Any, Any]]  # ..., own columns -> logits, what inspect sees
-    numbers: Callable[[Any, Activations, Batch], RoundNumbers]  # arguments of backward -> every number that it makes
+    numbers: Callable[[Any, Activations, Batch], RoundNumbers]  # arguments of backward -> every number of that round
 
 
 def feature_program(party: str, network: Network, optimizer: optax.GradientTransformation) -> FeatureProgram:
@@ -78,7 +77,7 @@ def feature_program(party: str, network: Network, optimizer: optax.GradientTrans
 def label_program(
     party: str, network: Network, optimizer: optax.GradientTransformation, order: Sequence[str], loss: Loss
 ) -> LabelProgram:
-    """The label role of that party: the fuse network on the activations in `order`, and the loss of its logits."""
+    """The label role of that party: the fuse network on the activations in that `order`, and the loss of its logits."""
 
     def inputs(activations: Activations) -> tuple[jax.Array, ...]:
         return tuple(activations[party] for party in order)

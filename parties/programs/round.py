@@ -22,34 +22,31 @@ def score_rounds(objective: Any, scores: Any, logits: Any, data: Batch, rows: ja
 
 
 def some_rounds(round: Callable) -> Callable:
-    """`train(state, data, rows, count, skip) -> (state, logits, finite, taken)` of a `round(state, batch)`.
+    """`train(state, data, rows, count, skip) -> (state, logits, finite, taken)`, made of `round(state, batch)`.
 
-    Trains the first `count` of the rounds `rows` int32 `[S, B]` of `data`; the rest leave everything as it is. Unless
-    `skip`, it ends after a round that is not finite or that a party has not taken. Logits are `[S, B, K_t]` of each
-    task, `finite` bool `[S]`, `taken` party -> bool `[S]`.
+    It trains the first `count` of the rounds `rows` int32 `[S, B]` of `data`. Unless `skip`, it ends after a round that
+    is not finite or that a party has not taken. Logits are `[S, B, K_t]` of each task, `finite` is bool `[S]`, `taken`
+    party -> bool `[S]`; all are 0 for rounds that were not trained.
     """
 
     def train(state: Any, data: Batch, rows: jax.Array, count: jax.Array, skip: jax.Array) -> tuple:
         _, one = jax.eval_shape(lambda state, rows: round(state, data.take(rows)), state, rows[0])
-        told = one.logits, one.finite, one.taken
-        kept = jax.tree.map(lambda leaf: jnp.zeros((len(rows), *leaf.shape), leaf.dtype), told)
+        stacks = jax.tree.map(lambda leaf: jnp.zeros((len(rows), *leaf.shape), leaf.dtype), one._replace(loss=()))
 
         def goes_on(carry: tuple) -> jax.Array:
             done, last, *_ = carry
             return (done < count) & (last | skip)
 
         def another(carry: tuple) -> tuple:
-            done, _, state, kept = carry
+            done, _, state, stacks = carry
             state, stats = round(state, data.take(rows[done]))
-            told = stats.logits, stats.finite, stats.taken
-            kept = jax.tree.map(lambda all, leaf: all.at[done].set(leaf), kept, told)
+            stacks = jax.tree.map(lambda stack, leaf: stack.at[done].set(leaf), stacks, stats._replace(loss=()))
             last = jnp.stack([stats.finite, *stats.taken.values()]).all()
-            return done + 1, last, state, kept
+            return done + 1, last, state, stacks
 
-        _, _, state, (logits, finite, taken) = jax.lax.while_loop(
-            goes_on, another, (jnp.int32(0), jnp.bool_(True), state, kept)
-        )
-        return state, logits, finite, taken
+        carry = jnp.int32(0), jnp.bool_(True), state, stacks
+        _, _, state, stats = jax.lax.while_loop(goes_on, another, carry)
+        return state, stats.logits, stats.finite, stats.taken
 
     return train
 
@@ -60,8 +57,8 @@ class SplitProgram(NamedTuple):
     Attributes:
         init: key -> state, a `ModelState`.
         round: state, batch -> state, stats: one mini-batch, a `Batch` of B rows, through the protocol. `stats.loss` is
-            `[]`, `stats.logits` a tuple of `[B, K_t]`, `stats.finite` a bool `[]`: where false the state is unchanged,
-            and `stats.taken` party -> bool `[]`: where false that party's state is, by its own gradient.
+            `[]`, `stats.logits` a tuple of `[B, K_t]`. Where `stats.finite`, bool `[]`, is false, no state has changed.
+            Where `stats.taken[party]`, bool `[]`, is false, that party's state alone has not, by its own gradient.
         epoch: state, data, rows -> state, stats: one round for each line of `rows`, int32 `[S, B]` from
             `parties.row_stream`, -1 for padding; `data` is a `Batch` of all N rows. Stats are stacked, `[S, ...]`.
         predict: state, columns -> logits, and what the fuse network's `inspect` sees (gates `[B, T, E]` of an MMoE).
@@ -84,15 +81,15 @@ def round_program(plan: Plan, columns: Mapping[str, Any]) -> SplitProgram:
     """
     party, label = plan.label_party, plan.label()
     features = {p: plan.feature(p) for p in plan.others}
-    owns = party in plan.bases
+    has_columns = party in plan.bases
 
     def split(state: ModelState) -> tuple[dict[str, TrainState], dict[str, TrainState]]:
         """The states of the other parties, and the label party's own."""
-        own = {"base": state.bases[party], "fuse": state.fuse} if owns else {"fuse": state.fuse}
+        own = {"base": state.bases[party], "fuse": state.fuse} if has_columns else {"fuse": state.fuse}
         return {p: state.bases[p] for p in features}, own
 
     def joined(others: Mapping[str, TrainState], own: Mapping[str, TrainState]) -> ModelState:
-        bases = {**others, party: own["base"]} if owns else others
+        bases = {**others, party: own["base"]} if has_columns else others
         return ModelState({p: bases[p] for p in plan.bases}, own["fuse"])
 
     def init(key: jax.Array) -> ModelState:
@@ -125,5 +122,5 @@ def round_program(plan: Plan, columns: Mapping[str, Any]) -> SplitProgram:
 
 
 def _of(network: Network, columns: Any) -> tuple[Any, Any, None]:
-    """Arguments of `network.apply` of which only shapes count."""
+    """Arguments of `network.apply`, of which only shapes count."""
     return jax.eval_shape(network.init, jax.random.key(0), columns), columns, None

@@ -1,1 +1,1 @@
-"""What changes a round: program -> program."""
+"""What changes a round: each transform takes a program and returns a program."""

@@ -1,7 +1,7 @@
 """The guard: a round with a number that is not finite is taken by no state that it could spoil.
 
-Looked at are activations, labels, weights, the loss, cotangents and gradients, never a state: an optimiser's may hold
-infinity, and a table a million rows.
+It looks at activations, labels, weights, the loss, cotangents and gradients. It never looks at a state: that of an
+optimiser may hold infinity, and a table has a million rows.
 """
 
 from typing import Any
@@ -16,23 +16,23 @@ from parties.programs.program import Activations, FeatureProgram, LabelProgram
 
 @struct.dataclass
 class Guarded:
-    """Gradients that are taken only where `accepted`."""
+    """Gradients that a state takes only where `accepted`."""
 
     gradients: Any
     accepted: jax.Array  # [] bool
 
 
 def guard_feature(program: FeatureProgram) -> FeatureProgram:
-    """`program`, which leaves its state as it is for a cotangent or a gradient of its own that is not finite.
+    """`program`, which leaves its state as it is where the cotangent or the party's own gradient is not finite.
 
-    A cotangent that is not finite says that nobody takes the round; of an own gradient the others know nothing, and so
-    the verdict is false.
+    A cotangent that is not finite says that nobody takes the round. Of a gradient that is not finite the others know
+    nothing: then the verdict is false.
     """
 
     def backward(pullback: Any, cotangent: jax.Array) -> tuple[Guarded, jax.Array]:
         gradients, verdict = program.backward(pullback, cotangent)
-        given, own = all_finite(cotangent), all_finite(gradients)
-        return Guarded(gradients, given & own), verdict & (own | ~given)
+        round_finite, gradient_finite = all_finite(cotangent), all_finite(gradients)
+        return Guarded(gradients, round_finite & gradient_finite), verdict & (gradient_finite | ~round_finite)
 
     def update(state: Any, guarded: Guarded) -> Any:
         return _where(guarded.accepted, program.update(state, guarded.gradients), state)
@@ -57,7 +57,7 @@ def guard_label(program: LabelProgram) -> LabelProgram:
 
 
 def accept_where(gradients: Any, accepted: jax.Array) -> Any:
-    """A pytree of gradients, of which those that are guarded are taken only where `accepted`, too."""
+    """A pytree of gradients, in which a guarded one is taken only where this `accepted` is true, too."""
     return jax.tree.map(
         lambda node: Guarded(node.gradients, node.accepted & accepted) if isinstance(node, Guarded) else node,
         gradients,
@@ -66,7 +66,7 @@ def accept_where(gradients: Any, accepted: jax.Array) -> Any:
 
 
 def refuse_cotangents(cotangents: dict[str, jax.Array], accepted: jax.Array) -> dict[str, jax.Array]:
-    """The cotangents, or NaN in their place: by that every party knows that nobody takes the round."""
+    """The cotangents where `accepted`, else NaN, by which every party knows that nobody takes the round."""
     return {party: jnp.where(accepted, cotangent, jnp.nan) for party, cotangent in cotangents.items()}
 
 

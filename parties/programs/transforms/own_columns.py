@@ -1,4 +1,4 @@
-"""Columns of the label party's own, which pass the same vjp boundary as another party's, and make no message."""
+"""The label party's own columns: they pass the same vjp boundary as another party's, and make no message."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from parties.programs.transforms.guard import accept_where, refuse_cotangents
 
 
 def with_own_columns(label: LabelProgram, base: FeatureProgram, party: str) -> LabelProgram:
-    """The label role of a party that has the feature role `base`, too, and its state under "base".
+    """The label role of a party that has the feature role `base`, too; the state of `base` is under "base".
 
-    A gradient that either may not take is taken by neither, nor by any other party.
+    Where one of the two roles may not take its gradient, neither takes one, nor does any other party.
     """
 
     def init(key: jax.Array, activations: Activations, columns: Any) -> dict[str, Any]:
@@ -21,24 +21,24 @@ def with_own_columns(label: LabelProgram, base: FeatureProgram, party: str) -> L
     def backward(
         state: Any, activations: Activations, batch: Batch
     ) -> tuple[dict[str, Any], dict[str, jax.Array], Stats]:
-        own, pullback = base.forward(state["base"], batch.columns[party])
-        fuse, cotangents, stats = label.backward(state, {**activations, party: own}, batch)
+        activation, pullback = base.forward(state["base"], batch.columns[party])
+        fuse, cotangents, stats = label.backward(state, {**activations, party: activation}, batch)
         gradients, verdict = base.backward(pullback, cotangents[party])
         finite = stats.finite & verdict
-        taken = {"base": gradients, "fuse": accept_where(fuse, finite)}
-        return taken, refuse_cotangents(cotangents, finite), stats._replace(finite=finite)
+        both = {"base": gradients, "fuse": accept_where(fuse, finite)}
+        return both, refuse_cotangents(cotangents, finite), stats._replace(finite=finite)
 
     def update(state: Any, gradients: dict[str, Any]) -> dict[str, Any]:
         return {"base": base.update(state["base"], gradients["base"]), **label.update(state, gradients["fuse"])}
 
     def predict(state: Any, activations: Activations, columns: Any) -> tuple[Any, Any]:
-        own = base.predict(state["base"], columns)
-        return label.predict(state, {**activations, party: own}, columns)
+        activation = base.predict(state["base"], columns)
+        return label.predict(state, {**activations, party: activation}, columns)
 
     def numbers(state: Any, activations: Activations, batch: Batch) -> RoundNumbers:
-        own, pullback = base.forward(state["base"], batch.columns[party])
-        seen = label.numbers(state, {**activations, party: own}, batch)
-        gradients, _ = base.backward(pullback, seen.cotangents[party])
-        return seen._replace(gradients={party: (gradients, seen.gradients[party])})
+        activation, pullback = base.forward(state["base"], batch.columns[party])
+        fuse = label.numbers(state, {**activations, party: activation}, batch)
+        gradients, _ = base.backward(pullback, fuse.cotangents[party])
+        return fuse._replace(gradients={party: (gradients, fuse.gradients[party])})
 
     return LabelProgram(init, backward, update, predict, numbers)

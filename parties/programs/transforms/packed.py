@@ -1,4 +1,4 @@
-"""Programs on packed states and columns, for callers to whom each array that crosses a compiled call costs time."""
+"""Programs on packed states and columns, for callers who pay for each array that crosses a compiled call."""
 
 from typing import Any
 

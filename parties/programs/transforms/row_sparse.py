@@ -1,4 +1,4 @@
-"""Row-sparse training of large tables: a round costs what its batch reads, not what the vocabulary holds."""
+"""Row-sparse training of large tables: a round costs by the rows that its batch reads, not by the vocabulary."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,30 +16,30 @@ Tables = Callable[[Any], tuple[jax.Array, Any]]  # columns of a batch -> rows in
 class _OfRows:
     """A pullback, or gradients, of a state that holds only these rows of its tables."""
 
-    inner: Any
+    inner: Any  # the pullback or gradients
     rows: jax.Array  # int32 [K]
-    tables: tuple[bool, ...] = struct.field(pytree_node=False)  # of the state's leaves, which are tables
+    tables: tuple[bool, ...] = struct.field(pytree_node=False)  # for each leaf of the state, whether it is a table
 
 
 def sparse(program: FeatureProgram, tables: Tables) -> FeatureProgram:
     """`program`, trained on the K table rows that a batch reads; the network and the optimiser do not know of it.
 
     A round gathers those rows of the table, and of every leaf of the optimiser's state that has its shape, runs the
-    ordinary program on the renumbered batch, and scatters the rows back. What is a table is told by its shape: a leaf
-    of the state that would have K rows in place of V, were it initialised for the renumbered columns.
+    ordinary program on the renumbered batch, and scatters the rows back. A table is known by its shape: a leaf of the
+    state that would have K rows in place of V if it were initialised for the renumbered columns.
 
-    Semantics are "lazy": a row that no row of the batch reads is unchanged to the bit, and so are its moments, which do
-    not decay; the optimiser's count of steps is one for all rows. So SGD is exact; momentum and Adam are exact while
-    every row is in every batch. Clipping by the global norm is exact as well, as rows that are not read have no
-    gradient. Weight decay reaches only rows that are read. A transformation that mixes the rows of a table in another
-    way (trust ratios of LAMB and LARS, factored moments of Adafactor) sees the rows read only, and is another
-    optimiser than on the whole table.
+    The optimiser is "lazy": a table row that no row of the batch reads is unchanged to the bit, and so are its moments,
+    which do not decay. The optimiser's count of steps is one for all rows. So SGD is exact; momentum and Adam are exact
+    while every table row is read in every batch. Clipping by the global norm is exact as well, as rows that are not
+    read have no gradient. Weight decay reaches only rows that are read. A transformation that mixes the rows of a table
+    in another way (trust ratios of LAMB and LARS, factored moments of Adafactor) sees only the rows read, and so is
+    another optimiser than on the whole table.
 
     Args:
-        program: of a network whose tables have their rows leading.
+        program: the feature role of a network whose tables have their rows leading.
         tables: columns of a batch -> `rows` int32 `[K]`, the rows of the table that it reads, each once (a number past
             the end stands for none), and the columns renumbered to places in `rows`. K must depend on shapes alone,
-            and not be the number of rows of the table. For `MMoEBase`: `mmoe_jax.batch_rows`.
+            and not be the number of rows of the table. For `MMoEBase` this is `mmoe_jax.batch_rows`.
     """
 
     def gather(state: TrainState, rows: jax.Array, marks: Sequence[bool]) -> TrainState:
