@@ -1,1 +1,1 @@
-"""The parties' frames and their ids, nothing else."""
+"""The parties' frames and the join by their ids. Nothing here knows JAX, a network or a device."""

@@ -1,4 +1,4 @@
-"""One party's frame: read from a file, indexed by its ids, checked; and what may be said of the ids."""
+"""One party's frame: read from a file, indexed by its ids, checked; and the digests of its ids."""
 
 import hashlib
 import warnings
@@ -27,15 +27,15 @@ def check_labels(label_party: Any, labels: Any, parties: Sequence[str]) -> list[
     return names
 
 
-def check_label_columns(own: pd.DataFrame, party: str, labels: Sequence[str], row_weight: str | None) -> None:
-    """The label party's frame has the columns of labels and row weights.
+def check_label_columns(frame: pd.DataFrame, party: str, labels: Sequence[str], row_weight: str | None) -> None:
+    """Refuse a frame of the label party without the columns of labels and row weights.
 
     Raises:
         DataError: naming the column that it lacks.
     """
     for column in [*labels, *([] if row_weight is None else [row_weight])]:
-        if column not in own.columns:
-            seen, wanted = f"columns {list(own.columns)}", f"a column {column!r}"
+        if column not in frame.columns:
+            seen, wanted = f"columns {list(frame.columns)}", f"a column {column!r}"
             raise DataError(party=party, field=f"column {column!r}", seen=seen, wanted=wanted)
 
 
@@ -47,7 +47,7 @@ def read_file(path: str | PathLike, on: str, party: str, sep: str) -> pd.DataFra
     """
     field, wanted = f"file {str(path)!r}", f"a text file with a header line and cells between {sep!r}"
     try:
-        with warnings.catch_warnings():  # a line with more cells than the header has is only a warning
+        with warnings.catch_warnings():  # of a line with more cells than the header pandas only warns
             warnings.simplefilter("error", pd.errors.ParserWarning)
             return pd.read_csv(path, sep=sep, dtype={on: str}, skipinitialspace=True, index_col=False, engine="c")
     except (OSError, TypeError, ValueError, pd.errors.ParserWarning) as error:
@@ -55,7 +55,12 @@ def read_file(path: str | PathLike, on: str, party: str, sep: str) -> pd.DataFra
 
 
 def index_frame(frame: pd.DataFrame, on: str | None, party: str) -> pd.DataFrame:
-    """The frame indexed by its ids, int64 or object, named as they were; the id column itself is no feature."""
+    """The frame indexed by its ids, int64 or object, under the name that they had. The id column is no feature.
+
+    Raises:
+        DataError: no frame, no rows, two columns of one name, or ids that are absent, missing, duplicate, or neither
+            integers of 64 bits nor text.
+    """
     if not isinstance(frame, pd.DataFrame):
         raise DataError(party=party, field="frame", seen=type(frame).__name__, wanted="a pandas DataFrame")
     if on is not None and on not in list(frame.columns):
@@ -67,39 +72,39 @@ def index_frame(frame: pd.DataFrame, on: str | None, party: str) -> pd.DataFrame
     if len(repeated):
         raise DataError(party=party, field=f"column {repeated[0]!r}", seen="two of one name", wanted="distinct names")
     ids = pd.Series(frame.index if on is None else frame[on].to_numpy()).infer_objects()
-    what, name = ("index", frame.index.name) if on is None else (f"column {on!r}", on)
+    field, name = ("index", frame.index.name) if on is None else (f"column {on!r}", on)
     if ids.isna().any():
         seen = f"a missing id in line {int(ids.isna().to_numpy().argmax())}"
-        raise DataError(party=party, field=what, seen=seen, wanted="an id in every row")
+        raise DataError(party=party, field=field, seen=seen, wanted="an id in every row")
     if pd.api.types.is_integer_dtype(ids.dtype):
         if ids.max() > np.iinfo(np.int64).max:
-            raise DataError(party=party, field=what, seen=str(ids.max()), wanted="integers that fit in 64 bits")
+            raise DataError(party=party, field=field, seen=str(ids.max()), wanted="integers that fit in 64 bits")
         index = pd.Index(ids.to_numpy(dtype=np.int64), name=name)
     else:
         values = ids.to_numpy(dtype=object)
         strange = next((value for value in values if not isinstance(value, str)), None)
         if strange is not None:
             seen = f"{strange!r} ({type(strange).__name__})"
-            raise DataError(party=party, field=what, seen=seen, wanted="ids that are all integers or all text")
+            raise DataError(party=party, field=field, seen=seen, wanted="ids that are all integers or all text")
         index = pd.Index(values, dtype=object, name=name)
     if not index.is_unique:
         seen = f"{index[index.duplicated()].tolist()[0]!r} more than once"
-        raise DataError(party=party, field=what, seen=seen, wanted="distinct ids")
+        raise DataError(party=party, field=field, seen=seen, wanted="distinct ids")
     rest = frame if on is None else frame.drop(columns=on)
     return rest.set_axis(index, axis=0)
 
 
 def id_kind(ids: pd.Index) -> str:
-    """ "integers" or "text"."""
+    """The kind of the ids: "integers" or "text"."""
     return "integers" if ids.dtype == np.int64 else "text"
 
 
 def id_facts(ids: pd.Index) -> dict[str, Any]:
-    """What parties compare of their ids: number, kind, and BLAKE2b-128 of their digests as they come, and sorted."""
-    each = id_digests(ids)
-    ordered = each[np.lexsort(each.T[::-1])]
-    digests = (hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest() for rows in (each, ordered))
-    return {"rows": len(ids), "kind": id_kind(ids)} | dict(zip(("ids", "sorted"), digests, strict=True))
+    """What parties compare of their ids: number, kind, and BLAKE2b-128 of the ids' digests, as they come and sorted."""
+    digests = id_digests(ids)
+    orders = {"ids": digests, "sorted": digests[np.lexsort(digests.T[::-1])]}
+    hashes = {name: hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest() for name, rows in orders.items()}
+    return {"rows": len(ids), "kind": id_kind(ids)} | hashes
 
 
 def id_digests(ids: pd.Index | np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Vertically partitioned data: a frame a party about the same rows, joined by their ids."""
+"""Vertically partitioned data: one frame per party about the same rows, joined by their ids."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from parties.protocol.rows import row_order
 
 
 class Selection(NamedTuple):
-    """One part of `split(fraction, seed)`."""
+    """One of the two parts of `split(fraction, seed)`."""
 
     fraction: float
     seed: int
-    part: int  # 0 or 1
+    part: int  # 0 for the first, 1 for the rest
 
 
 class VerticalData:
@@ -28,17 +28,24 @@ class VerticalData:
 
     Attributes:
         ids: row ids, int64 or object (text) `[N]`, in the label party's order.
-        frames: party -> its frame of N rows, indexed by the ids. On a party's own device, that party's alone.
+        frames: party -> its frame of N rows, indexed by the ids. On a party's own device it is the only one.
         label_party, labels: who holds the labels, and the names of their columns in its frame.
         row_weight: the label party's column of row weights, or None for 1 each.
         dropped: party -> the ids that it holds and another party lacks.
-        selection: none, as the rows are selected; see `DeviceData`.
+        selection: always empty, as the frames have the selected rows alone; `DeviceData` has another.
     """
 
     selection: tuple[Selection, ...] = ()
-    on_devices: ClassVar[Callable[[], Any]]  # `DeviceData`, which `parties` puts here: this module knows no devices
+    on_devices: ClassVar[Callable[[], Any]]  # returns `DeviceData`; `parties` sets it, as this module knows no devices
 
-    def __init__(self, frames: Mapping[str, pd.DataFrame], label_party, labels, row_weight=None, dropped=None):
+    def __init__(
+        self,
+        frames: Mapping[str, pd.DataFrame],
+        label_party: str,
+        labels: Sequence[str],
+        row_weight: str | None = None,
+        dropped: Mapping[str, list] | None = None,
+    ):
         self.frames = dict(frames)
         self.label_party, self.labels, self.row_weight = label_party, tuple(labels), row_weight
         self.ids = next(iter(self.frames.values())).index.to_numpy()  # the same at every party
@@ -58,9 +65,9 @@ class VerticalData:
 
         A SecretFlow `VDataFrame` in place of the frames stays on its devices, and a `DeviceData` is returned.
 
-        Rows whose id is not at every party are dropped and listed in `dropped`. Ids are integers, or text compared to
-        the letter. A missing label is NaN or None; the task says whether it may be missing. Rows to predict need no
-        label columns.
+        A row whose id another party lacks is dropped, and its id listed in `dropped`. Ids are integers, or text that is
+        compared letter by letter. A missing label is NaN or None; the task says whether it may be missing. Rows to
+        predict need no label columns.
 
         Raises:
             DataError: no frame or an empty one, an id column that is absent, missing, duplicate, or neither integers
@@ -68,8 +75,8 @@ class VerticalData:
                 absent label or weight column, or weights that `weights` refuses.
         """
         if hasattr(frames, "partitions"):
-            own: dict[str, Any] = {"label_party": label_party, "labels": labels, "row_weight": row_weight}
-            return cls.on_devices().take(frames, on=on, **own)
+            label: dict[str, Any] = {"label_party": label_party, "labels": labels, "row_weight": row_weight}
+            return cls.on_devices().take(frames, on=on, **label)
         if not isinstance(frames, Mapping):
             raise DataError(field="frames", seen=type(frames).__name__, wanted="a frame a party, by name")
         names = check_labels(label_party, labels, list(frames))
@@ -106,24 +113,24 @@ class VerticalData:
         intersection: Any = None,
         deadline: float = 60.0,
     ) -> VerticalData:
-        """`from_frames` on one delimited text file a party, with a header line. Ids are read as text ("007" is not 7).
+        """`from_frames` on one delimited text file per party, with a header line. Ids are text ("007" is not 7).
 
-        Paths are by party name; or by SecretFlow device (`sf.PYU`), which then reads its own file, and a `DeviceData`
-        is returned.
+        The keys of `paths` are party names; or SecretFlow devices (`sf.PYU`), each of which then reads its own file,
+        and a `DeviceData` is returned.
 
         Args:
-            deadline: seconds in which a device must answer.
-            intersection: an `Intersection`: how devices in production align their rows; without it all must hold the
-                same ids in the same order.
+            deadline: seconds within which a device must answer.
+            intersection: an `Intersection`, by which devices in production align their rows; without it all must hold
+                the same ids in the same order.
 
         Raises:
             DataError: no id column named, a file that cannot be read or whose lines have more cells than its header,
                 and all that `from_frames` raises.
         """
         if any(hasattr(party, "party") for party in paths):
-            own: dict[str, Any] = {"label_party": label_party, "labels": labels, "row_weight": row_weight}
-            own |= {"intersection": intersection, "deadline": deadline}
-            return cls.on_devices().read(paths, on=on, sep=sep, **own)
+            label: dict[str, Any] = {"label_party": label_party, "labels": labels, "row_weight": row_weight}
+            how = {"sep": sep, "intersection": intersection, "deadline": deadline}
+            return cls.on_devices().read(paths, on=on, **label, **how)
         if intersection is not None:
             wanted = "none: frames in one process are joined by id"
             raise DataError(field="intersection", seen="one for parties that are no devices", wanted=wanted)
@@ -134,7 +141,7 @@ class VerticalData:
 
     @property
     def index(self) -> pd.Index:
-        """Row ids as the label party's frame names them; on another party's device, as its own does."""
+        """Row ids under the name that they have in the label party's frame; on another party's device, in its own."""
         return self.frames.get(self.label_party, next(iter(self.frames.values()))).index
 
     @property
@@ -168,7 +175,7 @@ class VerticalData:
         return VerticalData(frames, self.label_party, self.labels, self.row_weight, self.dropped)
 
     def split(self, fraction: float, seed: int = 0) -> tuple[VerticalData, VerticalData]:
-        """Two disjoint parts, the first of round(fraction * N) rows; which rows depends on N and `seed` alone.
+        """Two disjoint parts, the first of round(fraction * N) rows. These depend on N and `seed` alone.
 
         Raises:
             DataError: a fraction that leaves a part empty.
@@ -190,19 +197,19 @@ class VerticalData:
         bad = ~((weights >= 0) & (weights <= np.finfo(np.float32).max))
         field, wanted = f"row weight {self.row_weight!r}", "finite weights, none negative, not all zero"
         if bad.any():
-            at = int(np.argmax(bad))
-            seen = f"{column.tolist()[at]!r} at id {self.ids.tolist()[at]!r}"
+            row = int(np.argmax(bad))
+            seen = f"{column.tolist()[row]!r} at id {self.ids.tolist()[row]!r}"
             raise DataError(party=self.label_party, field=field, seen=seen, wanted=wanted)
         if not weights.astype(np.float32).any():
             raise DataError(party=self.label_party, field=field, seen="only zeros", wanted=wanted)
         return weights
 
     def id_digests(self) -> np.ndarray:
-        """BLAKE2b-128 of each row id's decimal or UTF-8 text, uint8 `[N, 16]`; a party computes it from its own ids."""
+        """BLAKE2b-128 of each row id's decimal or UTF-8 text, uint8 `[N, 16]`."""
         return id_digests(self.ids)
 
 
-def _number(cell) -> float:
+def _number(cell: Any) -> float:
     """A cell as float64; NaN if it is no number."""
     try:
         return float(cell) if isinstance(cell, int | float | np.integer | np.floating | np.bool_) else np.nan
@@ -211,14 +218,14 @@ def _number(cell) -> float:
 
 
 def select(data: VerticalData, selection: Sequence[Selection]) -> VerticalData:
-    """The part that is left after one split after another."""
+    """The rows that are left after one split after another."""
     for fraction, seed, part in selection:
         data = data.split(fraction, seed)[part]
     return data
 
 
 def first_rows(fraction: Any, rows: int) -> int:
-    """Rows of the first part of a split.
+    """The number of rows in the first part of a split.
 
     Raises:
         DataError: a fraction that leaves a part empty.

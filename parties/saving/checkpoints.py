@@ -1,7 +1,7 @@
-"""Checkpoints of a run: each party's own folder, `PATH/PARTY`, has the last two of its own, each as a saved model's.
+"""Checkpoints of a run: a party's folder, `PATH/PARTY`, has the party's latest two, each in the form of a saved model.
 
-A run that was killed while parties wrote leaves them one checkpoint apart, so that the last two of each always have one
-in common. Which one that is all parties know; what it holds, none but its own party.
+A run that was killed while parties wrote leaves them at most one checkpoint apart, so that the latest two of each
+always have one in common. All parties hear the names of all checkpoints, and none what another's checkpoint holds.
 """
 
 import logging
@@ -17,18 +17,18 @@ from parties.saving.states import KEPT, RUNNING_SCORES
 
 log = logging.getLogger(__name__)
 
-LAST = 2
+LATEST = 2  # checkpoints that a party keeps
 
 
 class Found(NamedTuple):
-    """What a party has of checkpoints: the names of the whole ones, and why others are not, by name."""
+    """A party's checkpoints by name: the whole ones, and the damaged ones with what is wrong with them."""
 
     whole: list[str]
-    damaged: dict[str, dict[str, str]]  # field, seen, wanted
+    damaged: dict[str, dict[str, str]]  # name -> field, seen and wanted of the error
 
 
 def checkpoint_name(epoch: int, round: int) -> str:
-    """The folder of a run that has so many rounds of an epoch done, both from 0; in order of time."""
+    """The checkpoint's name after so many epochs and so many rounds of the next; names sort in the order of time."""
     return f"epoch-{epoch:06d}-round-{round:08d}"
 
 
@@ -44,25 +44,26 @@ def write_checkpoint(
 ) -> None:
     """Write a party's checkpoint whole or not at all, and then remove all but it and the one before.
 
-    A newer one is of a run that was resumed from before it; until its run is really going on, nothing is removed.
+    A newer one was left by a run that was then resumed from an older one. It is removed only now, when the resumed run
+    has written its own.
 
     Args:
-        states, kept: the party's, now and when it was last told to keep them.
-        progress: of the label party within an epoch; see `parties.party.running_scores`.
+        states, kept: the party's states, as they are now and as it last kept them.
+        progress: the label party's running scores within an epoch; see `parties.party.running_scores`.
     """
     folder = path / party
-    cut_short = [made.name for made in folder.glob("epoch-*-round-*") if not (made / CARD).exists()]
+    cut_short = [checkpoint.name for checkpoint in folder.glob("epoch-*-round-*") if not (checkpoint / CARD).exists()]
     _remove(folder, cut_short)
     states = {**states, **{KEPT + kind: state for kind, state in kept.items()}}
     extra = {} if progress is None else {RUNNING_SCORES: progress}
     write_party(folder / name, party, role, description, states, extra)
     written = _names(folder)
     at = written.index(name) + 1
-    _remove(folder, written[: max(0, at - LAST)] + written[at:])
+    _remove(folder, written[: max(0, at - LATEST)] + written[at:])
 
 
 def find_checkpoints(path: Path, party: str) -> Found:
-    """A party's own checkpoints, each read and its checksum compared."""
+    """A party's checkpoints; each is read, and its checksum compared."""
     found = Found([], {})
     for name in _names(path / party):
         try:
@@ -74,32 +75,32 @@ def find_checkpoints(path: Path, party: str) -> Found:
 
 
 def newest_common(found: Mapping[str, Found], path: Path) -> str:
-    """The newest checkpoint that every party has whole; says so where one has a newer.
+    """The newest checkpoint that every party has whole; warns of newer ones.
 
     Raises:
-        SaveError: there is none; naming the party that has none whole, and why.
+        SaveError: there is none; where a party has none whole, naming it and what is wrong.
     """
     where = f"folder {str(path)!r}"
-    for party, own in found.items():
-        if not own.whole:
-            for name, why in sorted(own.damaged.items(), reverse=True):
+    for party, (whole, damaged) in found.items():
+        if not whole:
+            for name, why in sorted(damaged.items(), reverse=True):
                 raise SaveError(party=party, field=f"{name}: {why['field']}", seen=why["seen"], wanted=why["wanted"])
             raise SaveError(party=party, field=where, seen="no checkpoint", wanted="one that `fit(checkpoint=)` wrote")
-    common = set.intersection(*(set(own.whole) for own in found.values())) if found else set()
+    common = set.intersection(*(set(whole) for whole, _ in found.values())) if found else set()
     if not common:
-        seen = ", ".join(f"{party}: {own.whole}" for party, own in found.items()) or "no party's folder"
+        seen = ", ".join(f"{party}: {whole}" for party, (whole, _) in found.items()) or "no party's folder"
         raise SaveError(field=where, seen=seen, wanted="a checkpoint that every party has whole")
     newest = max(common)
-    for party, own in found.items():
-        for name in sorted({*own.whole, *own.damaged}):
+    for party, (whole, damaged) in found.items():
+        for name in sorted({*whole, *damaged}):
             if name > newest:
-                reason = f"damaged: {own.damaged[name]}" if name in own.damaged else "not every party has it"
+                reason = f"damaged: {damaged[name]}" if name in damaged else "not every party has it"
                 log.warning("%s: %s of %r is left out (%s), %s taken", path, name, party, reason, newest)
     return newest
 
 
 def data_digests(card: Mapping[str, Any], party: str) -> dict[str, str]:
-    """The digests of its data sets that a party's checkpoint has.
+    """The digests of the data sets in a party's checkpoint.
 
     Raises:
         SaveError: a card that no checkpoint has.
@@ -111,7 +112,7 @@ def data_digests(card: Mapping[str, Any], party: str) -> dict[str, str]:
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(card.parent.name for card in folder.glob(f"epoch-*-round-*/{CARD}"))  # a cut one has no card
+    return sorted(card.parent.name for card in folder.glob(f"epoch-*-round-*/{CARD}"))  # one cut short has no card
 
 
 def _remove(folder: Path, names: Sequence[str]) -> None:

@@ -1,11 +1,11 @@
-"""A saved model: a folder a party, which holds that party's part and nothing of another's.
+"""A saved model: one folder per party, which holds that party's part and nothing of another's.
 
-`party.json` says what it is: format version, party, role, the description of the architecture and its digest, the name
-of the file of the trained state, and a checksum over itself and the state. That file, `state-DIGEST.msgpack`, holds
-arrays by name, written by `flax.serialization`, no pickle. (In format 1, which is read too, it is `state.msgpack`.)
+The card, `party.json`, has the format version, party, role, the description of the architecture and its digest, the
+name of the state file, and a checksum over the card and the state. The state file, `state-DIGEST.msgpack`, holds arrays
+by name, written by `flax.serialization` and never pickled. (In format 1, which is read too, it is `state.msgpack`.)
 
-A folder is a party's from the instant in which its `party.json` takes its name, and is overwritten in one such instant:
-whatever ends a save, the folder holds all of the old model or all of the new one.
+The new card replaces the old one in one instant, and names the new state file. So whatever ends a save, the folder
+holds all of the old model or all of the new one.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ class Saved(NamedTuple):
     """What a party's folder holds."""
 
     role: str  # "feature" or "label"
-    description: dict[str, Any]  # what JSON can say
-    states: dict[str, Any]  # nested dicts of arrays: "base", "fuse"; of a checkpoint also `extra`
+    description: dict[str, Any]  # values that JSON has
+    states: dict[str, Any]  # nested dicts of arrays: "base", "fuse"; in a checkpoint also `extra`
 
 
 def write_party(
@@ -45,7 +45,7 @@ def write_party(
     """Write a party's folder whole or not at all; other files in it are removed, and folders left alone.
 
     Args:
-        extra: nested dicts of arrays to be kept beside the states.
+        extra: nested dicts of arrays to be written beside the states.
     """
     payload = write_states(states, extra or {})
     state = f"state-{hashlib.sha256(payload).hexdigest()[:32]}.msgpack"
@@ -66,7 +66,7 @@ def write_party(
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all, so that it is there after a crash of the machine, too."""
+    """Write a file whole or not at all, so that it outlasts a crash of the machine."""
     new = file.with_name(f"{file.name}.new")
     with new.open("wb") as opened:
         opened.write(content)
@@ -90,7 +90,7 @@ def read_party(folder: Path, party: str) -> Saved:
     """Read a party's folder back.
 
     Raises:
-        SaveError: no such folder, a file that is missing, damaged or of another format version, or another party's.
+        SaveError: no such folder; a file that is missing, damaged or of another format version; or another party's.
     """
     card = _read_card(folder, party)
     state = card["state"] if card["format"] == FORMAT else "state.msgpack"
@@ -101,13 +101,13 @@ def read_party(folder: Path, party: str) -> Saved:
     checksum = card.pop("checksum", None)
     try:
         expected = _checksum(card, payload)
-    except RecursionError as error:  # which Python could just read
+    except RecursionError as error:  # JSON nested as deep as could just be read
         raise _refused(party, CARD, str(error), "JSON as it was saved") from error
     if checksum != expected:
         wanted = f"the digest of {CARD} and {state}: one of them is damaged"
         raise _refused(party, "checksum", reprlib.repr(checksum), wanted)
-    outside = ("format", "party", "state") if card["format"] == FORMAT else ("format", "party")
-    card = {name: value for name, value in card.items() if name not in outside}
+    header = ("format", "party", "state") if card["format"] == FORMAT else ("format", "party")
+    card = {name: value for name, value in card.items() if name not in header}
     role, architecture = card.pop("role", None), card.pop("architecture", None)
     if architecture != digest(card):
         raise _refused(party, "architecture", reprlib.repr(architecture), digest(card))
@@ -116,14 +116,14 @@ def read_party(folder: Path, party: str) -> Saved:
         raise _refused(party, "role", reprlib.repr(role), wanted)
     try:
         states = read_states(payload, {"base", "fuse"} & set(card))
-    except Exception as error:  # msgpack, NumPy and Flax each have their own for bytes that they did not write
+    except Exception as error:  # msgpack, NumPy and Flax each raise their own for bytes that they did not write
         wanted = f"the states of the networks that {CARD} describes"
         raise _refused(party, "state", f"{type(error).__name__} {error}"[:200], wanted) from error
     return Saved(role, card, states)
 
 
 def _read_card(folder: Path, party: str) -> dict[str, Any]:
-    """What `party.json` says, in a format that can be read, of this party, and with a state file of its own."""
+    """The party's card: in a format that can be read, of this party, and with a good name of the state file."""
     try:
         card = json.loads((folder / CARD).read_text())
     except OSError as error:
@@ -150,8 +150,7 @@ def read_model(path: Path, within: str = "") -> dict[str, Saved]:
     """Every party's folder `path/PARTY/within`.
 
     Raises:
-        SaveError: as `read_party`; also not one label party, a party that it names without a folder, or parties saved
-            at different epochs or of different models.
+        SaveError: as `read_party` and `check_parts`.
     """
     parties = [party for party in party_folders(path) if (path / party / within / CARD).exists()]
     saved = {party: read_party(path / party / within, party) for party in parties}
@@ -165,10 +164,11 @@ def party_folders(path: Path) -> list[str]:
 
 
 def check_parts(saved: Mapping[str, Saved], path: Path) -> None:
-    """Parts of one model: one label party, every party that it names, all saved at one epoch.
+    """Refuse folders that are not those of one model, all saved at one epoch.
 
     Raises:
-        SaveError: as `read_model`.
+        SaveError: no label party or several; a party that it names without a folder; or parties saved at different
+            epochs or of different models.
     """
     where = f"folder {str(path)!r}"
     labels = [party for party, part in saved.items() if part.role == "label"]

@@ -1,4 +1,4 @@
-"""Trained states as bytes and back: arrays by name, by `flax.serialization`, no pickle."""
+"""Trained states as bytes and back: arrays by name, in the format of `flax.serialization`, without pickles."""
 
 import reprlib
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from flax import serialization
 from parties.errors import SaveError
 from parties.programs.network import TrainState
 
-KEPT = "kept_"  # before the name of a state that was kept beside the present one
-RUNNING_SCORES = "progress"  # of the label party within an epoch; see `parties.party.running_scores`
-MAX_DIMENSIONS = 64  # of a NumPy array
+KEPT = "kept_"  # prefix of the name of a state that was kept beside the present one
+RUNNING_SCORES = "progress"  # name of the label party's scores within an epoch; see `parties.party.running_scores`
+MAX_DIMENSIONS = 64  # that a NumPy array can have
 
 
 def write_states(states: Mapping[str, TrainState], extra: Mapping[str, Any]) -> bytes:
@@ -23,10 +23,10 @@ def write_states(states: Mapping[str, TrainState], extra: Mapping[str, Any]) -> 
 
 
 def read_states(payload: bytes, networks: set[str]) -> dict[str, Any]:
-    """The states of these networks; raises whatever it may for anything else.
+    """The states of these networks. Bytes that `write_states` did not write raise any exception.
 
-    msgpack makes a list as long as it claims to be before it reads it, and one may lie in another: the first reading,
-    which keeps nothing, allows none but an array's shape.
+    msgpack allocates a list as long as it claims to be before it reads the list, and lists may be nested. So the bytes
+    are read twice: the first reading keeps nothing, and allows no list but an array's shape.
     """
 
     def check_array(code: int, data: bytes) -> None:
@@ -49,7 +49,7 @@ def read_states(payload: bytes, networks: set[str]) -> dict[str, Any]:
 def restore(template: TrainState, saved: Mapping[str, Any], party: str, *, optimizer: bool) -> TrainState:
     """`saved` in the structure of `template`, of which only shapes and dtypes count.
 
-    Without `optimizer` its state stays as nested dicts, to be saved again.
+    Without `optimizer` the optimiser's state stays nested dicts, to be saved again.
 
     Raises:
         SaveError: an array that is missing, too many, or of another shape or dtype.
@@ -72,7 +72,7 @@ def restore(template: TrainState, saved: Mapping[str, Any], party: str, *, optim
 def states_as(
     drawn: Mapping[str, TrainState], saved: Mapping[str, Any], party: str, *, optimizer: bool
 ) -> tuple[dict[str, TrainState], dict[str, TrainState]]:
-    """A party's saved states in the structure of those `drawn`, and the ones that it had kept, none if it had not.
+    """A party's saved states in the structure of those `drawn`, and the states that it had kept, if any.
 
     Raises:
         SaveError: as `restore`; also a state that is missing.
@@ -80,11 +80,11 @@ def states_as(
     for kind in drawn:
         if kind not in saved:
             raise SaveError(party=party, field="state", seen=str(sorted(saved)), wanted=f"a state {kind!r}")
-    own, kept = (
+    present, kept = (
         {k: restore(s, saved[mark + k], party, optimizer=optimizer) for k, s in drawn.items() if mark + k in saved}
         for mark in ("", KEPT)
     )
-    return own, kept
+    return present, kept
 
 
 def _holds_arrays(tree: Any) -> bool:
@@ -103,7 +103,7 @@ def _to_dict(state: TrainState) -> dict[str, Any]:
     }
 
 
-def _arrays(tree):
+def _arrays(tree: Any) -> Any:
     return jax.tree.map(np.asarray, tree)
 
 
