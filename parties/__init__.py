@@ -1,4 +1,4 @@
-"""Split training between parties: programs, messages, party objects, placements, and `SplitModel`."""
+"""Split training between parties: `SplitModel`, and the data, placements, channels and callbacks that it takes."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,7 @@ __all__ = [
     "sweep",
 ]
 
-# Imported when first asked for, as most programs have no devices.
+# These names are imported when they are first used, as most programs have no devices.
 _ON_DEVICES = {
     "DeviceData": "device_data",
     "Intersection": "intersection",

@@ -1,1 +1,1 @@
-"""The only room that knows `mmoe_jax`: networks, tasks and columns put together, described, encoded."""
+"""Networks, tasks and columns: put together, described, encoded. Besides `split_model` only this knows `mmoe_jax`."""

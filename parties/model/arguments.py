@@ -1,4 +1,4 @@
-"""Checks of what a user hands to `SplitModel`, before anything is built or changed."""
+"""Checks of the arguments of `SplitModel`, before anything is built or changed."""
 
 import math
 import re
@@ -15,10 +15,10 @@ from parties.protocol.messages import MAX_NAME_BYTES
 
 
 def check_count(field: str, value: Any, least: int, most: int | None = None) -> None:
-    """An int in `[least, most]`.
+    """Refuse anything but an int in `[least, most]`.
 
     Raises:
-        ModelError: anything else.
+        ModelError: naming `field`.
     """
     integral = isinstance(value, int) and not isinstance(value, bool)
     if not integral or value < least or (most is not None and value > most):
@@ -27,7 +27,7 @@ def check_count(field: str, value: Any, least: int, most: int | None = None) -> 
 
 
 def check_name(name: Any) -> None:
-    """A party's name: it stands in headers and names a folder.
+    """Refuse a party's name that cannot stand in headers and name a folder.
 
     Raises:
         ModelError: no text, empty, longer than a header holds, or with other characters than those named.
@@ -38,10 +38,10 @@ def check_name(name: Any) -> None:
 
 
 def check_optimizer(field: str, optimizer: Any, party: str) -> None:
-    """An optax transformation.
+    """Refuse anything but an optax transformation.
 
     Raises:
-        ModelError: anything else.
+        ModelError: naming the party and `field`.
     """
     if not isinstance(optimizer, optax.GradientTransformation):
         wanted = "an optax.GradientTransformation"
@@ -49,10 +49,10 @@ def check_optimizer(field: str, optimizer: Any, party: str) -> None:
 
 
 def check_optimizers(optimizers: Mapping | None, fuse_optimizer: Any, parties: Iterable[str]) -> bool:
-    """Whether a loaded model can train: with an optimiser for every network, or without any.
+    """Whether a loaded model can train: there is an optimiser for every network, or for none.
 
     Raises:
-        ModelError: some but not all.
+        ModelError: there are some but not all.
     """
     if optimizers is None and fuse_optimizer is None:
         return False
@@ -65,10 +65,10 @@ def check_optimizers(optimizers: Mapping | None, fuse_optimizer: Any, parties: I
 
 
 def check_placement(placement: Any, named: Iterable[str]) -> None:
-    """A placement by name, or an object.
+    """Refuse anything but a placement, by one of these names or as an object.
 
     Raises:
-        ModelError: anything else.
+        ModelError: naming what was given.
     """
     known = isinstance(placement, str) and placement in named
     if not known and (isinstance(placement, type) or not hasattr(placement, "abilities")):
@@ -77,10 +77,10 @@ def check_placement(placement: Any, named: Iterable[str]) -> None:
 
 
 def check_model(model: Any) -> None:
-    """The arguments of a `SplitModel`, but for its placement.
+    """Refuse arguments of a `SplitModel` that cannot be used; its placement is not looked at.
 
     Raises:
-        ModelError: the first that cannot be used.
+        ModelError: naming the first of them.
     """
     if not isinstance(model.parties, Mapping):
         raise ModelError(field="parties", seen=type(model.parties).__name__, wanted="a Party by name")
@@ -121,7 +121,7 @@ def check_model(model: Any) -> None:
 
 
 def check_data(data: Any, label_party: str, parties: Iterable[str]) -> None:
-    """Data of just this model's parties.
+    """Refuse data of other parties than the model's.
 
     Raises:
         DataError: another label party, or a party too few or too many.
@@ -135,10 +135,10 @@ def check_data(data: Any, label_party: str, parties: Iterable[str]) -> None:
 
 
 def check_path(path: Any) -> Path | None:
-    """A folder's path, or None.
+    """The path of a folder that may not be there yet; None if that was given.
 
     Raises:
-        ModelError: anything else.
+        ModelError: no path, or a file's.
     """
     if path is None:
         return None

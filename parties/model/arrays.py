@@ -1,4 +1,4 @@
-"""What each party makes of its own frame, typed columns, labels and weights as arrays; and a table of predictions."""
+"""A party's frame as arrays: typed columns, labels and weights; and logits as a table of predictions."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ Columns = dict[str, tuple[ColumnSpec, ...]]  # party -> its specifications
 
 @contextlib.contextmanager
 def naming(party: str) -> Iterator[None]:
-    """Errors of columns and networks inside become this party's."""
+    """Turn errors of columns and networks inside the block into this party's."""
     try:
         yield
     except ColumnError as error:
@@ -52,20 +52,20 @@ def party_data(
     training: bool = False,
     labels: bool = True,
 ) -> dict[str, PartyData]:
-    """Each party's part of `data` as arrays: columns by the fitted specifications, the labels of `tasks` in order.
+    """Each party's part of `data` as arrays: columns by the fitted specifications, labels in the order of `tasks`.
 
-    `data` may hold one party's frame alone, as on that party's own device: the result is then its part alone.
+    `data` may have one party's frame alone, as on that party's own device: the result is then its part alone.
 
-    `training` refuses labels that nothing can be learned from; without `labels` none is read and all are 0.
+    With `training`, labels that nothing can be learned from are refused. Without `labels`, none is read and all are 0.
 
     Raises:
         DataError: naming party and column.
     """
-    own = PartyData(data.id_digests(), row_ids=data.ids)
-    parts = {data.label_party: own} if data.label_party in data.frames else {}
+    rows = PartyData(data.id_digests(), row_ids=data.ids)
+    parts = {data.label_party: rows} if data.label_party in data.frames else {}
     for party, specs in columns.items():
         with naming(party):
-            parts[party] = own._replace(columns=transform_columns(specs, _features(data, party, specs)))
+            parts[party] = rows._replace(columns=transform_columns(specs, _features(data, party, specs)))
     if data.label_party not in parts:
         return parts
     values = np.zeros((len(data), len(tasks)))
@@ -76,26 +76,26 @@ def party_data(
         with naming(data.label_party):
             values[:, t] = task.read(data.frames[data.label_party][task.name], training=training)
     dtype = jax.dtypes.canonicalize_dtype(np.float64)
-    known = {"labels": values.astype(dtype), "weights": data.weights().astype(dtype)}
-    parts[data.label_party] = parts[data.label_party]._replace(**known)
+    part = parts[data.label_party]
+    parts[data.label_party] = part._replace(labels=values.astype(dtype), weights=data.weights().astype(dtype))
     return parts
 
 
 def as_batch(
     data: VerticalData, columns: Mapping[str, Sequence[ColumnSpec]], tasks: Sequence[Task], *, training: bool = False
 ) -> Batch:
-    """All rows of `data`, of every party, in one place: what `SplitProgram` takes.
+    """All rows of every party's `data` in one place, as `SplitProgram` takes them.
 
     Raises:
         DataError: naming party and column.
     """
     parts = party_data(data, columns, tasks, training=training)
-    own = parts[data.label_party]
-    return Batch({party: parts[party].columns for party in columns}, own.labels, own.weights)
+    label_part = parts[data.label_party]
+    return Batch({party: parts[party].columns for party in columns}, label_part.labels, label_part.weights)
 
 
 def prediction_table(tasks: Sequence[Task], logits: Sequence[Any], ids: pd.Index) -> pd.DataFrame:
-    """Logits `[N, K_t]` -> a column a task, or `TASK/CLASS` for each class of a multiclass task; indexed by row id."""
+    """Logits `[N, K_t]` as predictions by row id: a column per task, or `TASK/CLASS` per class of a multiclass task."""
     table: dict[str, np.ndarray] = {}
     for task, values in zip(tasks, logits, strict=True):
         predictions = np.asarray(task.link(values))
@@ -107,16 +107,16 @@ def prediction_table(tasks: Sequence[Task], logits: Sequence[Any], ids: pd.Index
 
 
 def empty_columns(specs: Sequence[ColumnSpec]) -> tuple:
-    """Typed columns of no rows: enough to know the shape of every parameter."""
+    """Typed columns of no rows, which are enough to know the shape of every parameter."""
     return transform_columns(specs, pd.DataFrame({spec.name: pd.Series(dtype=object) for spec in specs}))
 
 
 def _features(data: VerticalData, party: str, specs: Sequence[ColumnSpec]) -> pd.DataFrame:
-    """The party's frame without labels and row weights: none of them is a column to learn from."""
-    own = set() if party != data.label_party else {*data.labels, data.row_weight}
+    """The party's frame without labels and row weights, which are no columns to learn from."""
+    excluded = set() if party != data.label_party else {*data.labels, data.row_weight}
     frame = data.frames[party]
     for spec in specs:
-        if spec.name in own:
+        if spec.name in excluded:
             seen, wanted = "a label or the row weight", "a feature"
             raise DataError(party=party, field=f"column {spec.name!r}", seen=seen, wanted=wanted)
-    return frame[[column for column in frame.columns if column not in own]]
+    return frame[[column for column in frame.columns if column not in excluded]]

@@ -1,7 +1,4 @@
-"""What is put together from `mmoe_jax`: networks and tasks, as a plan and as pure functions, checked and described.
-
-This module, `arrays`, `description` and `split_model` are the only ones of the package that know `mmoe_jax`.
-"""
+"""Flax modules and tasks put together: as a plan, as pure functions, and checked for the shapes that they make."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,14 +26,14 @@ from parties.protocol.messages import DTYPES, MAX_RANK
 
 @dataclass(frozen=True)
 class Party:
-    """What a party with columns brings.
+    """What a party with columns brings to a model.
 
     Attributes:
-        columns: specifications of the columns its base network reads, in that order.
+        columns: specifications of the columns that its base network reads, in that order.
         base: a Flax module, from a tuple of typed columns to an activation `[B, ...]` (`[B, D]` for `MMoEFuse`).
         optimizer: of the base network.
-        sparse: train only the embedding rows that a batch reads, with "lazy" optimiser semantics (`parties.sparse`
-            says which); for an `MMoEBase` with large vocabularies.
+        sparse: whether to train only the embedding rows that a batch reads, by a "lazy" optimiser, which
+            `parties.sparse` explains; for an `MMoEBase` with large vocabularies.
     """
 
     columns: Sequence[ColumnSpec]
@@ -55,7 +52,7 @@ def make_plan(
     """The plan of Flax modules and tasks.
 
     Raises:
-        ModelError: a fuse network that cannot be bound to the tasks, or a sparse party whose base network is no
+        ModelError: the fuse network cannot be bound to the tasks, or the base network of a sparse party is no
             `MMoEBase`.
     """
     for name, party in parties.items():
@@ -90,8 +87,8 @@ def split_program(
 ) -> SplitProgram:
     """A split model as pure functions, with the arguments of `SplitModel`.
 
-    Nothing is checked here that would compare or convert a number: learning rates, task weights and the gates'
-    temperature may be traced, so that a function that calls this can be vectorised.
+    No number is compared or converted here: learning rates, task weights and the gates' temperature may be traced, so
+    that a function that calls this can be vectorised.
 
     Args:
         columns: party -> its typed columns, as `as_batch(...).columns` has them; only their structure counts.
@@ -99,14 +96,14 @@ def split_program(
     return round_program(make_plan(parties, label_party, fuse, fuse_optimizer, tasks), columns)
 
 
-_ROWS = 2  # to ask a network for shapes with: told apart from a size of 1, and nothing is computed
+_ROWS = 2  # of the inputs for which a network is asked for shapes; 1 could be any other axis of size 1
 
 
 def activation_struct(plan: Plan, party: str, columns: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype of one row's activation of a party, without the leading axis, for columns of that structure.
 
     Raises:
-        ModelError: naming the party: an activation that is no float array with the rows leading.
+        ModelError: naming the party: its activation is no float array with the rows leading.
     """
     inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((_ROWS, *x.shape[1:]), x.dtype), columns)
     with naming(party):
@@ -120,7 +117,7 @@ def activation_struct(plan: Plan, party: str, columns: Any) -> jax.ShapeDtypeStr
 
 
 def check_fuse(plan: Plan, structs: Mapping[str, jax.ShapeDtypeStruct], tasks: Sequence[Task]) -> None:
-    """Refuse a fuse network that cannot read the parties' activations, or whose logits are not the tasks'.
+    """Refuse a fuse network that cannot read the parties' activations, or whose logits do not fit the tasks.
 
     Raises:
         ModelError: naming the label party: logits that are not a tuple of `[B, K_t]`, or what the network refuses.
@@ -135,17 +132,17 @@ def check_fuse(plan: Plan, structs: Mapping[str, jax.ShapeDtypeStruct], tasks: S
         raise ModelError(party=plan.label_party, field="fuse", seen=f"{shapes} for {_ROWS} rows", wanted=wanted)
 
 
-def _output(network: Network, inputs) -> Any:
+def _output(network: Network, inputs: Any) -> Any:
     return jax.eval_shape(lambda key, x: network.apply(network.init(key, x), x, None), jax.random.key(0), inputs)
 
 
 def shows_gates(fuse: nn.Module) -> bool:
-    """Whether a fuse network is a `FuseNetwork`, whose `inspect` shows gates."""
+    """Whether the fuse network is a `FuseNetwork`, whose `inspect` shows gates."""
     return isinstance(fuse, FuseNetwork)
 
 
 def bind_fuse(fuse: nn.Module, tasks: Sequence[Task]) -> nn.Module:
-    """The fuse network bound to the tasks; one that is no `FuseNetwork` as it is.
+    """The fuse network bound to the tasks; one that is no `FuseNetwork` is left as it is.
 
     Raises:
         ModelError: what its `bind_tasks` refuses.

@@ -1,4 +1,4 @@
-"""The blueprint of a model: what every party knows of it before anyone has seen a row."""
+"""The blueprint of a model: what every party knows of it before any has seen a row."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,11 +25,11 @@ from parties.saving.folder import Saved
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What a model is before it has seen a row: the arguments of a `SplitModel`, known to every party."""
+    """The arguments of a `SplitModel`, as every party knows them: the `PartyModel` of its participants."""
 
     parties: Mapping[str, Party]
     label_party: str
-    fuse: nn.Module  # towers bound to the tasks
+    fuse: nn.Module  # bound to the tasks
     fuse_optimizer: optax.GradientTransformation
     tasks: tuple[Task, ...]
     seed: int
@@ -43,15 +43,15 @@ class Blueprint:
         return party in self.parties
 
     def fit_columns(self, party: str, data: VerticalData) -> tuple[ColumnSpec, ...]:
-        """The party's column specifications, fitted on its frame; raises as `fit_parties`."""
+        """As `fit_parties`, of one party."""
         return fit_parties(data, {party: self.parties[party]})[party]
 
     def encode(
         self, party: str, data: VerticalData, columns: Sequence[ColumnSpec], *, training: bool, labels: bool
     ) -> PartyData:
-        """The party's frame as arrays; raises as `party_data`."""
-        own = {party: columns} if party in self.parties else {}
-        return party_data(data, own, self.tasks, training=training, labels=labels)[party]
+        """As `party_data`, of one party."""
+        specs = {party: columns} if party in self.parties else {}
+        return party_data(data, specs, self.tasks, training=training, labels=labels)[party]
 
     def struct(self, party: str, columns: Any) -> jax.ShapeDtypeStruct:
         """As `activation_struct`."""
@@ -62,7 +62,7 @@ class Blueprint:
         check_fuse(self.plan(), structs, self.tasks)
 
     def describe(self, party: str, columns: Sequence[ColumnSpec], epoch: int) -> dict[str, Any]:
-        """What a party's folder says of its own part, its fitted `columns` among it."""
+        """The party's part of the model, for its folder; with the fitted `columns`."""
         described: dict[str, Any] = {"label_party": self.label_party, "epoch": epoch, "seed": self.seed}
         if party in self.parties:
             described["columns"] = [spec.to_dict() for spec in columns]
@@ -78,7 +78,7 @@ class Blueprint:
         """The fitted columns in the party's folder, and typed columns of no rows by them.
 
         Raises:
-            SaveError: columns or sizes that no save writes, or a base network that cannot read them.
+            SaveError: no save writes such columns or sizes, or the base network cannot read them.
         """
         columns, like = read_columns(saved, party), read_sizes(saved, party)
         if party in self.parties:
@@ -90,14 +90,15 @@ class Blueprint:
         """Refuse, at the label party, a fuse network that cannot read the activations.
 
         Raises:
-            SaveError: with networks of this library; with those of the user's own a ModelError.
+            SaveError: all networks are this library's.
+            ModelError: one is the user's.
         """
         if party == self.label_party:
             with reading(party, "fuse", custom=self._has_custom()):
                 self.check_fuse(structs)
 
     def _has_custom(self) -> bool:
-        networks = [*(own.base for own in self.parties.values()), self.fuse]
+        networks = [*(party.base for party in self.parties.values()), self.fuse]
         return any(network_to_dict(network).get("custom", False) for network in networks)
 
     def table(self, logits: Sequence[Any], ids: pd.Index) -> pd.DataFrame:
@@ -115,8 +116,8 @@ def read_blueprint(
     """The model that the folders describe, and how many epochs it was trained.
 
     Args:
-        networks, fuse: those of the user's own, which no text describes.
-        optimizers, fuse_optimizer: None for ones that change nothing.
+        networks, fuse: the user's own networks, which no text describes.
+        optimizers, fuse_optimizer: None for optimisers that change nothing.
 
     Raises:
         SaveError: naming party and field: a description that no save writes.
@@ -138,9 +139,7 @@ def read_blueprint(
         tasks = tuple(task_from_dict(task) for task in label["tasks"])
     with reading(label_party, "fuse", custom=True):
         rebuilt = rebuild(label["fuse"], None if fuse is None else bind_fuse(fuse, tasks), label_party, "fuse")
-    seed, epoch = (
-        read_count(label, field, label_party, below) for field, below in (("seed", 1 << 32), ("epoch", 1 << 31))
-    )
+    seed, epoch = (read_count(label, field, label_party, 1 << 32) for field in ("seed", "epoch"))
     model = Blueprint(parties, label_party, rebuilt, optax.identity(), tasks, seed)
     with reading(label_party, "description", custom=is_custom(saved)):
         check_model(model)

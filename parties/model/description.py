@@ -15,7 +15,7 @@ from parties.saving.folder import Saved
 
 
 def public_description(described: Mapping[str, Any], party: str) -> dict[str, Any]:
-    """A description without what the columns learned of the party's rows, and without digests of its data.
+    """The description without what the columns learned of the party's rows, and without digests of its data.
 
     Raises:
         SaveError: columns that no save writes.
@@ -29,13 +29,13 @@ def public_description(described: Mapping[str, Any], party: str) -> dict[str, An
 
 
 def is_custom(saved: Mapping[str, Saved]) -> bool:
-    """Whether a network of the model is the user's own, so that what is wrong may be the user's, too."""
+    """Whether a network of the model is the user's own, so that an error may be the user's, too."""
     networks = [part.description.get(name) for part in saved.values() for name in ("base", "fuse")]
     return any(isinstance(network, dict) and network.get("custom") is True for network in networks)
 
 
 def read_columns(saved: Saved, party: str) -> tuple[ColumnSpec, ...]:
-    """The columns in a party's folder, none if it has none.
+    """The column specifications in a party's folder, () if it has none.
 
     Raises:
         SaveError: columns that no save writes.
@@ -48,8 +48,8 @@ def read_sizes(saved: Saved, party: str) -> Any:
     """Typed columns of no rows by the fitted columns in a party's folder, () if it has none.
 
     Raises:
-        SaveError: columns that are not fitted; or a size, of a column or a network, that is more than all the numbers
-            that the party trained: to build it could take any memory.
+        SaveError: the columns are not fitted; or a size, of a column or a network, is above the number of all trained
+            parameters of the party: to build it could take any memory.
     """
     trained = sum(leaf.size for state in saved.states.values() for leaf in jax.tree.leaves(state.get("params")))
     networks = [saved.description.get(name) for name in ("base", "fuse")]
@@ -93,10 +93,10 @@ def read_count(described: Mapping[str, Any], field: str, party: str, below: int)
 
 @contextlib.contextmanager
 def reading(party: str, field: str, *, custom: bool = False) -> Iterator[None]:
-    """Whatever is wrong with what a folder describes, and no save writes, becomes this party's `SaveError`.
+    """Turn errors of a description that no save writes, inside the block, into this party's `SaveError`.
 
     Args:
-        custom: whether a `ModelError` passes, since networks of the user's own take part.
+        custom: whether a `ModelError` passes, as networks of the user's own take part.
     """
     try:
         yield

@@ -1,1 +1,1 @@
-"""A run of `fit`: epochs, callbacks, early stopping, where it is; and sweeps."""
+"""A run of `fit`: epochs, callbacks, early stopping, position; and sweeps. It knows no column and no network."""

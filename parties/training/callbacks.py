@@ -11,8 +11,8 @@ class Training(Protocol):
     Attributes:
         model: the `SplitModel`.
         history: scores of the epochs so far, as `fit` returns them.
-        scores: names that the history has.
-        round, rounds: how many rounds of the present epoch are done, of how many.
+        scores: the names in the history.
+        round, rounds: how many rounds of the present epoch are done, and how many it has.
         stopped: why training ends before its last epoch; None if it does not.
     """
 
@@ -29,33 +29,33 @@ class Training(Protocol):
         ...
 
     def stop(self, reason: str) -> None:
-        """End training: after the round, or where rounds are compiled together, after those."""
+        """End training after the present round; where rounds are compiled together, after those."""
 
     def keep(self) -> None:
         """Let every party keep its state as it is now, in place of what it kept before."""
 
     def restore_kept(self, epoch: int) -> None:
-        """Let every party go back to the state that it kept, after so many epochs."""
+        """Let every party go back to the state that it kept, which was trained for `epoch` epochs."""
 
 
 class Callback:
     """Called by `SplitModel.fit(callbacks=[...])` as training goes; override what is needed.
 
     Each call is given the `Training`, whose `stop(reason)` ends it. In production every party's driver makes the same
-    calls and must decide alike: by scores, which all hear, and not by a clock or anything else of its own.
+    calls, and all must decide alike: by the scores, which all hear, and not by a clock or anything else that differs.
     """
 
     def on_fit_begin(self, training: Training) -> None:
-        """Before the first round, also of a run that is resumed, whose history is then there."""
+        """Called before the first round, also of a run that is resumed, which then has a history."""
 
     def on_round_end(self, training: Training) -> None:
-        """After each round, where the placement has rounds; `fused` and `joint` refuse a callback that has this.
+        """Called after each round. `fused` and `joint`, which compile rounds together, refuse a callback that has this.
 
         The model must not be used here: it is in the middle of a pass.
         """
 
     def on_epoch_end(self, training: Training) -> None:
-        """After each epoch, its scores the last of `training.history`."""
+        """Called after each epoch, whose scores are then the last of `training.history`."""
 
     def on_fit_end(self, training: Training) -> None:
-        """After the last round, however training ended but by an exception."""
+        """Called after the last round, unless an exception ended training."""

@@ -20,16 +20,17 @@ class EarlyStopping(Callback):
 
     Args:
         monitor: a name of the history, such as "val_loss" or "val_income_50k/auc".
-        mode: "min" or "max", what is better; "auto" minimises losses, errors and times, and maximises metrics.
+        mode: whether a score is better at its "min" or "max"; "auto" minimises losses, errors and times, and maximises
+            metrics.
         patience: epochs in a row without an improvement after which training ends, as in Keras; 0 and 1 both end it at
             the first. A value that is not finite is no improvement, and never the best.
-        min_delta: an improvement is more than this, not negative.
+        min_delta: only a change by more than this is an improvement; not negative.
         restore_best: when training ends, for whatever reason, every party goes back to its state (parameters,
-            optimiser, keys) after the best epoch, and `model.epoch` to that epoch. Where no value was finite nothing is
-            restored; a warning says so.
+            optimiser, keys) after the best epoch, and `model.epoch` to that epoch. Where no value was finite, nothing
+            is restored and a warning logged.
 
     Attributes:
-        best, best_epoch: the best score, and how many epochs were trained when it was seen; None before there is one.
+        best, best_epoch: the best score, and how many epochs were trained then; None before there is one.
     """
 
     def __init__(
@@ -58,12 +59,12 @@ class EarlyStopping(Callback):
             raise ModelError(field="monitor", seen=repr(self.monitor), wanted=wanted)
         self.best = self.best_epoch = None
         self._waited = 0
-        seen = training.history.get(self.monitor, [])
-        for done, value in enumerate(seen, training.epoch - len(seen) + 1):
-            self._look(training, value, done)
+        values = training.history.get(self.monitor, [])
+        for epoch, value in enumerate(values, training.epoch - len(values) + 1):
+            self._judge(training, value, epoch)
 
     def on_epoch_end(self, training: Training) -> None:
-        if self._look(training, training.history[self.monitor][-1], training.epoch) and self.restore_best:
+        if self._judge(training, training.history[self.monitor][-1], training.epoch) and self.restore_best:
             training.keep()
 
     def on_fit_end(self, training: Training) -> None:
@@ -74,8 +75,8 @@ class EarlyStopping(Callback):
         elif self.restore_best:
             training.restore_kept(self.best_epoch)
 
-    def _look(self, training: Training, value: float, epoch: int) -> bool:
-        """Whether the value, after so many epochs, is the best so far."""
+    def _judge(self, training: Training, value: float, epoch: int) -> bool:
+        """Whether the value after that epoch is the best so far; ends training once the patience is over."""
         sign = 1 if self._lower_is_better() else -1
         if math.isfinite(value) and (self.best is None or sign * value < sign * self.best - self.min_delta):
             self.best, self.best_epoch, self._waited = value, epoch, 0

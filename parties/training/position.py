@@ -1,4 +1,4 @@
-"""A run of `fit`: the facts of it that all parties know, and where it is, as checkpoints tell."""
+"""The public facts of a run of `fit`, and its position in the run, as checkpoints hold them."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,31 +10,31 @@ from parties.protocol.passes import NONFINITE
 class Run(NamedTuple):
     """The public facts of a run, in every party's checkpoints."""
 
-    number: int  # of the model's runs
-    until: int  # epochs that the model will have trained
+    number: int  # which of the model's runs it is
+    until: int  # epochs that the model has trained at the end of the run
     batch_size: int
     shuffle: bool
     nonfinite: str
-    checkpoint_every: int  # epochs
-    every_rounds: int | None
-    validated: bool
+    checkpoint_every: int  # epochs between checkpoints
+    every_rounds: int | None  # rounds between checkpoints within an epoch
+    validated: bool  # whether it has validation data
 
 
 class Position(NamedTuple):
-    """Where a run is; but for the round only the label party's checkpoint says so."""
+    """Where a run is. Every party's checkpoint has the round; only the label party's has the rest."""
 
-    round: int = 0  # of the present epoch, the next
+    round: int = 0  # the next round of the present epoch
     history: dict[str, list[float]] = {}
-    seconds: float = 0.0  # that the present epoch took so far
+    seconds: float = 0.0  # seconds that the present epoch took so far
 
     def described(self, run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What every party's card says, and what only the label party's."""
+        """What every party's card says, and what only the label party's card says."""
         public = {"run": run._asdict(), "round": self.round}
         return public, {"history": self.history, "seconds": self.seconds}
 
 
 def read_position(card: Mapping[str, Any], party: str) -> tuple[Run, Position]:
-    """What `described` made, from the label party's card.
+    """The run and the position that `described` wrote to the label party's card.
 
     Raises:
         SaveError: a card that no checkpoint has.

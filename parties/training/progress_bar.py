@@ -1,4 +1,4 @@
-"""A progress bar an epoch."""
+"""A progress bar per epoch."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 
 class EpochBar:
-    """Called with a number of rounds, yields once a round; shows only where standard error is a terminal."""
+    """Called with a number of rounds, it yields once per round. It is shown only where standard error is a terminal."""
 
     def __init__(self, title: str, enabled: bool, rounds: int, done: int = 0):
         self._bar = tqdm(desc=title, disable=None if enabled else True, unit="round", total=rounds, initial=done)
@@ -14,7 +14,7 @@ class EpochBar:
     def __enter__(self) -> "EpochBar":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.close()
 
     def __call__(self, rounds: int) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""A run of `fit`: epochs, the parts of an epoch between two checkpoints, callbacks, and what ends it early."""
+"""A run of `fit`: its epochs and their rounds, checkpoints, callbacks, and what ends it early."""
 
 from __future__ import annotations
 
@@ -41,31 +41,30 @@ class Trainee(Protocol):
 
 
 class TrainingRun:
-    """A run of `fit`, as `Training` lets callbacks see it."""
+    """A run of `fit`; callbacks see it as `Training`."""
 
     def __init__(
         self,
         model: Trainee,
         run: Run,
         data: Mapping[str, Any],
-        *,
         path: Path | None,
         callbacks: Sequence[Callback],
         time_budget: float | None,
         progress: bool,
         position: Position | None = None,
     ):
-        at = position or Position()
-        self.model, self.round = model, at.round
-        self.history = {name: list(values) for name, values in at.history.items()}
+        start = position or Position()
+        self.model, self.round = model, start.round
+        self.history = {name: list(values) for name, values in start.history.items()}
         self.stopped: str | None = None
         self.scores = _score_names(model, run)
         self.rounds = -(-len(data["train"]) // run.batch_size)
         self._run, self._data, self._path, self._callbacks = run, data, path, list(callbacks)
         self._consortium, self._progress = model._consortium, progress
         self._placement = model._consortium.placement
-        self._resumed, self._seconds = position is not None, at.seconds
-        self._written = self.epoch, self.round  # of the latest checkpoint
+        self._resumed, self._seconds = position is not None, start.seconds
+        self._written = self.epoch, self.round  # position of the latest checkpoint
         self._budget = time_budget
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
 
@@ -84,7 +83,7 @@ class TrainingRun:
         self.model.epoch = epoch
 
     def train(self) -> None:
-        """The whole run."""
+        """Train to the end of the run, or until something stops it."""
         with _ctrl_c(self):
             self._call("on_fit_begin")
             self._consortium.hold(self._data, digest=self._path is not None)
@@ -92,7 +91,7 @@ class TrainingRun:
             model._runs, model._batch_size = self._run.number, self._run.batch_size
             model.history, model.stopped = self.history, None
             if not self._resumed:
-                self._checkpoint()  # of the beginning, so that a run can be resumed whenever it is ended
+                self._checkpoint()  # so that a run can be resumed even if it ends before the next checkpoint
             while self.epoch < self._run.until and not self._over():
                 self._train_epoch()
             if self._written != (self.epoch, self.round):
@@ -143,8 +142,9 @@ class TrainingRun:
 
     def _checkpoint(self) -> None:
         if self._path is not None:
-            public, own = Position(self.round, self.history, self._seconds).described(self._run)
-            self._consortium.checkpoint(self._path, checkpoint_name(self.epoch, self.round), self.epoch, public, own)
+            name = checkpoint_name(self.epoch, self.round)
+            facts = Position(self.round, self.history, self._seconds).described(self._run)
+            self._consortium.checkpoint(self._path, name, self.epoch, *facts)
         self._written = self.epoch, self.round
 
     def _over(self) -> bool:
@@ -158,10 +158,10 @@ class TrainingRun:
 
 
 def check_callbacks(callbacks: Any, placement: Placement) -> None:
-    """Callbacks that this placement can call.
+    """Refuse callbacks that this placement cannot call.
 
     Raises:
-        ModelError: something else; or one of rounds, where the placement has none.
+        ModelError: no `Callback`; or one with `on_round_end`, where rounds are compiled together.
     """
     if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
         raise ModelError(field="callbacks", seen=type(callbacks).__name__, wanted="a list of Callback")
@@ -175,10 +175,10 @@ def check_callbacks(callbacks: Any, placement: Placement) -> None:
 
 
 def check_time_budget(seconds: Any, placement: Placement) -> None:
-    """Seconds, where one process decides when training ends.
+    """Refuse a time budget that cannot be kept.
 
     Raises:
-        ModelError: not a positive number; or any, in production.
+        ModelError: not a positive number of seconds; or any number in production, where no process decides alone.
     """
     if seconds is None:
         return
@@ -197,9 +197,9 @@ def _score_names(model: Trainee, run: Run) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _ctrl_c(training: TrainingRun) -> Iterator[None]:
-    """The first Ctrl-C ends training in good order, the second at once; a handler of somebody else's is left alone."""
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    """The first Ctrl-C ends training in good order, the second at once. Another handler than Python's is left alone."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
 

@@ -15,7 +15,7 @@ from parties.programs.network import Batch, ModelState, run_once
 from parties.programs.round import SplitProgram, score_rounds
 from parties.protocol.rows import row_stream
 
-# JAX's check of which values are equal on all devices is off: it refuses a loop whose carry starts as a constant.
+# JAX checks which values are equal on all devices; that is off here, as it refuses a loop whose carry is a constant.
 if hasattr(jax, "shard_map"):
     _shard_map: Callable = partial(jax.shard_map, check_vma=False)
 else:  # before JAX 0.6.1
@@ -49,12 +49,12 @@ def sweep(
     more before it starts: `XLA_FLAGS=--xla_force_host_platform_device_count=CORES`.
 
     Args:
-        make: the numbers of a run, without its seed -> a `split_program`. It is traced, so the numbers may go wherever
+        make: the numbers of a run, without its seed -> a `split_program`. It is traced, so that a number may go where
             a traced number may: learning rates, task weights, the gates' temperature.
         runs: one line per run. The column `seed` (ints, default 0) decides initial parameters and the order of rows;
             every other column is a number that `make` reads.
         train, validation: all rows, as `as_batch` makes them; `validation` is scored after each epoch.
-        devices: over which the runs are spread; by default all of this process.
+        devices: the JAX devices over which the runs are spread; by default all of this process.
 
     Returns:
         One line per run and epoch: `run`, the columns of `runs`, `epoch` from 1, and the scores that a history has.
@@ -100,20 +100,21 @@ def sweep(
         streams = [row_stream(len(train.weights), batch_size, seed=seed, epoch=epoch) for seed in seeds]
         rows = spread.by_run(np.stack(streams))
         state, logits = train_epoch((hyper, state, rows), train)
-        tables = spread.each(objectives, score((hyper, logits, rows), train))
+        scores = spread.each(objectives, score((hyper, logits, rows), train))
         if held_out is not None:
             count = len(held_out.weights)
             stream = row_stream(count, min(batch_size, count), seed=0, epoch=0, shuffle=False)
             rows = spread.by_run(np.stack([stream] * len(table)))
             logits = predict((hyper, state, rows), held_out)
-            for seen, also in zip(tables, spread.each(objectives, score((hyper, logits, rows), held_out)), strict=True):
-                seen |= {f"val_{name}": value for name, value in also.items()}
-        lines += [{"run": run, **numbers[run], "epoch": epoch + 1} | seen for run, seen in enumerate(tables)]
+            validated = spread.each(objectives, score((hyper, logits, rows), held_out))
+            for run_scores, more in zip(scores, validated, strict=True):
+                run_scores |= {f"val_{name}": value for name, value in more.items()}
+        lines += [{"run": run, **numbers[run], "epoch": epoch + 1} | scores[run] for run in range(len(table))]
     return pd.DataFrame(lines).sort_values(["run", "epoch"], ignore_index=True)
 
 
 class _Spread:
-    """Spreads runs over devices: arrays have one entry per run, `[R, ...]`, and every device has equally many."""
+    """Spreads runs over devices: arrays have one entry per run, `[R, ...]`, and every device has as many runs."""
 
     def __init__(self, devices: Sequence[jax.Device]):
         self.mesh = Mesh(np.array(devices), ("runs",))
@@ -128,7 +129,7 @@ class _Spread:
         return jax.device_put(tree, NamedSharding(self.mesh, _EVERYWHERE))
 
     def map(self, function: Callable, vectorised: bool = True) -> Callable:
-        """Compiles `function(*run, data)` of one run as `mapped(runs, data)` of all runs on the same data.
+        """Compile `function(*run, data)` of one run to `mapped(runs, data)` of all runs on the same data.
 
         The runs of a device are computed together if `vectorised`, and one after another if not.
         """
@@ -152,9 +153,9 @@ def _check(runs: pd.DataFrame | Sequence[Mapping[str, float]]) -> pd.DataFrame:
     table = pd.DataFrame(list(runs) if not isinstance(runs, pd.DataFrame) else runs).reset_index(drop=True)
     if not len(table):
         raise ModelError(field="runs", seen="none", wanted="at least one run")
-    for taken in ("run", "epoch"):
-        if taken in table:
-            raise ModelError(field="runs", seen=f"a column {taken!r}", wanted="another name, as the result has one")
+    for reserved in ("run", "epoch"):
+        if reserved in table:
+            raise ModelError(field="runs", seen=f"a column {reserved!r}", wanted="another name, as the result has one")
     if "seed" not in table:
         table = table.assign(seed=0)
     for name in table:
