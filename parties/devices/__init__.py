@@ -1,1 +1,1 @@
-"""All that knows SecretFlow: the driver, a party behind bytes, transports, TLS, set intersection."""
+"""All that knows SecretFlow: the driver, a party behind bytes, transports, TLS, private set intersection."""

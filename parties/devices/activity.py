@@ -1,4 +1,4 @@
-"""Signs of life of this process's party, for the driver that waits for it in the same process."""
+"""What the party of this process is doing, for the driver that waits for it in the same process."""
 
 import contextlib
 import threading
@@ -8,11 +8,11 @@ from typing import Any
 
 
 class Activity:
-    """What the party's threads have done, and since when they do nothing but wait for others.
+    """The calls of this process's party, and since when all its threads wait for other parties.
 
     Attributes:
-        ended: calls of this party that have ended.
-        heard: answers of all parties to a question, by its number.
+        ended: how many calls of the party have ended.
+        heard: number of a question -> the answers of all parties.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Activity:
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:
-        """A call of the party is running."""
+        """Count the block as a call of the party."""
         with self._changed:
             self._running += 1
         try:
@@ -35,13 +35,13 @@ class Activity:
                 self._changed.notify_all()
 
     def hear(self, question: int, answers: tuple[Any, ...]) -> None:
-        """All parties' answers have arrived."""
+        """Take all parties' answers to a question, which have arrived."""
         with self._changed:
             self.heard[question], self._last = answers, time.monotonic()
             self._changed.notify_all()
 
     def wait(self, until: Callable[[], bool], seconds: float, check: Callable[[], None]) -> bool:
-        """Wait until `until()`; False once the party has done nothing for `seconds`, as no message came.
+        """Wait until `until()` is true; returns False once the party has only waited for messages for `seconds`.
 
         Args:
             check: called about once a second; what it raises ends the waiting.

@@ -1,8 +1,8 @@
-"""What a party's device says besides messages: facts, or why it refuses, as JSON bytes.
+"""Answers: all that a party's device says besides messages. An answer is facts or a refusal, as bytes of JSON.
 
-Nothing is pickled, so an error of one party is no object of another: it crosses as kind, party, field, seen and wanted,
-and is made anew from a closed list of kinds. What a `DataError` saw are cells of the party's own columns; they do not
-cross, the party's own log has them.
+Nothing is pickled: an error crosses as kind, party, field, seen and wanted, and the receiver makes it anew from a
+closed list of kinds. What a `DataError` saw are cells of the party's columns: they do not cross, and only the party's
+own log has them.
 """
 
 import json
@@ -17,25 +17,26 @@ _WITHHELD = "what only that party's log tells"
 
 
 def say(**facts: Any) -> bytes:
-    """Facts that JSON can say, as bytes."""
+    """An answer of facts, of values that JSON has."""
     return FACTS + json.dumps(facts).encode()
 
 
 def refuse(error: PartyError) -> bytes:
-    """An error as bytes, without the cells that it saw."""
+    """An answer of refusal, without the cells that the error saw."""
     kind = type(error).__name__
-    said = {name: getattr(error, name) for name in ("party", "field", "seen", "wanted")}
+    fields = {name: getattr(error, name) for name in ("party", "field", "seen", "wanted")}
     if isinstance(error, DataError):
-        said["seen"] = _WITHHELD
-    return REFUSAL + json.dumps({"kind": kind if kind in _KINDS else "PartyError"} | said).encode()
+        fields["seen"] = _WITHHELD
+    return REFUSAL + json.dumps({"kind": kind if kind in _KINDS else "PartyError"} | fields).encode()
 
 
 def is_refusal(data: Any) -> bool:
+    """Whether these are the bytes of a refusal."""
     return isinstance(data, bytes) and data[: len(REFUSAL)] == REFUSAL
 
 
 def refusal(data: Any, sender: str) -> PartyError | None:
-    """The error of a refusal that `sender` said; None for anything else."""
+    """The error of a refusal by `sender`; None for anything else."""
     try:
         if is_refusal(data):
             hear(data, sender)
@@ -45,10 +46,10 @@ def refusal(data: Any, sender: str) -> PartyError | None:
 
 
 def check_rounds(rounds: Any, sender: str) -> list[int]:
-    """Numbers of rounds that `sender` said.
+    """The numbers of rounds in an answer of `sender`.
 
     Raises:
-        MessageError: anything else.
+        MessageError: they are anything else.
     """
     if not isinstance(rounds, list) or not all(type(round) is int and round >= 0 for round in rounds):
         raise MessageError(party=sender, field="rounds", seen=repr(rounds)[:200], wanted="a list of numbers of rounds")
@@ -56,11 +57,11 @@ def check_rounds(rounds: Any, sender: str) -> list[int]:
 
 
 def hear(data: Any, sender: str) -> dict[str, Any]:
-    """The facts that `sender` said.
+    """The facts in an answer of `sender`.
 
     Raises:
-        PartyError: the refusal that it said instead, of its kind; a `MessageError` for anything that `say` and `refuse`
-            do not make.
+        PartyError: the answer is a refusal, by this kind of error.
+        MessageError: neither `say` nor `refuse` made the answer.
     """
 
     def damaged(seen: str) -> MessageError:

@@ -1,4 +1,4 @@
-"""Data that never leave their party's device: the driver holds references and counts."""
+"""Data that never leave their party's device: the driver holds references and the number of rows."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from parties.errors import DataError, ModelError
 
 @dataclass(frozen=True)
 class DeviceData:
-    """As `VerticalData`, of frames on SecretFlow devices; made by its `from_files` and `from_frames`.
+    """As `VerticalData`, of frames on SecretFlow devices; its `from_files` and `from_frames` make it.
 
-    All parties must hold the same ids in the same order, of which each party tells the number and a digest; or two
-    parties align theirs by private set intersection.
+    All parties must hold the same ids in the same order: each party tells how many it has, and a digest of them. Or two
+    parties align their rows by private set intersection.
 
     Attributes:
         devices: the parties' devices.
         frames: party -> reference to its frame of all rows.
         label_party, labels, row_weight: as in `VerticalData`.
-        rows: N, of the rows selected.
-        selection: which of the rows, a split after another.
+        rows: N, the number of rows selected.
+        selection: the splits, one after another, that select the rows.
     """
 
     devices: Devices
@@ -50,19 +50,19 @@ class DeviceData:
         intersection: Intersection | None = None,
         deadline: float = 60.0,
     ) -> DeviceData:
-        """Each device reads its own file, a delimited text file with a header line; ids are read as text.
+        """Let each device read its own delimited text file, which has a header line; ids are read as text.
 
         Raises:
-            DataError: as `VerticalData.from_files`, of the party whose device refuses; rows or ids that are not those
-                of the label party.
-            PartyError: a device that does not answer within `deadline` seconds.
+            DataError: as `VerticalData.from_files`, of the party whose device refuses; or a party's rows or ids are not
+                those of the label party.
+            PartyError: a device does not answer within `deadline` seconds.
         """
         if on is None:
             raise DataError(field="on", seen="None", wanted="the id column: a file has no index")
         devices = Devices({pyu.party: pyu for pyu in paths}, deadline)
         named = {pyu.party: fspath(path) for pyu, path in paths.items()}
-        own = label_party, labels, row_weight, intersection
-        return cls._taken(devices, "read", lambda p: (named[p], on, sep), *own)
+        files = {party: (path, on, sep) for party, path in named.items()}
+        return cls._by_readers(devices, "read", files, label_party, labels, row_weight, intersection)
 
     @classmethod
     def take(
@@ -75,19 +75,27 @@ class DeviceData:
         row_weight: str | None = None,
         deadline: float = 60.0,
     ) -> DeviceData:
-        """The partitions of a SecretFlow `VDataFrame`, joined on the column `on`, or on the index where it is None.
+        """Take the partitions of a SecretFlow `VDataFrame`, with ids in the column `on`, or in the index if it is None.
 
         Raises:
             DataError, PartyError: as `read`.
         """
         devices = Devices({pyu.party: pyu for pyu in frame.partitions}, deadline)
-        parts = {pyu.party: part.data for pyu, part in frame.partitions.items()}
-        return cls._taken(devices, "take", lambda p: (parts[p], on), label_party, labels, row_weight, None)
+        parts = {pyu.party: (part.data, on) for pyu, part in frame.partitions.items()}
+        return cls._by_readers(devices, "take", parts, label_party, labels, row_weight, None)
 
     @classmethod
-    def _taken(
-        cls, devices: Devices, call: str, arguments, label_party, labels, row_weight, intersection
+    def _by_readers(
+        cls,
+        devices: Devices,
+        call: str,
+        arguments: Mapping[str, tuple],
+        label_party: str,
+        labels: Sequence[str],
+        row_weight: str | None,
+        intersection: Intersection | None,
     ) -> DeviceData:
+        """Let each party's `DataReader` take its frame, by that call with these arguments by party."""
         if intersection is not None:
             intersection.check(list(devices.pyus))
             if devices.own is None:
@@ -96,17 +104,17 @@ class DeviceData:
         names = tuple(check_labels(label_party, labels, list(devices.pyus)))
         frames, answers = {}, {}
         for party in devices.pyus:
-            own = (names, row_weight) if party == label_party else ((), None)
-            read = getattr(devices.clerk(party), call)
-            frames[party], answers[party] = read(*arguments(party), *own, intersection is not None, _num_returns=2)
+            label_columns = (names, row_weight) if party == label_party else ((), None)
+            take, private = getattr(devices.reader(party), call), intersection is not None
+            frames[party], answers[party] = take(*arguments[party], *label_columns, private, _num_returns=2)
         facts = devices.ask(answers)
         if intersection is not None:
             for party, frame in frames.items():
-                common = devices.clerk(party).intersect(frame, intersection, devices.deadline, _num_returns=2)
+                common = devices.reader(party).intersect(frame, intersection, devices.deadline, _num_returns=2)
                 frames[party], answers[party] = common
             facts = devices.ask(answers)
-        for party, said in facts.items():
-            _check_ids(party, said, label_party, facts[label_party])
+        for party in facts:
+            _check_ids(party, facts[party], label_party, facts[label_party])
         return cls(devices, frames, label_party, names, row_weight, facts[label_party]["rows"])
 
     @property
@@ -131,14 +139,15 @@ class DeviceData:
         return parts[0], parts[1]
 
 
-def _check_ids(party: str, said: Mapping[str, Any], label_party: str, wanted: Mapping[str, Any]) -> None:
-    if said["kind"] != wanted["kind"]:
-        raise DataError(party=party, field="ids", seen=said["kind"], wanted=f"{wanted['kind']}, as at {label_party!r}")
-    if said["rows"] != wanted["rows"]:
+def _check_ids(party: str, facts: Mapping[str, Any], label_party: str, wanted: Mapping[str, Any]) -> None:
+    """Refuse a party whose ids are not those of the label party in the same order, by the facts of both."""
+    if facts["kind"] != wanted["kind"]:
+        raise DataError(party=party, field="ids", seen=facts["kind"], wanted=f"{wanted['kind']}, as at {label_party!r}")
+    if facts["rows"] != wanted["rows"]:
         rows = f"{wanted['rows']} rows, as at {label_party!r}"
-        raise DataError(party=party, field="rows", seen=f"{said['rows']} rows", wanted=rows)
-    if said["ids"] != wanted["ids"]:
-        same = said["sorted"] == wanted["sorted"]
+        raise DataError(party=party, field="rows", seen=f"{facts['rows']} rows", wanted=rows)
+    if facts["ids"] != wanted["ids"]:
+        same = facts["sorted"] == wanted["sorted"]
         seen = "the ids of the label party in another order" if same else "other ids than the label party's"
         advice = "the same ids in the same order" + (": sort every party's rows by id" if same else "")
         raise DataError(party=party, field="ids", seen=seen, wanted=advice)

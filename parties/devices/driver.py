@@ -1,8 +1,8 @@
-"""SecretFlow devices: how the driver in this process calls the parties on theirs, and hears what they answer.
+"""SecretFlow devices: how the driver in this process calls the parties on their devices, and hears their answers.
 
-SecretFlow is imported by the functions of this module and its siblings only when they run. In production every
-party's process runs the same driver, so that each must make the same calls in the same order; all that a driver
-decides by comes from arguments or from answers that every driver hears.
+The functions of this folder import SecretFlow only when they run. In production every party's process runs the same
+driver, and all must make the same calls in the same order: so a driver decides by nothing but its arguments and the
+answers that every driver hears.
 """
 
 import socket
@@ -20,15 +20,15 @@ from parties.devices.answers import hear, refuse, say
 from parties.devices.intersection import Intersection, intersect
 from parties.errors import ModelError, PartyError
 
-CONNECTION = "connection"  # field of the error that a party is gone
+CONNECTION = "connection"  # the field of an error that says that a party is gone
 INSTALL = "Python 3.10 and `pip install -c tests/constraints-3.10.txt -e '.[secretflow]'`"
 
 
 def secretflow() -> Any:
-    """The package.
+    """The package of that name.
 
     Raises:
-        ModelError: it cannot be imported; how to install it.
+        ModelError: it cannot be imported; says how to install it.
     """
     try:
         import secretflow as sf
@@ -37,41 +37,54 @@ def secretflow() -> Any:
     return sf
 
 
-class Clerk:
-    """On a party's device, beside its site: takes in its frames, and hears what all parties answered."""
+FrameAnswer = tuple[pd.DataFrame | None, bytes]  # a party's frame, None if it refuses; its answer
+
+
+class DataReader:
+    """An object on a party's device that reads the party's frames; it also hears what all parties answered.
+
+    The answer of `read`, `take` and `intersect` has the facts of the frame's ids; if `private`, it has none.
+    """
 
     def __init__(self, party: str, activity: Activity | None):
         self.party, self.activity = party, activity or Activity()
 
-    def read(self, path: str, on: str, sep: str, labels: Sequence[str], row_weight: str | None, private: bool):
-        """The party's own file: its frame, indexed by id, and an answer with the facts of its ids.
+    def read(
+        self, path: str, on: str, sep: str, labels: Sequence[str], row_weight: str | None, private: bool
+    ) -> FrameAnswer:
+        """The party's own file, indexed by id."""
+        return self._indexed(lambda: read_file(path, on, self.party, sep), on, labels, row_weight, private)
 
-        Args:
-            private: the answer has no facts.
-        """
-        return self._taken(lambda: read_file(path, on, self.party, sep), on, labels, row_weight, private)
+    def take(
+        self, frame: pd.DataFrame, on: str | None, labels: Sequence[str], row_weight: str | None, private: bool
+    ) -> FrameAnswer:
+        """A frame that is on the device, indexed by id."""
+        return self._indexed(lambda: frame, on, labels, row_weight, private)
 
-    def take(self, frame: pd.DataFrame, on: str | None, labels: Sequence[str], row_weight: str | None, private: bool):
-        """As `read`, of a frame that is there."""
-        return self._taken(lambda: frame, on, labels, row_weight, private)
-
-    def intersect(self, frame: pd.DataFrame, how: Intersection, seconds: float):
-        """A frame that was read, less the rows that the other party does not have; as `read`."""
-        return self._answered(lambda: intersect(frame, self.party, how, seconds))
+    def intersect(self, frame: pd.DataFrame, intersection: Intersection, seconds: float) -> FrameAnswer:
+        """An indexed frame without the rows that the other party does not have."""
+        return self._answered(lambda: intersect(frame, self.party, intersection, seconds))
 
     def hear(self, question: int, *answers: bytes) -> None:
-        """All parties' answers to a question."""
+        """Take all parties' answers to a question."""
         self.activity.hear(question, answers)
 
-    def _taken(self, frame: Callable[[], pd.DataFrame], on, labels, row_weight, private: bool):
-        def taken():
-            indexed = index_frame(frame(), on, self.party)
-            check_label_columns(indexed, self.party, labels, row_weight)
-            return indexed
+    def _indexed(
+        self,
+        read: Callable[[], pd.DataFrame],
+        on: str | None,
+        labels: Sequence[str],
+        row_weight: str | None,
+        private: bool,
+    ) -> FrameAnswer:
+        def indexed() -> pd.DataFrame:
+            frame = index_frame(read(), on, self.party)
+            check_label_columns(frame, self.party, labels, row_weight)
+            return frame
 
-        return self._answered(taken, private)
+        return self._answered(indexed, private)
 
-    def _answered(self, make: Callable[[], pd.DataFrame], private: bool = False) -> tuple[pd.DataFrame | None, bytes]:
+    def _answered(self, make: Callable[[], pd.DataFrame], private: bool = False) -> FrameAnswer:
         with self.activity.call():
             try:
                 frame = make()
@@ -85,9 +98,9 @@ class Devices:
 
     Attributes:
         pyus: party -> its device.
-        own: the party of this process, None where one driver drives all.
-        deadline: seconds of silence of a party, while this one waits, after which it is given up.
-        activity: of this process's party.
+        own: the party of this process; None where one driver drives all parties.
+        deadline: seconds for which this process's party waits for a silent one before it gives that one up.
+        activity: what this process's party is doing.
     """
 
     def __init__(self, pyus: Mapping[str, Any], deadline: float):
@@ -102,7 +115,7 @@ class Devices:
             raise ModelError(field="placement", seen=seen, wanted=wanted)
         self.pyus, self.deadline = dict(pyus), deadline
         self.own = global_state.self_party() if mode == DISTRIBUTION_MODE.PRODUCTION else None
-        if mode == DISTRIBUTION_MODE.PRODUCTION and self.own is None:  # what it says before it is started, too
+        if mode == DISTRIBUTION_MODE.PRODUCTION and self.own is None:  # SecretFlow says PRODUCTION before it is started
             wanted = "sf.init(parties, debug_mode=True), or `with production(cluster, party)`"
             raise ModelError(field="placement", seen="SecretFlow that is not started", wanted=wanted)
         if self.own is not None and self.own not in self.pyus:
@@ -111,20 +124,22 @@ class Devices:
         self.simulated = mode == DISTRIBUTION_MODE.SIMULATION
         self.activity = Activity()
         self._questions = 0
-        # The latest messages to this party, by sender. What waits for one holds it; here it must not stay alive.
+        # Sender and value of the latest messages to this party. A call that waits for a value keeps it alive; this
+        # must not.
         self._incoming: deque[tuple[str, weakref.ref]] = deque(maxlen=512)
-        self._clerks = {p: self.actor(Clerk, ("read", "take", "intersect", "hear"), p, p) for p in self.pyus}
+        self._readers = {p: self.actor(DataReader, ("read", "take", "intersect", "hear"), p, p) for p in self.pyus}
 
     def actor(self, kind: type, calls: Sequence[str], party: str, *arguments: Any) -> Any:
-        """An object of `kind` on the party's device; its last argument is the activity, where it is in this process."""
+        """An object of `kind` on the party's device, made of the arguments and this process's activity, or None."""
         sf = secretflow()
         from secretflow.device import proxy
 
         activity = None if self.simulated else self.activity
         return proxy(sf.PYUObject)(_thin(kind, calls))(*arguments, activity, device=self.pyus[party])
 
-    def clerk(self, party: str) -> Any:
-        return self._clerks[party]
+    def reader(self, party: str) -> Any:
+        """The `DataReader` on the party's device."""
+        return self._readers[party]
 
     def send(self, sender: str, value: Any, receiver: str) -> Any:
         """Move a value to the receiver's device."""
@@ -134,25 +149,25 @@ class Devices:
         return moved
 
     def ask(self, answers: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """What each party answers; every driver hears the same.
+        """The facts in each party's answer, by party; every driver hears the same.
 
         Raises:
-            PartyError: the first refusal, or a party that is gone.
+            PartyError: a party refuses (the first of them is raised), or is gone.
         """
-        said = self._revealed(answers) if self.own is None else self._heard(answers)
-        return {party: hear(data, party) for party, data in zip(answers, said, strict=True)}
+        heard = self._revealed(answers) if self.own is None else self._heard(answers)
+        return {party: hear(answer, party) for party, answer in zip(answers, heard, strict=True)}
 
     def wait(self, until: Callable[[], bool]) -> None:
-        """Wait for this process's party, if there is one.
+        """Wait until `until()` is true of this process's party, if there is one.
 
         Raises:
-            PartyError: it waits for another in vain.
+            PartyError: that party waits for another in vain.
         """
         if self.own is not None and not self.activity.wait(until, self.deadline, self._check_transport):
             raise self.gone(f"no message for {self.deadline:g} s")
 
     def gone(self, seen: str) -> PartyError:
-        """The error that names a party that is there no more, or else one that this one waits for."""
+        """The error of a lost party: one at whose address nothing listens, or else one that this party waits for."""
         others = [party for party in self.pyus if party != self.own]
         dead = [party for party in others if not _listens(party)]
         missing = dead or self.waits_for()
@@ -164,13 +179,13 @@ class Devices:
         return [sender for sender, message in self._incoming if not _arrived(message())]
 
     def broken(self) -> PartyError | None:
-        """The error that SecretFlow's own threads met, if any: it names the party where that was."""
+        """The error in SecretFlow's own threads, if any; it names the party where it happened."""
         from secretflow.distributed.fed.exception import FedLocalError, FedRemoteError
 
         error = transport_error()
         while isinstance(error, FedLocalError) and isinstance(error.cause(), FedLocalError | PartyError):
             error = error.cause()
-        if error is None or isinstance(error, PartyError):  # as a frame that was refused
+        if error is None or isinstance(error, PartyError):  # such as that of a refused frame
             return error
         seen = " ".join(f"{type(error).__name__} {error}".split())[:300]
         if not isinstance(error, FedLocalError | FedRemoteError):  # a message that could not be sent
@@ -184,19 +199,19 @@ class Devices:
             return sf.reveal(list(answers.values()))
         import ray
 
-        said = []
+        revealed = []
         for party, answer in answers.items():
             try:
-                said.append(ray.get(answer.data))
+                revealed.append(ray.get(answer.data))
             except ray.exceptions.RayError as error:
                 seen, wanted = type(error).__name__, "a party that answers"
                 raise PartyError(party=party, field=CONNECTION, seen=seen, wanted=wanted) from error
-        return said
+        return revealed
 
     def _heard(self, answers: Mapping[str, Any]) -> tuple[bytes, ...]:
         question, self._questions = self._questions, self._questions + 1
-        for party, clerk in self._clerks.items():
-            clerk.hear(question, *[self.send(sender, answer, party) for sender, answer in answers.items()])
+        for party, reader in self._readers.items():
+            reader.hear(question, *[self.send(sender, answer, party) for sender, answer in answers.items()])
         self.wait(lambda: question in self.activity.heard)
         return self.activity.heard.pop(question)
 
@@ -206,7 +221,7 @@ class Devices:
 
 
 def transport_error() -> Exception | None:
-    """What went wrong in SecretFlow's threads in production."""
+    """The error in SecretFlow's threads in production, if any."""
     from secretflow.distributed.fed.global_context import get_global_context
 
     context = get_global_context(assert_none=False)
@@ -218,7 +233,7 @@ def _listens(party: str) -> bool:
     from secretflow.distributed.fed.global_context import get_global_context
 
     address = split_address(get_global_context().get_addresses()[party])
-    assert address is not None, "checked before"
+    assert address is not None, "production has checked it"
     try:
         socket.create_connection(address, timeout=1).close()
     except OSError:
@@ -227,28 +242,27 @@ def _listens(party: str) -> bool:
 
 
 def _arrived(message: Any) -> bool:
-    """Whether a message of another party has been received; SecretFlow has no call that tells without waiting.
+    """Whether a message of another party has been received. SecretFlow has no call for this that does not wait.
 
     Args:
-        message: None if it has been used already.
+        message: None if it has been used and is gone.
     """
     future = getattr(getattr(message, "_object", None), "future", None)
     return message is None or (message.has_object() and (future is None or future.done()))
 
 
 def _thin(kind: type, calls: Sequence[str]) -> type:
-    """A class of just these calls: SecretFlow wraps every function of an actor, and looks for Ray in each call."""
+    """A class with these calls alone: SecretFlow wraps every function of an actor, and looks for Ray in each call."""
 
-    def init(self, *arguments):
+    def init(self: Any, *arguments: Any) -> None:
         self.inner = kind(*arguments)
 
-    def delegate(name):
-        def call(self, *arguments):
+    def delegate(name: str) -> Callable:
+        def call(self: Any, *arguments: Any) -> Any:
             result = getattr(self.inner, name)(*arguments)
             return result[0] if isinstance(result, tuple) and len(result) == 1 else result
 
         return call
 
-    return type(
-        kind.__name__, (), {"__init__": init, "__module__": __name__} | {name: delegate(name) for name in calls}
-    )
+    methods = {name: delegate(name) for name in calls}
+    return type(kind.__name__, (), {"__init__": init, "__module__": __name__} | methods)

@@ -1,8 +1,8 @@
 """A participant on its own device, behind calls that take and return bytes.
 
-Every public call ends in bytes of `answers` or an encoded message, never in an exception: a refusal travels with the
-messages, each party that gets it refuses in turn, and so the run ends for all in the same epoch, with the name of the
-party where it began. A refusing party's state is untouched. The party's own log has the whole error.
+Every public call returns an answer or an encoded message, and raises nothing. A refusal takes the place of a message,
+and each party that gets it refuses in turn: so the run ends for all in the same epoch, with the name of the party that
+refused first. A refusing party's state is untouched. The party's own log has the whole error.
 """
 
 import logging
@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 
 
 class PartyActor:
-    """One party's side of a model.
+    """A participant whose calls return bytes.
 
     Attributes:
         party: the participant.
-        channel: counts what passes it; at the label party that is every message.
+        channel: counts the messages of this party; at the label party these are all messages.
     """
 
     def __init__(self, party: str, model: PartyModel, activity: Activity | None = None):
@@ -42,7 +42,7 @@ class PartyActor:
         self._failure: PartyError | None = None
         self._others = model.plan().others
 
-    # The primitives of a participant; each answers with the facts that it returns.
+    # These are a participant's primitives. Each returns the answer as bytes.
 
     def hold(self, sets: Sequence[DataFacts], *frames: pd.DataFrame) -> bytes:
         self._failure = None
@@ -74,22 +74,22 @@ class PartyActor:
         return self._answered(self.party.checkpoint, path, name, epoch, run)
 
     def statistics(self) -> bytes:
-        """As `Participant.statistics`, and the `bytes` of a round."""
+        """As `Participant.statistics`, with the `bytes` of a round."""
         return self._answered(lambda: self.party.statistics() | {"bytes": self.channel.bytes_per_round()})
 
     def predictions(self, name: str) -> tuple[pd.DataFrame | None, Any, bytes]:
         """As `Participant.predictions`."""
-        made = self._guarded(self.party.predictions, name)
-        return (None, None, made) if isinstance(made, bytes) else (made[0], made[1], say())
+        result = self._guarded(self.party.predictions, name)
+        return (None, None, result) if isinstance(result, bytes) else (result[0], result[1], say())
 
     def reveal(self, table: pd.DataFrame) -> bytes:
         """The cells of a table that `predictions` made."""
         return self._answered(self._revealed, table)
 
-    # A pass: as the two roles, but for bytes.
+    # These are the calls of the two roles in a pass, with messages as bytes.
 
     def begin(self, facts: Pass) -> None:
-        """As `FeatureRole.begin` and `LabelRole.begin`; what was refused in a pass stays so in its later rounds."""
+        """As `FeatureRole.begin` and `LabelRole.begin`. A party that refused in a pass refuses in its later rounds."""
         if facts.start == 0:
             self._failure = None
         self._guarded(lambda: self.party.settled().begin(facts))
@@ -103,30 +103,30 @@ class PartyActor:
         self._guarded(self._finish, cotangent)
 
     def refused(self) -> bytes:
-        """As `FeatureRole.confirm`; the answer: `rounds`."""
+        """As `FeatureRole.confirm`; the answer has `rounds`."""
         return self._answered(lambda: {"rounds": self.party.feature_role().confirm()})
 
     def step(self, *activations: bytes) -> tuple[bytes, ...]:
-        """As `LabelRole.step`, of the other parties in their order; b"" for no cotangent."""
+        """As `LabelRole.step`, of the other parties in party order; b"" where a party gets no cotangent."""
         replies = self._guarded(self._step, *activations)
         return (replies,) * len(self._others) if isinstance(replies, bytes) else replies
 
-    def confirm(self, *last: bytes) -> None:
+    def confirm(self, *answers: bytes) -> None:
         """As `LabelRole.confirm`, of what each other party's `refused` answered.
 
-        Of a round that is not finite a party's own word is heard before the label party's view of it.
+        Where a party itself refused a round, its error takes the place of the label party's: it knows better why.
         """
-        for party, answer in zip(self._others, last, strict=False):
-            if isinstance(said := refusal(answer, party), NumberError) and said.party == party:
-                self._failure = said
-        self._guarded(self._confirm, *last)
+        for party, answer in zip(self._others, answers, strict=False):
+            if isinstance(error := refusal(answer, party), NumberError) and error.party == party:
+                self._failure = error
+        self._guarded(self._confirm, *answers)
 
     def _answered(self, method: Callable[..., Answer], *arguments: Any) -> bytes:
-        made = self._guarded(method, *arguments)
-        return made if isinstance(made, bytes) else say(**made)
+        result = self._guarded(method, *arguments)
+        return result if isinstance(result, bytes) else say(**result)
 
     def _guarded(self, method: Callable, *arguments: Any) -> Any:
-        """What `method` returns, or the refusal that it, an argument or an earlier call of the pass was."""
+        """What `method` returns; or a refusal: its own, that of an argument, or that of an earlier call of the pass."""
         name = self.party.name
         with self._activity.call():
             if self._failure is None:
@@ -138,7 +138,7 @@ class PartyActor:
                 except PartyError as error:
                     self._failure = self._own_refusal() or error
                     log.error("%s: %s", name, self._failure)
-                except Exception as error:  # whatever it is: others wait for this party, and would for ever
+                except Exception as error:  # of any kind: the others wait for an answer, and would wait for ever
                     log.exception("%s: a call failed", name)
                     wanted = "none; the party's own log has it"
                     seen = f"an unexpected {type(error).__name__}"
@@ -146,7 +146,7 @@ class PartyActor:
             return refuse(self._failure)
 
     def _own_refusal(self) -> NumberError | None:
-        """This party's own word of a round that the label party may have refused, too."""
+        """This party's own error of a round that the label party may have refused, too."""
         try:
             if isinstance(self.party.role, FeatureRole):
                 self.party.role.confirm()
@@ -166,9 +166,9 @@ class PartyActor:
         cotangents = self.party.label_role().step(received)
         return tuple(self._sent(cotangents[party]) if party in cotangents else b"" for party in self._others)
 
-    def _confirm(self, *last: bytes) -> None:
-        said = {party: hear(answer, party) for party, answer in zip(self._others, last, strict=False)}
-        refused = {party: check_rounds(facts.get("rounds"), party) for party, facts in said.items()}
+    def _confirm(self, *answers: bytes) -> None:
+        heard = {party: hear(answer, party) for party, answer in zip(self._others, answers, strict=False)}
+        refused = {party: check_rounds(facts.get("rounds"), party) for party, facts in heard.items()}
         self.party.label_role().confirm(refused)
 
     def _revealed(self, table: Any) -> Answer:
@@ -187,10 +187,10 @@ class PartyActor:
 
 
 def read_card(path: str, party: str, checkpoint: str) -> bytes:
-    """What may be known of a party's saved folder, or of a checkpoint in it: role and description, of its columns what
-    was not learned, of its data nothing.
+    """What others may know of a party's saved folder, or of the checkpoint in it of that name, as an answer.
 
-    Never an exception, as `PartyActor`.
+    It has the role and the description, without what the columns learned and without digests of data. A call raises
+    nothing, as those of `PartyActor`.
     """
     try:
         saved = read_party(Path(path) / party / checkpoint, party)
@@ -201,5 +201,5 @@ def read_card(path: str, party: str, checkpoint: str) -> bytes:
 
 
 def list_checkpoints(path: str, party: str) -> bytes:
-    """The party's own checkpoints, as `find_checkpoints`."""
+    """As `find_checkpoints`, as an answer."""
     return say(**find_checkpoints(Path(path), party)._asdict())

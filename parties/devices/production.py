@@ -1,4 +1,4 @@
-"""This process as one party of a production cluster: SecretFlow started with deadlines, and ended whatever happens.
+"""This process as one party of a production cluster: SecretFlow is started with deadlines, and always ended.
 
 SecretFlow by itself waits for a lost party for ever, or ends the process from a thread of its own. Within
 `production` both become an error of this package in the main thread, and the process ends with it.
@@ -28,7 +28,7 @@ from parties.errors import ModelError, PartyError
 log = logging.getLogger(__name__)
 
 TRANSPORTS = ("brpc_link", "grpc")
-NEVER = 7 * 24 * 3600 * 1000  # milliseconds: our deadlines are the ones that end a wait
+NEVER = 7 * 24 * 3600 * 1000  # milliseconds after which SecretFlow may end a wait: our deadlines end it before
 
 
 @contextlib.contextmanager
@@ -43,26 +43,26 @@ def production(
 ) -> Iterator[dict[str, Any]]:
     """`with production({"alice": {"address": "10.0.0.1:9000"}, "bob": ...}, "alice") as devices: ...`.
 
-    Leaving the block, also by `sys.exit(0)`, waits until every party has left it; the handler of Ctrl-C and the garbage
-    collector are then those of before. An exception that leaves the block, or a party that does not come, is logged and
-    ends the process with exit code 1, `sys.exit(CODE)` with that code: threads of SecretFlow that wait for a lost party
-    cannot be ended in another way. What one party refuses is an error at all; each ends once its part of that has been
-    sent.
+    Leaving the block, also by `sys.exit(0)`, waits until every party has left it, and gives back the handler of Ctrl-C
+    and the garbage collector's settings. An exception that leaves the block, or a party that does not come, is logged
+    and ends the process with exit code 1; `sys.exit(CODE)` ends it with that code. Threads of SecretFlow that wait for
+    a lost party cannot be ended in another way. What one party refuses is an error at all parties; each process ends
+    once the others have been sent what they wait for.
 
     Args:
-        cluster: party -> `address` as the others reach it, and `listen_addr` where that differs.
-        party: of this process.
-        transport: "brpc_link" or "grpc", the same for all.
+        cluster: party -> `address` at which the others reach it, and `listen_addr` where it listens at another.
+        party: the party of this process.
+        transport: "brpc_link" or "grpc", the same for all parties.
         tls: this party's certificate, for mutual TLS; all parties have one, or none has.
-        deadline: seconds in which every party must be there.
-        log_level: of SecretFlow's log.
+        deadline: seconds within which every party must have started, and for which a party may be silent.
+        log_level: the level of SecretFlow's log.
 
     Yields:
         party -> its device (`sf.PYU`), for `pyu` and `VerticalData.from_files`.
 
     Raises:
-        ModelError: SecretFlow is not installed, or an argument that cannot be used.
-        PartyError: within the block, a party that goes or refuses.
+        ModelError: SecretFlow is not installed, or an argument cannot be used.
+        PartyError: within the block, a party is lost or refuses.
     """
     _check(cluster, party, transport, tls, deadline)
     sf = secretflow()
@@ -76,25 +76,25 @@ def production(
         signal.signal(signal.SIGINT, partial(_interrupted, devices))
         _meet(devices)
         gc.collect()
-        gc.freeze()  # what was imported is not walked again: a full collection took as long as 80 rounds
+        gc.freeze()  # a full collection of all that was imported took as long as 80 rounds
         try:
             yield devices.pyus
         except SystemExit as error:
             if error.code not in (None, 0):
                 raise
             leaving = error
-        _meet(devices)  # the last message of each has arrived, and nobody waits for more
+        _meet(devices)  # now every party's last message has arrived
         sf.shutdown(barrier_on_shutdown=False)
     except BaseException as error:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # SecretFlow's own comes when it will
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # SecretFlow may still signal its own process
         log.critical("%s: %s", party, error, exc_info=not isinstance(error, PartyError | SystemExit))
         if transport_error() is not None:
-            time.sleep(1)  # SecretFlow tells the others, by a thread of its own; to stop it could wait or crash
+            time.sleep(1)  # a thread of SecretFlow tells the others; stopping it could wait for ever or crash
         elif isinstance(error, PartyError) and error.field != CONNECTION:
             _flush(sf, deadline)
         _exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
     signal.signal(signal.SIGINT, handler)
-    if not frozen:  # what others had frozen stays so, and ours with it
+    if not frozen:  # else unfreezing ours would unfreeze what the caller had frozen
         gc.unfreeze()
     if leaving is not None:
         raise leaving
@@ -130,9 +130,9 @@ def _start(
     deadline: float,
     log_level: str,
 ) -> None:
-    """Start SecretFlow; the process ends if a party does not come, as starting can wait where no exception reaches."""
+    """Start SecretFlow. If a party does not come, a thread ends the process: no exception can end SecretFlow's wait."""
 
-    refused: list[tuple[str, OSError]] = []  # by TLS, of whom and why
+    refused: list[tuple[str, OSError]] = []  # whom TLS refused, and why
 
     def absent() -> PartyError:
         others = [name for name in cluster if name != party]
@@ -148,11 +148,11 @@ def _start(
             found = _unreachable(cluster, party, tls) if tls else None
             if found and isinstance(found[1], ssl.SSLError):
                 refused.append(found)
-            if time.monotonic() > end or len(refused) > 1:  # twice, so not by chance
+            if time.monotonic() > end or len(refused) > 1:  # one refusal may be by chance
                 log.critical("%s: %s", party, absent())
                 _exit()
 
-    tries = int(deadline) + 1  # each takes seconds
+    tries = int(deadline) + 1  # more than fit in the deadline: each takes seconds
     options: dict[str, int] = {"messages_max_size_in_bytes": 2 * MAX_BODY_BYTES}
     if transport == "brpc_link":
         options = {"connect_retry_times": tries, "connect_retry_interval_ms": 200, "recv_timeout_ms": NEVER}
@@ -170,7 +170,7 @@ def _start(
             )
     except PartyError:
         raise
-    except Exception as error:  # SecretFlow's own, of several unrelated kinds
+    except Exception as error:  # SecretFlow raises several unrelated kinds
         raise absent() from error
     finally:
         started.set()
@@ -178,25 +178,25 @@ def _start(
 
 @contextlib.contextmanager
 def _in_place_of_pickles() -> Iterator[None]:
-    """While SecretFlow starts, it takes ours for its own transports."""
+    """Within the block SecretFlow starts with our transports in place of its own."""
     from secretflow.distributed.fed import api
     from secretflow.distributed.fed.global_context import get_global_context
 
     from parties.devices.transports import Framed, FramedBrpc, FramedGrpc
 
-    own = api.GrpcProxy, api.BrpcLinkProxy
+    originals = api.GrpcProxy, api.BrpcLinkProxy
     api.GrpcProxy, api.BrpcLinkProxy = FramedGrpc, FramedBrpc
     try:
         yield
     finally:
-        api.GrpcProxy, api.BrpcLinkProxy = own
+        api.GrpcProxy, api.BrpcLinkProxy = originals
     started = get_global_context()._proxy
     if not isinstance(started, Framed):
         raise ModelError(field="transport", seen=type(started).__name__, wanted="one of ours, without pickles")
 
 
 def _flush(sf: Any, deadline: float) -> None:
-    """Send what others still wait for, such as the refusal that ended this party's run."""
+    """Send what others still wait for, such as the refusal that ended this party's run, within the deadline."""
     watch = threading.Timer(deadline, os._exit, (1,))
     watch.daemon = True
     watch.start()
@@ -208,7 +208,7 @@ def _unreachable(cluster: Mapping, party: str, tls: Tls | None) -> tuple[str, OS
     for name, place in cluster.items():
         if name != party:
             address = split_address(place["address"])
-            assert address is not None, "checked before"
+            assert address is not None, "_check has seen it"
             try:
                 if tls is None:
                     socket.create_connection(address, timeout=1).close()
@@ -220,12 +220,12 @@ def _unreachable(cluster: Mapping, party: str, tls: Tls | None) -> tuple[str, OS
 
 
 def _meet(devices: Devices) -> None:
-    """Every party has come this far."""
+    """Wait until every party has come to this call."""
     devices.ask({name: pyu(say)() for name, pyu in devices.pyus.items()})
 
 
 def _interrupted(devices: Devices, signal_number: int, frame: Any) -> None:
-    """Ctrl-C; or SecretFlow's own signal to its process that a message could not be sent."""
+    """Handle Ctrl-C, or SecretFlow's signal to its own process that a message could not be sent."""
     if (error := devices.broken()) is not None:
         raise error
     raise KeyboardInterrupt

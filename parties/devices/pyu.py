@@ -1,4 +1,4 @@
-"""Placement `pyu`: each party on its own SecretFlow device; only encoded messages move between them."""
+"""Placement `pyu`: each party on its own SecretFlow device; only encoded messages and answers move between them."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +14,8 @@ from parties.errors import DataError, MessageError, ModelError
 from parties.party.participant import DataFacts, PartyModel
 from parties.placement.contract import Abilities, Rounds
 from parties.protocol import loop
+from parties.protocol.channel import Channel
+from parties.protocol.loop import Feature, Label
 from parties.protocol.passes import Pass
 from parties.saving.checkpoints import Found
 from parties.saving.folder import Saved, check_parts
@@ -22,7 +24,8 @@ CALLS = (
     *("hold", "adopt", "draw", "settle", "keep", "restore_kept", "save", "checkpoint", "statistics", "predictions"),
     *("reveal", "begin", "turn", "finish", "refused", "step", "confirm"),
 )
-WINDOW = 1024  # rounds that the driver may be ahead of the party of its process
+Loop = Callable[[Mapping[str, Feature], Label, Channel, Iterable], None]
+WINDOW = 1024  # calls by which the driver may be ahead of the party of its process
 
 
 def pyu(devices: Mapping[str, Any], deadline: float = 60.0) -> "Pyu":
@@ -30,11 +33,11 @@ def pyu(devices: Mapping[str, Any], deadline: float = 60.0) -> "Pyu":
 
     Args:
         devices: party -> `sf.PYU`, after `sf.init`, or from `production`.
-        deadline: seconds that a party may be silent while another waits for it, in production and on Ray. Compiling
-            and reading are silent: set it above what they take.
+        deadline: seconds for which a party may be silent while another waits for it, in production and on Ray. A party
+            that compiles or reads is silent: set the deadline above what that takes.
 
     Raises:
-        ModelError: SecretFlow is not installed, a device that is no PYU or another party's, or a process of no party.
+        ModelError: SecretFlow is not installed, a device is no PYU or another party's, or the process is of no party.
     """
     return Pyu(devices, deadline)
 
@@ -43,10 +46,10 @@ class Pyu:
     """A driver of parties on devices: it holds references, and hears scores once per epoch.
 
     Predictions stay on the label party's device: `predict` returns references, and `reveal` shows a table to all.
-    Column specifications are fitted and kept where the columns are.
+    Column specifications are fitted and kept on the device of the party with the columns.
 
     Attributes:
-        parties: every party of the model.
+        parties: every party of the model, the label party last.
         label_party: who has the labels.
     """
 
@@ -61,7 +64,7 @@ class Pyu:
         self.label_party = ""
         self._devices = Devices(devices, deadline)
         self._bytes: dict[str, int] = {}
-        self._called = 0  # calls of this process's party
+        self._called = 0  # calls that the driver has made of this process's party
 
     @property
     def abilities(self) -> Abilities:
@@ -87,9 +90,9 @@ class Pyu:
             raise DataError(field="data", seen=seen, wanted=f"the placement's, of {sorted(self._devices.pyus)}")
 
     def answers(self, asked: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-        said = self._devices.ask(asked)
-        self._bytes = said.get(self.label_party, {}).get("bytes") or self._bytes
-        return said
+        answers = self._devices.ask(asked)
+        self._bytes = answers.get(self.label_party, {}).get("bytes") or self._bytes
+        return answers
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
         self._run(loop.train, facts, lambda left: rounds(min(left, most)))
@@ -98,51 +101,50 @@ class Pyu:
         self._run(loop.evaluate, facts, rounds)
 
     def read_cards(self, path: Path, checkpoint: str) -> Mapping[str, Saved]:
-        """Each party reads its own folder on its own machine; what its columns learned stays there."""
+        """Let each party read its own folder on its own machine, where what its columns learned stays."""
         devices = self._devices.pyus.items()
-        said = self._devices.ask({p: device(read_card)(str(path), p, checkpoint) for p, device in devices})
-        saved = {p: Saved(card["role"], card["description"], {}) for p, card in said.items()}
+        cards = self._devices.ask({p: device(read_card)(str(path), p, checkpoint) for p, device in devices})
+        saved = {p: Saved(card["role"], card["description"], {}) for p, card in cards.items()}
         check_parts(saved, path)
         return saved
 
     def find_checkpoints(self, path: Path) -> Mapping[str, Found]:
         devices = self._devices.pyus.items()
-        said = self._devices.ask({p: device(list_checkpoints)(str(path), p) for p, device in devices})
-        return {party: Found(**found) for party, found in said.items()}
+        answers = self._devices.ask({p: device(list_checkpoints)(str(path), p) for p, device in devices})
+        return {party: Found(**found) for party, found in answers.items()}
 
     def bytes_per_round(self) -> dict[str, int]:
         return self._bytes
 
     def reveal(self, table: Any) -> pd.DataFrame:
-        """The table of predictions that a reference stands for, for every party's driver, as JSON crosses; every
-        driver must call this.
+        """The table of predictions to which `table` refers. In production every driver must call this, and gets it.
 
         Raises:
-            PartyError: it is no table of the label party's.
+            PartyError: the reference is to no table of the label party's.
         """
-        said = self.answers({self.label_party: self.parties[self.label_party].reveal(table)})[self.label_party]
+        answer = self.answers({self.label_party: self.parties[self.label_party].reveal(table)})[self.label_party]
         try:
-            index = pd.Index(said["ids"], name=said["name"])
-            return pd.DataFrame(said["cells"], index, said["columns"], dtype=said["dtype"])
+            index = pd.Index(answer["ids"], name=answer["name"])
+            return pd.DataFrame(answer["cells"], index, answer["columns"], dtype=answer["dtype"])
         except (KeyError, TypeError, ValueError) as error:
             wanted = "cells, ids, their name, columns and a dtype"
             raise MessageError(party=self.label_party, field="reveal", seen=str(error), wanted=wanted) from error
 
     def send(self, party: str, answer: Any) -> Any:
-        """An answer of that party's, on the label party's device."""
+        """Move an answer of that party to the label party's device."""
         return self._devices.send(party, answer, self.label_party)
 
     def call(self, party: str, actor: Any, name: str, *arguments: Any, returns: int = 1) -> Any:
-        """A reference to what that call returns, which is made when the device comes to it."""
+        """Make a call of the party's actor; returns a reference to what the device computes later."""
         self._called += party == self._devices.own
         return getattr(actor, name)(*arguments, _num_returns=returns)
 
-    # The channel, as `protocol` sees it: what moves is a reference to bytes.
+    def deliver(self, message: "_Sent") -> Any:
+        """As a `Channel`: what moves is a reference to an encoded message."""
+        return self._devices.send(message.sender, message.value, message.receiver)
 
-    def deliver(self, sent: "_Sent") -> Any:
-        return self._devices.send(sent.sender, sent.value, sent.receiver)
-
-    def _run(self, loop: Callable, facts: Pass, rounds: Rounds) -> None:
+    def _run(self, loop: Loop, facts: Pass, rounds: Rounds) -> None:
+        """Run one of the two loops of the protocol over a pass."""
         for party in self.parties.values():
             party.begin(facts)
         count = math.ceil(facts.rows / facts.batch_size) - facts.start
@@ -150,7 +152,7 @@ class Pyu:
         loop(features, self.parties[self.label_party], self, self._paced(rounds(count)))
 
     def _paced(self, rounds: Iterable) -> Iterator:
-        """The rounds, each given out when this process's party is at most `WINDOW` behind."""
+        """The rounds; each is yielded once this process's party is at most `WINDOW` calls behind."""
         for number in rounds:
             yield number
             self._devices.wait(lambda: self._devices.activity.ended >= self._called - WINDOW)
@@ -214,12 +216,12 @@ class RemoteParty:
 
     def step(self, activations: Mapping[str, Any]) -> dict[str, _Sent]:
         others = [name for name in self._placement.parties if name != self._name]
-        replies = self._call("step", *(activations[p] for p in others), returns=max(1, len(others)))
-        listed = replies if isinstance(replies, list) else [replies]
-        return {p: _Sent(reply, self._name, p) for p, reply in zip(others, listed, strict=False)}
+        cotangents = self._call("step", *(activations[p] for p in others), returns=max(1, len(others)))
+        listed = cotangents if isinstance(cotangents, list) else [cotangents]
+        return {p: _Sent(cotangent, self._name, p) for p, cotangent in zip(others, listed, strict=False)}
 
     def confirm(self, refused: Mapping[str, Any] | None = None) -> Any:
-        """Of the label party with what the others answered; of another what it answers, at the label party."""
+        """At the label party: take what the others answered. At another: its answer, moved to the label party."""
         if refused is not None:
             return self._call("confirm", *refused.values())
         return self._placement.send(self._name, self._call("refused"))

@@ -1,4 +1,4 @@
-"""Mutual TLS: the files by which a party shows who it is and knows the others, and what is wrong with them."""
+"""Mutual TLS: the files by which a party proves who it is and knows the others, and what may be wrong with them."""
 
 import socket
 import ssl
@@ -11,9 +11,9 @@ from parties.errors import ModelError
 class Tls(NamedTuple):
     """PEM files of one party, for `production` and `Intersection`.
 
-    The certificate serves as client's and as server's, and has the party's name among its DNS names. The authority is
-    the one that signed every party's certificate: one for this cluster alone, as over brpc_link whom it signed for may
-    take part. `experiments.certificates` makes such files for tests.
+    The certificate is both a client's and a server's, and has the party's name among its DNS names. The authority is
+    the one that signed every party's certificate. It must be for this cluster alone, as over brpc_link everyone whose
+    certificate it signed may take part. `experiments.certificates` makes such files for tests.
     """
 
     certificate: str | PathLike
@@ -21,7 +21,7 @@ class Tls(NamedTuple):
     authority: str | PathLike
 
     def check(self, party: str) -> None:
-        """Shake hands with oneself, before anything is started.
+        """Try the files in a handshake of the party with itself, before anything is started.
 
         Raises:
             ModelError: naming the party and what is wrong: a file that cannot be read, a key that is not the
@@ -39,14 +39,14 @@ class Tls(NamedTuple):
         """Shake hands with that party's server.
 
         Raises:
-            OSError: it cannot be reached; an `ssl.SSLError` where one of the two refuses the other.
+            OSError: the server cannot be reached; an `ssl.SSLError` where one of the two refuses the other.
         """
         context = self._context(ssl.PROTOCOL_TLS_CLIENT)
         with socket.create_connection(address, timeout=timeout) as raw:
             context.wrap_socket(raw, server_hostname=party).close()
 
     def config(self) -> dict[str, str]:
-        """As SecretFlow names the files."""
+        """The files under the names that SecretFlow has for them."""
         return {"cert": fspath(self.certificate), "key": fspath(self.key), "ca_cert": fspath(self.authority)}
 
     def _context(self, protocol: int) -> ssl.SSLContext:
@@ -54,7 +54,7 @@ class Tls(NamedTuple):
         context.load_verify_locations(self.authority)
         context.load_cert_chain(self.certificate, self.key)
         context.verify_mode = ssl.CERT_REQUIRED
-        context.maximum_version = ssl.TLSVersion.TLSv1_2  # where a server judges the client within the handshake
+        context.maximum_version = ssl.TLSVersion.TLSv1_2  # in 1.3 a server judges the client after the handshake
         if protocol == ssl.PROTOCOL_TLS_CLIENT:
             context.set_alpn_protocols(["h2"])
         return context

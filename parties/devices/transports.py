@@ -1,8 +1,8 @@
 """SecretFlow's transports with frames of `wire` in the place of pickles, and mutual TLS that works.
 
-Over gRPC each end checks the other's certificate and name; over brpc_link a sender checks the receiver's certificate,
-and the tag of a frame shows the receiver who sends. SecretFlow's own TLS settings fail over gRPC, and over brpc_link
-are ignored. Needs SecretFlow: imported only when a production run starts.
+Over gRPC each end checks the other's certificate and name. Over brpc_link a sender checks the receiver's certificate,
+and the tag of a frame shows the receiver who sent it. SecretFlow's own TLS settings fail over gRPC, and are ignored
+over brpc_link. This module needs SecretFlow: it is imported only when a production run starts.
 """
 
 import logging
@@ -10,7 +10,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import secretflow
@@ -26,23 +26,27 @@ from parties.protocol.messages import MAX_NAME_BYTES
 
 log = logging.getLogger(__name__)
 
-SECRETFLOW = "1.14.0b0"  # the one version whose transports these take the place of
+SECRETFLOW = "1.14.0b0"  # the one version whose transports these can replace
 
 
 def check_version() -> None:
-    """Raises: ModelError: another version of SecretFlow than `SECRETFLOW`."""
+    """Refuse another version of SecretFlow than `SECRETFLOW`.
+
+    Raises:
+        ModelError: there is another version.
+    """
     if secretflow.__version__ != SECRETFLOW:
         wanted = f"{SECRETFLOW}, whose transports are known"
         raise ModelError(field="secretflow version", seen=secretflow.__version__, wanted=wanted)
 
 
 class Framed:
-    """What both transports do alike: keys, frames, and refusing so that the driver hears of it."""
+    """What both transports do alike: keys, frames, and refusals of which the driver hears."""
 
     _party: str
     _addresses: dict[str, str]
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments: Any):
         super().__init__(*arguments)
         self._others = [party for party in self._addresses if party != self._party]
         self._from = {p: Lane(p, self._party, os.urandom(KEY_BYTES)) for p in self._others}
@@ -59,7 +63,7 @@ class Framed:
         return self._to[receiver].pack(number, value)
 
     def _unpacked(self, sender: str, frame: bytes) -> tuple[int, Any] | None:
-        """None for a frame that was here before."""
+        """Number and value of a frame; None for a frame that came before."""
         try:
             number, value = self._from[sender].unpack(frame)
         except MessageError as error:
@@ -70,8 +74,8 @@ class Framed:
         failed = isinstance(value, Failure)
         return number, FedRemoteError(sender, RuntimeError(value.kind)) if failed else value
 
-    def _refuse(self, error: PartyError) -> Any:
-        """The run ends with this error, at whatever its driver waits for."""
+    def _refuse(self, error: PartyError) -> NoReturn:
+        """End the run with this error, whatever its driver waits for."""
         log.error("%s: %s", self._party, error)
         self._refused = error
         if (context := get_global_context(assert_none=False)) is not None:
@@ -80,21 +84,23 @@ class Framed:
 
 
 class FramedGrpc(Framed, GrpcProxy):
-    _server: Any  # which `GrpcProxy` stops
+    """SecretFlow's gRPC transport, with frames."""
 
-    def __init__(self, *arguments):
+    _server: Any  # `GrpcProxy` stops it
+
+    def __init__(self, *arguments: Any):
         super().__init__(*arguments)
-        self._came: dict[tuple[str, int], Any] = {}  # by sender and number; 0 is a greeting
+        self._arrived: dict[tuple[str, int], Any] = {}  # sender and number -> value; number 0 is a greeting
         self._events: dict[tuple[str, int], threading.Event] = {}
 
-    def start(self):
+    def start(self) -> None:
         super().start()
         for party in self._others:
             self._push(party, self._from[party].greeting(), 0, wait_for_ready=True)
         for party in self._others:
             self._to[party] = Lane.greeted(self._party, party, self.recv(party, 0))
 
-    def _start_server(self):
+    def _start_server(self) -> None:
         self._server = grpc.server(ThreadPoolExecutor(8), options=self._grpc_options)
         fed_pb2_grpc.add_SfFedProxyServicer_to_server(self, self._server)
         if self._tls_config:
@@ -109,7 +115,7 @@ class FramedGrpc(Framed, GrpcProxy):
     def _pem(self) -> list[bytes]:
         return [Path(self._tls_config[name]).read_bytes() for name in ("ca_cert", "key", "cert")]
 
-    def _init_channel(self):
+    def _init_channel(self) -> None:
         for party in self._others:
             options = [*self._grpc_options, ("grpc.ssl_target_name_override", party)]
             if self._tls_config:
@@ -119,10 +125,9 @@ class FramedGrpc(Framed, GrpcProxy):
                 channel = grpc.insecure_channel(self._addresses[party], options=self._grpc_options)
             self._stubs[party] = fed_pb2_grpc.SfFedProxyStub(channel)
 
-    def SendData(self, request, context):
+    def SendData(self, request: Any, context: Any) -> Any:
         try:
-            sender = self._sender(request.data, context)
-            self._arrived(sender, request)
+            self._receive(self._sender(request.data, context), request)
         except MessageError as error:
             with self._lock:
                 for event in self._events.values():
@@ -130,8 +135,8 @@ class FramedGrpc(Framed, GrpcProxy):
             context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         return fed_pb2.SfFedProxySendDataResponse(code=200, result="OK")
 
-    def _sender(self, frame: bytes, context) -> str:
-        """By the frame, and by the certificate where there is one."""
+    def _sender(self, frame: bytes, context: Any) -> str:
+        """The sender that the frame names; where there is a certificate, it must name the same."""
         stranger = Lane("a stranger", self._party, b"")
         named = frame[16 : 16 + MAX_NAME_BYTES].rstrip(b"\0").decode(errors="replace")
         if named not in self._others:
@@ -141,26 +146,27 @@ class FramedGrpc(Framed, GrpcProxy):
             self._refuse(stranger.refusal("sender", f"{named!r} by a certificate of {names}", "the sender's own"))
         return named
 
-    def _arrived(self, sender: str, request) -> None:
+    def _receive(self, sender: str, request: Any) -> None:
         if request.seq_id == 0:
-            came = (0, request.data) if self._once[sender].passes(0) else None
+            new = (0, request.data) if self._once[sender].passes(0) else None
         else:
-            came = self._unpacked(sender, request.data)
-        if came is not None:
+            new = self._unpacked(sender, request.data)
+        if new is not None:
+            number, value = new
             with self._lock:
-                self._came[sender, came[0]] = came[1]
-                self._events.setdefault((sender, came[0]), threading.Event()).set()
+                self._arrived[sender, number] = value
+                self._events.setdefault((sender, number), threading.Event()).set()
 
-    def send(self, dest_party, data, seq_id):
+    def send(self, dest_party: str, data: Any, seq_id: int) -> bool:
         self._push(dest_party, self._packed(dest_party, seq_id, data), seq_id)
         return True
 
-    def _push(self, party: str, frame: bytes, number: int, **options):
+    def _push(self, party: str, frame: bytes, number: int, **options: Any) -> None:
         request = fed_pb2.SfFedProxySendData(data=frame, seq_id=number, job_name=self._job_name)
         timeout = None if options else self._proxy_config.timeout_in_ms / 1000
         self._stubs[party].SendData(request, metadata=self._grpc_metadata, timeout=timeout, **options)
 
-    def recv(self, src_party, seq_id):
+    def recv(self, src_party: str, seq_id: int) -> Any:
         key = src_party, seq_id
         with self._lock:
             event = self._events.setdefault(key, threading.Event())
@@ -170,36 +176,38 @@ class FramedGrpc(Framed, GrpcProxy):
             raise self._refused
         with self._lock:
             del self._events[key]
-            return self._came.pop(key)
+            return self._arrived.pop(key)
 
 
 class FramedBrpc(Framed, BrpcLinkProxy):
-    def __init__(self, *arguments):
+    """SecretFlow's brpc transport, with frames."""
+
+    def __init__(self, *arguments: Any):
         super().__init__(*arguments)
         self._desc.enable_ssl = bool(self._tls_config)
-        # After its last try to send, three by default and 9 s, the link ends the process; ours is the deadline.
+        # After its last try to send (by default the third, 9 s) the link ends the process. Our deadline is to end it.
         self._desc.retry_opts.max_retry = 1 << 30
 
-    def start(self):
+    def start(self) -> None:
         super().start()
         for party in self._others:
             self._linker.send_async(self._parties_rank[party], self._from[party].greeting())
         for party in self._others:
             self._to[party] = Lane.greeted(self._party, party, self._linker.recv(self._parties_rank[party]))
 
-    def send(self, dest_party, data, seq_id):
+    def send(self, dest_party: str, data: Any, seq_id: int) -> bool:
         self._linker.send_async(self._parties_rank[dest_party], self._packed(dest_party, seq_id, data))
         return True
 
-    def recv(self, src_party, seq_id):
+    def recv(self, src_party: str, seq_id: int) -> Any:
         while (src_party, seq_id) not in self._all_data:
-            came = self._unpacked(src_party, self._linker.recv(self._parties_rank[src_party]))
-            if came is not None:
-                self._all_data[src_party, came[0]] = came[1]
+            new = self._unpacked(src_party, self._linker.recv(self._parties_rank[src_party]))
+            if new is not None:
+                self._all_data[src_party, new[0]] = new[1]
         return self._all_data.pop((src_party, seq_id))
 
-    def stop(self):
-        """Every party has all it waits for; what a peer that is gone did not acknowledge is not waited for."""
+    def stop(self) -> None:
+        """Stop for at most 3 s. By now every party has all it waits for, and a lost peer acknowledges nothing."""
         stopping = threading.Thread(target=super().stop, daemon=True)
         stopping.start()
         stopping.join(3.0)

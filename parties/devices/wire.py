@@ -1,14 +1,14 @@
-"""What crosses between processes in production: frames of bytes or plain JSON, each tagged for its receiver.
+"""Frames: what crosses between processes in production, bytes or plain JSON, each tagged for its receiver.
 
 SecretFlow's own transports pickle what they send, and unpickle what comes. `parties.devices.transports` puts frames
-in the place of pickles, so that nothing of a peer's is ever unpickled:
+in the place of pickles, so that nothing that a peer sends is ever unpickled:
 
     magic 4s | kind B | pad 3x | number Q | sender 32s | tag 32s | body
 
 At the start each party draws a key for each other party and sends it, over TLS to a server whose certificate it has
-checked. `tag` is BLAKE2b-256 of all the rest of the frame under the key that the receiver drew for the sender. A frame
-of whoever was not sent that key is refused, and so is one of another run, since keys are drawn anew. Without TLS the
-keys cross in the open, and a tag proves no more than that the sender has read this run's traffic.
+checked. `tag` is BLAKE2b-256 of the rest of the frame under the key that the receiver drew for the sender. So a frame
+from anyone without that key is refused, and so is one of another run, as every run draws new keys. Without TLS the keys
+cross in the open, and a tag proves no more than that the sender has read this run's traffic.
 """
 
 import hashlib
@@ -31,9 +31,9 @@ HEAD_BYTES = _HEAD.size
 
 
 class Failure(NamedTuple):
-    """In place of a value: the call that should have made it failed. No word of the exception's crosses."""
+    """Stands for a value that a failed call should have made. No word of the exception crosses but its kind."""
 
-    kind: str  # of exception: an identifier
+    kind: str  # name of the exception's class
 
 
 class Lane(NamedTuple):
@@ -44,10 +44,10 @@ class Lane(NamedTuple):
     key: bytes  # drawn by the receiver
 
     def pack(self, number: int, value: Any) -> bytes:
-        """A frame.
+        """The frame of a value.
 
         Args:
-            number: of the value in the run; 8 bytes, unsigned.
+            number: the value's number in the run, 8 bytes, unsigned.
             value: bytes, a `Failure`, or JSON of None, bool, int, float, str, list and dict with keys of str.
 
         Raises:
@@ -68,7 +68,7 @@ class Lane(NamedTuple):
         return self._frame(kind, number, body)
 
     def unpack(self, frame: bytes) -> tuple[int, Any]:
-        """Number and value of a frame that came to the receiver.
+        """Number and value of a frame that the receiver got.
 
         Raises:
             MessageError: anything but what `pack` made with the same lane, naming the field.
@@ -92,16 +92,16 @@ class Lane(NamedTuple):
             raise self.refusal("body", f"{type(error).__name__} of {len(body)} bytes", "JSON") from error
 
     def greeting(self) -> bytes:
-        """The frame in which the receiver tells the sender the key."""
+        """The frame by which the receiver sends the key to the sender."""
         back = Lane(self.receiver, self.sender, bytes(KEY_BYTES))
         return back._frame(HELLO, 0, self.key)
 
     @classmethod
     def greeted(cls, sender: str, receiver: str, frame: bytes) -> "Lane":
-        """The lane to `receiver` by the greeting that came from there.
+        """The lane to `receiver`, made of the greeting that came from there.
 
         Raises:
-            MessageError: it is no greeting.
+            MessageError: the frame is no greeting.
         """
         back = cls(receiver, sender, bytes(KEY_BYTES))
         kind, _ = back._checked(frame)
@@ -110,7 +110,7 @@ class Lane(NamedTuple):
         return cls(sender, receiver, frame[HEAD_BYTES:])
 
     def refusal(self, field: str, seen: str, wanted: str) -> MessageError:
-        """The receiver's error about a frame that came as the sender's."""
+        """The receiver's error about a frame that names the sender."""
         seen = f"{seen}, as from {self.sender!r}"
         return MessageError(party=self.receiver, field=f"frame {field}", seen=seen, wanted=wanted)
 
@@ -138,7 +138,7 @@ class Lane(NamedTuple):
 
 
 class Once:
-    """Numbers that may pass once, in any thread: memory for the last `KEPT`, and whatever is older does not pass."""
+    """Lets each number pass once, in any thread. It remembers the latest `KEPT`; older numbers do not pass."""
 
     KEPT = 1 << 16
 
@@ -146,6 +146,7 @@ class Once:
         self._oldest, self._passed, self._lock = 0, set[int](), threading.Lock()
 
     def passes(self, number: int) -> bool:
+        """Whether the number passes, now and never again."""
         with self._lock:
             if number < self._oldest or number in self._passed:
                 return False

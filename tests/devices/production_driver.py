@@ -34,7 +34,7 @@ def main(settings: dict) -> None:
     how = {"transport": settings["transport"], "tls": tls, "deadline": deadline}
     with production(settings["cluster"], party, **how) as devices:
         if settings.get("fault") == party:  # an exception where none is foreseen
-            monkey.Clerk.read = lambda *_: 1 / 0  # type: ignore[method-assign]
+            monkey.DataReader.read = lambda *_: 1 / 0  # type: ignore[method-assign, assignment]
         paths = {devices[p]: settings["files"][p] for p in devices}
         labels = settings.get("labels", list(census.LABELS))
         names = {"on": "id", "sep": "|", "label_party": "alice", "labels": labels}

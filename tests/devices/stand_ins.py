@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from parties.devices import driver
-from parties.devices.driver import Clerk, Devices
+from parties.devices.driver import DataReader, Devices
 
 INSTALLED = importlib.util.find_spec("secretflow") is not None
 
@@ -63,7 +63,7 @@ class StandIns(Devices):
     def __init__(self, pyus, deadline):
         self.pyus, self.deadline, self.own, self.simulated = dict(pyus), deadline, None, False
         self._incoming = deque(maxlen=512)
-        self._clerks = {p: self.actor(Clerk, ("read", "take", "intersect", "hear"), p, p) for p in pyus}
+        self._readers = {p: self.actor(DataReader, ("read", "take", "intersect", "hear"), p, p) for p in pyus}
 
     def actor(self, kind, calls, party, *arguments):
         return Actor(self.pyus[party], kind(*arguments, None), calls)
