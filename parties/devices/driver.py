@@ -53,13 +53,15 @@ class DataReader:
         self, path: str, on: str, sep: str, labels: Sequence[str], row_weight: str | None, private: bool
     ) -> FrameAnswer:
         """The party's own file, indexed by id."""
-        return self._indexed(lambda: read_file(path, on, self.party, sep), on, labels, row_weight, private)
+        return self._answered(
+            lambda: self._indexed(read_file(path, on, self.party, sep), on, labels, row_weight), private
+        )
 
     def take(
         self, frame: pd.DataFrame, on: str | None, labels: Sequence[str], row_weight: str | None, private: bool
     ) -> FrameAnswer:
         """A frame that is on the device, indexed by id."""
-        return self._indexed(lambda: frame, on, labels, row_weight, private)
+        return self._answered(lambda: self._indexed(frame, on, labels, row_weight), private)
 
     def intersect(self, frame: pd.DataFrame, intersection: Intersection, seconds: float) -> FrameAnswer:
         """An indexed frame without the rows that the other party does not have."""
@@ -70,19 +72,11 @@ class DataReader:
         self.activity.hear(question, answers)
 
     def _indexed(
-        self,
-        read: Callable[[], pd.DataFrame],
-        on: str | None,
-        labels: Sequence[str],
-        row_weight: str | None,
-        private: bool,
-    ) -> FrameAnswer:
-        def indexed() -> pd.DataFrame:
-            frame = index_frame(read(), on, self.party)
-            check_label_columns(frame, self.party, labels, row_weight)
-            return frame
-
-        return self._answered(indexed, private)
+        self, frame: pd.DataFrame, on: str | None, labels: Sequence[str], row_weight: str | None
+    ) -> pd.DataFrame:
+        indexed = index_frame(frame, on, self.party)
+        check_label_columns(indexed, self.party, labels, row_weight)
+        return indexed
 
     def _answered(self, make: Callable[[], pd.DataFrame], private: bool = False) -> FrameAnswer:
         with self.activity.call():

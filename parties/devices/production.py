@@ -122,13 +122,7 @@ def _check(cluster: Mapping, party: str, transport: str, tls: Tls | None, deadli
 
 
 def _start(
-    sf: Any,
-    cluster: Mapping,
-    party: str,
-    transport: str,
-    tls: Tls | None,
-    deadline: float,
-    log_level: str,
+    sf: Any, cluster: Mapping, party: str, transport: str, tls: Tls | None, deadline: float, log_level: str
 ) -> None:
     """Start SecretFlow. If a party does not come, a thread ends the process: no exception can end SecretFlow's wait."""
 

@@ -71,10 +71,7 @@ def reason(error: Exception) -> str:
 
 def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, party: str) -> None:
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = [
-        client.wrap_bio(down, up, server_hostname=party),
-        server.wrap_bio(up, down, server_side=True),
-    ]
+    ends = [client.wrap_bio(down, up, server_hostname=party), server.wrap_bio(up, down, server_side=True)]
     while ends:
         for end in list(ends):
             try:

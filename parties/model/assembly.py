@@ -128,7 +128,7 @@ def check_fuse(plan: Plan, structs: Mapping[str, jax.ShapeDtypeStruct], tasks: S
     shapes = [getattr(leaf, "shape", None) for leaf in logits] if isinstance(logits, tuple) else type(logits).__name__
     wanted_shapes = [(_ROWS, task.output_size) for task in tasks]
     if shapes != wanted_shapes:
-        wanted = f"a tuple of logits {wanted_shapes}, one a task"
+        wanted = f"a tuple of logits {wanted_shapes}, one per task"
         raise ModelError(party=plan.label_party, field="fuse", seen=f"{shapes} for {_ROWS} rows", wanted=wanted)
 
 

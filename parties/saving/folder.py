@@ -185,9 +185,8 @@ def check_parts(saved: Mapping[str, Saved], path: Path) -> None:
         for field in ("label_party", "seed", "epoch", "run"):
             found, agreed = saved[party].description.get(field), label.get(field)
             if found != agreed:
-                raise SaveError(
-                    party=party, field=field, seen=repr(found), wanted=f"{agreed!r}, as the label party has"
-                )
+                wanted = f"{agreed!r}, as the label party has"
+                raise SaveError(party=party, field=field, seen=repr(found), wanted=wanted)
 
 
 def digest(description: Mapping) -> str:
