@@ -1,11 +1,15 @@
 """Strict settings for every test: no silent broadcasting, no warnings, random streams that agree on every version."""
 
+import importlib.metadata
 import importlib.util
 import os
 from typing import Any
 
 # Most of a test's time is XLA's: compile fast rather than run fast. CI has a leg that compiles as users do.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+flags = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # by version, as a flag that XLA does not know ends Python
+    flags += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+os.environ.setdefault("XLA_FLAGS", " ".join(flags))
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
