@@ -60,14 +60,28 @@ def whole():
     return made
 
 
-@pytest.fixture
-def ended(tmp_path, monkeypatch):
-    """A folder of a run of `local` that ended in its second epoch: bob wrote a checkpoint more than alice."""
-    with monkeypatch.context() as patch:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """Folders of two runs of `local`: "complete", and "ended" in its second epoch."""
+    folder = tmp_path_factory.mktemp("runs")
+    build().fit(data(), validation=data(), checkpoint=folder / "complete", **RULES)
+    with pytest.MonkeyPatch.context() as patch:
         kill_at(patch, 12)
         with pytest.raises(Killed):
-            build().fit(data(), validation=data(), checkpoint=tmp_path / "run", **RULES)
-    return tmp_path / "run"
+            build().fit(data(), validation=data(), checkpoint=folder / "ended", **RULES)
+    return folder
+
+
+@pytest.fixture
+def complete(written, tmp_path) -> Path:
+    """The folder of the complete run, to be damaged."""
+    return Path(shutil.copytree(written / "complete", tmp_path / "run"))
+
+
+@pytest.fixture
+def ended(written, tmp_path) -> Path:
+    """The folder of the run that ended: bob wrote a checkpoint more than alice."""
+    return Path(shutil.copytree(written / "ended", tmp_path / "run"))
 
 
 @pytest.mark.parametrize("placement, write", [("local", 3), ("local", 13), ("fused", 10), ("fused", 19)])
@@ -157,11 +171,10 @@ def hurt(file: Path, how: str) -> None:
         file.write_bytes(content)
 
 
-def test_an_older_one_is_taken_where_the_newest_is_damaged(tmp_path, whole, caplog):
-    build().fit(data(), validation=data(), checkpoint=tmp_path, **RULES)
-    newest = max(f.name for f in (tmp_path / "bob").iterdir())
-    hurt(state_file(tmp_path / "bob" / newest), "flipped")
-    resumed = SplitModel.resume(tmp_path, data(), validation=data(), **CODE)
+def test_an_older_one_is_taken_where_the_newest_is_damaged(complete, whole, caplog):
+    newest = max(f.name for f in (complete / "bob").iterdir())
+    hurt(state_file(complete / "bob" / newest), "flipped")
+    resumed = SplitModel.resume(complete, data(), validation=data(), **CODE)
     assert f"{newest} of 'bob' is left out (damaged" in caplog.text
     assert same(states(resumed), states(whole["local"])) and scores(resumed) == scores(whole["local"])
 
@@ -204,12 +217,10 @@ def graft(folder: Path, width: int) -> None:
 
 
 @pytest.mark.parametrize("case, party, field", [*zip(OTHER, ("alice", "alice"), (": party", "state"), strict=True)])
-def test_what_is_another_s_is_refused(tmp_path, case, party, field):
-    folder = tmp_path / "run"
-    build().fit(data(), validation=data(), checkpoint=folder, **RULES)
-    OTHER[case](folder)
+def test_what_is_another_s_is_refused(complete, case, party, field):
+    OTHER[case](complete)
     with pytest.raises(SaveError) as caught:
-        SplitModel.resume(folder, data(), validation=data(), **CODE)
+        SplitModel.resume(complete, data(), validation=data(), **CODE)
     assert caught.value.party == party and field in caught.value.field
 
 

@@ -1,5 +1,6 @@
 """Numbers that go wrong: refused by party, round and ids before any state takes them, or skipped by all together."""
 
+import functools
 from typing import Any
 
 import jax
@@ -123,27 +124,29 @@ def test_a_round_that_is_not_finite_is_refused_before_any_state_takes_it(case, p
     error = caught.value
     assert (error.party, error.field) == (party, field), error
     assert error.seen == f"NaN or infinity in round {BAD} of epoch 0, ids {ids}"
-    clean = build(made.placement if placement == "fused" else "local", rooted)
-    stopped_at(clean, data(), BAD)
-    assert same(states(made), states(clean)), "the state is that before the round"
+    clean = states_before(BAD, "fused" if placement == "fused" else "local", rooted)
+    assert same(states(made), clean), "the state is that before the round"
     assert made.epoch == 0 and np.isfinite(made.evaluate(data())["loss"])
     made.fit(data(), **RULES)
 
 
-def stopped_at(model: SplitModel, rows: VerticalData, rounds: int) -> None:
-    """Train so many rounds."""
+@functools.cache
+def states_before(rounds: int, placement: str, rooted=False, base=None) -> dict:
+    """What so many rounds of the rows as they are train."""
+    model, rows = build(placement, rooted, base), data()
 
     class Stop(Callback):
         def on_round_end(self, training):
             if training.round == rounds:
                 training.stop("here")
 
-    if model.placement != "fused":
+    if placement != "fused":
         model.fit(rows, callbacks=[Stop()], **RULES)
-        return
+        return states(model)
     with pytest.MonkeyPatch.context() as patch:
         ticking(patch)
         model.fit(rows, every_rounds=rounds, time_budget=1.5, **RULES)  # the first part ends it
+    return states(model)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -255,9 +258,8 @@ def test_an_own_gradient_that_is_not_finite_is_refused_by_its_party(placement, e
     assert (caught.value.party, caught.value.field) == ("bob", "gradient")
     assert caught.value.seen == f"NaN or infinity in round {BAD} of epoch 0, ids {ROOTED}"
     assert rounds_of(made) == {"alice": BAD + 1, "bob": BAD, "carol": BAD + 1}
-    clean = build(made.placement if placement == "fused" else "local", base=Root())
-    stopped_at(clean, data(), BAD)
-    assert same(states(made)["bob"], states(clean)["bob"]), "its state is that before the round"
+    clean = states_before(BAD, "fused" if placement == "fused" else "local", base=Root())
+    assert same(states(made)["bob"], clean["bob"]), "its state is that before the round"
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states(made)))
     names = [f.name for f in (tmp_path / "bob").iterdir()]
     assert names == ["epoch-000000-round-00000000"]

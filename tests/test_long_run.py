@@ -14,7 +14,7 @@ OPTIONS = ["--parties", "2", "--batch-size", "4", "--warm-up", "0.2"]
 
 
 def test_rounds_leave_no_array_and_nothing_to_compile():
-    settings = long_run.parse([*OPTIONS, "--rounds", "2000", "--epoch-rounds", "200"])
+    settings = long_run.parse([*OPTIONS, "--rounds", "1000", "--epoch-rounds", "100"])
     seen, history = long_run.run(settings)
     assert {len(values) for values in (*seen.values(), *history.values())} == {10}
     first = long_run.warm(settings)

@@ -1,5 +1,6 @@
 """Training control: callbacks, early stopping on any history, a time budget, Ctrl-C."""
 
+import functools
 import os
 import signal
 from types import SimpleNamespace
@@ -200,16 +201,23 @@ class Interrupts(Callback):
                 os.kill(os.getpid(), signal.SIGINT)
 
 
+@functools.cache
+def unbroken(placement: str) -> SplitModel:
+    """After the whole run."""
+    made = build(placement)
+    made.fit(data(), **RULES)
+    return made
+
+
 def test_ctrl_c_ends_after_the_round_with_a_checkpoint(tmp_path):
-    unbroken, ended = build(), build()
-    unbroken.fit(data(), **RULES)
+    ended = build()
     history = ended.fit(data(), callbacks=[Interrupts()], checkpoint=tmp_path, **RULES)
     assert (ended.stopped, ended.epoch, len(history["loss"])) == ("Ctrl-C", 1, 1)
     assert all((tmp_path / p / "epoch-000001-round-00000003").exists() for p in ("alice", "bob"))
     assert ended.evaluate(data())["loss"] > 0, "it can be used"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     resumed = SplitModel.resume(tmp_path, data(), **CODE)
-    assert same(states(resumed), states(unbroken)) and scores(resumed) == scores(unbroken)
+    assert same(states(resumed), states(unbroken("local"))) and scores(resumed) == scores(unbroken("local"))
     assert resumed.stopped is None
 
 
@@ -226,12 +234,11 @@ def test_a_second_ctrl_c_interrupts_at_once():
 def test_a_time_budget_ends_training(budget, placement, tmp_path, monkeypatch):
     """Between rounds, or parts of an epoch."""
     ticking(monkeypatch)
-    made, unbroken = build(placement), build(placement)
+    made, whole = build(placement), unbroken(placement)
     made.fit(data(), time_budget=budget, checkpoint=tmp_path, **RULES)
     assert made.stopped == f"the time budget of {budget} s" and made.epoch < 3
-    unbroken.fit(data(), **RULES)
     resumed = SplitModel.resume(tmp_path, data(), placement=placement, **CODE)
-    assert same(states(resumed), states(unbroken)) and scores(resumed) == scores(unbroken)
+    assert same(states(resumed), states(whole)) and scores(resumed) == scores(whole)
 
 
 def test_what_a_budget_ends_between_two_checkpoints_is_not_lost(tmp_path, monkeypatch):
