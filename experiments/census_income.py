@@ -196,7 +196,7 @@ def show(settings: Settings, result: dict) -> None:
     scored |= {title: result[name] for name, title in named.items() if name in result}
     tasks = {label: {title: scores[f"{label}/auc"] for title, scores in scored.items()} for label in census.LABELS}
     print(f"\nTest AUC, {settings.seeds} seed(s):\n{pd.DataFrame(tasks).T.to_string(float_format='{:.4f}'.format)}\n")
-    print("bytes a round: " + ", ".join(f"{edge} {size:,}" for edge, size in result["bytes"].items()))
+    print("bytes per round: " + ", ".join(f"{edge} {size:,}" for edge, size in result["bytes"].items()))
     s = result["seconds"]
     phases = ", ".join(f"{name} {s[name]:.1f}" for name in ("import", "data", "train", "logistic regression"))
     print(f"seconds: {phases}; compile {s['compile']:.1f} of these; {np.median(s['epochs']):.2f} per epoch (median)")

@@ -171,7 +171,7 @@ def report(settings: Settings, model: SplitModel, history, scores, seconds: floa
     tasks = {label: {"split": scores[f"{label}/auc"]} for label in census.LABELS}
     print(f"\nTest AUC, 1 seed(s):\n{pd.DataFrame(tasks).T.to_string(float_format='{:.4f}'.format)}\n")
     sizes = model.bytes_per_round()
-    print("bytes a round: " + ", ".join(f"{edge} {size:,}" for edge, size in sizes.items()))
+    print("bytes per round: " + ", ".join(f"{edge} {size:,}" for edge, size in sizes.items()))
     rounds = -(-rows // settings.batch_size)
     epoch = float(np.median(history["seconds"]))
     print(f"seconds: {seconds:.1f} in all, {epoch:.2f} per epoch (median): {rounds / epoch:.0f} rounds per second")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from mmoe_jax.columns import Bag, Column, Ids, Real
 from mmoe_jax.errors import NetworkError
@@ -38,7 +39,7 @@ class MMoEBase(nn.Module):
     dnn_units_size: Sequence[int] = ()
     dnn_activation: Activation = "relu"
     embedding_dim: int = 8
-    param_dtype: jnp.dtype = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
         self.dnn_units_size = units(self.dnn_units_size, "dnn_units_size")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from mmoe_jax.errors import NetworkError
 from mmoe_jax.layers import Activation, StackedDense, activation, glorot_slices, positive, units
@@ -80,7 +81,7 @@ class MMoEFuse(nn.Module):
     output_activation: Sequence[str] | None = None
     gate_temperature: float | jax.Array = 1.0
     output_sizes: Sequence[int] | None = None
-    param_dtype: jnp.dtype = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
         positive(self.num_experts, "num_experts")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from mmoe_jax.errors import NetworkError
 
@@ -63,7 +64,7 @@ def positive(size: int, field: str) -> int:
 
 def glorot_slices(
     fans: Sequence[tuple[int, int]], shape: tuple[int, ...]
-) -> Callable[[jax.Array, jnp.dtype], jax.Array]:
+) -> Callable[[jax.Array, DTypeLike], jax.Array]:
     """An initialiser `init(key, dtype) -> [N, *shape]` of N = `len(fans)` slices, each from a key of its own.
 
     Slice i is uniform on +-sqrt(6 / (fan_in + fan_out)), with (fan_in, fan_out) = `fans[i]`, and drawn with
@@ -72,7 +73,7 @@ def glorot_slices(
     """
     limits = np.sqrt(6.0 / np.sum(np.reshape(fans, (-1, 2)), axis=1)).reshape(-1, *(1,) * len(shape))
 
-    def init(key: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    def init(key: jax.Array, dtype: DTypeLike) -> jax.Array:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(fans)))
         unit = jax.vmap(lambda k: jax.random.uniform(k, shape, dtype, -1, 1))(keys)
         return unit * jnp.asarray(limits, dtype)
@@ -80,7 +81,7 @@ def glorot_slices(
     return init
 
 
-def glorot_uniform(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
+def glorot_uniform(key: jax.Array, shape: tuple[int, int], dtype: DTypeLike) -> jax.Array:
     """One Glorot kernel of `shape` = (fan_in, fan_out)."""
     return glorot_slices([shape], shape)(key, dtype)[0]
 
@@ -99,7 +100,7 @@ class StackedDense(nn.Module):
 
     members: int
     features: int
-    param_dtype: jnp.dtype = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

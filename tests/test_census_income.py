@@ -38,7 +38,7 @@ def test_the_main_job_writes_result_and_pictures(few_rows, tmp_path, capsys, mon
     for picture in ("history.png", "gates.png"):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
-    assert "data: a few sampled rows" in printed and "logistic regr." in printed and "bytes a round" in printed
+    assert "data: a few sampled rows" in printed and "logistic regr." in printed and "bytes per round" in printed
 
 
 def test_the_sweep_writes_a_line_a_run_and_epoch(few_rows, tmp_path, capsys, monkeypatch):

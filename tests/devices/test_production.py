@@ -337,7 +337,7 @@ def test_the_launcher_trains_and_reports(tmp_path, files, capfd):
         census_secretflow.main(arguments)
     printed = capfd.readouterr().out
     assert ended.value.code == 0, printed
-    assert "alice | bytes a round: bob->alice 10,404, alice->bob 10,404" in printed
+    assert "alice | bytes per round: bob->alice 10,404, alice->bob 10,404" in printed
     assert "bob   | Test AUC" not in printed, "what came of it is the label party's to say"
     assert json.loads((out / "result.json").read_text())["test"].keys() >= {"loss", "income_50k/auc"}
 
