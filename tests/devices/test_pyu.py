@@ -405,6 +405,7 @@ def test_answers_are_said_and_heard():
     "data",
     [None, "text", b"", b"MFct", b"MFct[]", b"MErr{}", b"MErr" + b"[" * 100_000, b"XXXX{}", bytes(MAX_BYTES + 1)]
     + [b'MErr{"kind": "Exception", "field": 1, "seen": "", "wanted": ""}', b"MFct\xff", b'MErr{"kind": [], "seen": 1}'],
+    ids=lambda data: repr(data and data[:12]),  # not the megabytes of one
 )  # fmt: skip
 def test_an_answer_that_nobody_says_is_refused(data):
     with pytest.raises(MessageError) as caught:
