@@ -28,7 +28,7 @@ from parties.training.position import read_position
 from tests import devices
 from tests.support.hostile_files import JUNK
 from tests.support.people import ALICE, BOB, CODE, FUSE_OPTIMIZER, OPTIMIZERS, RULES, TASKS, build, data
-from tests.support.runs import FILES, read, same, scores, state_file, states
+from tests.support.runs import FILES, read, same, scores, state_file
 
 pytestmark = pytest.mark.xdist_group("test_checkpoints")
 
@@ -91,11 +91,11 @@ def test_a_resumed_run_is_the_run_that_was_never_ended(placement, write, whole, 
         with pytest.raises(Killed):
             build(placement).fit(data(), validation=data(), checkpoint=tmp_path, **RULES)
     resumed = SplitModel.resume(tmp_path, data(), validation=data(), placement=placement, **CODE)
-    assert same(states(resumed), states(whole[placement]))
+    assert same(resumed.states(), whole[placement].states())
     assert scores(resumed) == scores(whole[placement]) and resumed.epoch == 3
     pd.testing.assert_frame_equal(resumed.predict(data()), whole[placement].predict(data()), check_exact=True)
     again = SplitModel.resume(tmp_path, data(), validation=data(), placement=placement, **CODE)
-    assert same(states(again), states(resumed)), "a run that is complete is read back"
+    assert same(again.states(), resumed.states()), "a run that is complete is read back"
     assert all(len(list((tmp_path / party).iterdir())) == 2 for party in ("alice", "bob")), "the last two are kept"
 
 
@@ -140,7 +140,7 @@ def test_the_newest_that_all_have_is_taken_and_said(ended, whole, caplog):
     assert left in caplog.text
     left_now = {party: sorted(f.name for f in (ended / party).iterdir()) for party in ("alice", "bob")}
     assert left_now["alice"] == left_now["bob"] and len(left_now["bob"]) == 2, "the run has gone on"
-    assert same(states(resumed), states(whole["local"]))
+    assert same(resumed.states(), whole["local"].states())
 
 
 @pytest.mark.parametrize("file", ["card", "state"])
@@ -176,7 +176,7 @@ def test_an_older_one_is_taken_where_the_newest_is_damaged(complete, whole, capl
     hurt(state_file(complete / "bob" / newest), "flipped")
     resumed = SplitModel.resume(complete, data(), validation=data(), **CODE)
     assert f"{newest} of 'bob' is left out (damaged" in caplog.text
-    assert same(states(resumed), states(whole["local"])) and scores(resumed) == scores(whole["local"])
+    assert same(resumed.states(), whole["local"].states()) and scores(resumed) == scores(whole["local"])
 
 
 def test_a_party_s_folder_holds_nothing_of_another(tmp_path):
@@ -279,11 +279,11 @@ def test_early_stopping_goes_on_with_the_best_state_that_it_had(tmp_path, monkey
             build().fit(data(), callbacks=callbacks(), checkpoint=tmp_path, **rules)
     for _ in range(2):  # of the run that ended, and of the one that is complete
         resumed = SplitModel.resume(tmp_path, data(), callbacks=callbacks(), **CODE)
-        assert same(states(resumed), states(unbroken)) and scores(resumed) == scores(unbroken)
+        assert same(resumed.states(), unbroken.states()) and scores(resumed) == scores(unbroken)
         assert (resumed.epoch, resumed.stopped) == (unbroken.epoch, unbroken.stopped)
     first = build()
     first.fit(data(), **(rules | {"epochs": 1}))
-    assert same(states(unbroken), states(first)), "as if training had ended at the best epoch"
+    assert same(unbroken.states(), first.states()), "as if training had ended at the best epoch"
 
 
 def test_a_best_state_that_was_never_kept(ended):

@@ -30,7 +30,7 @@ from parties.party.refusals import round_refused
 from parties.protocol.rows import row_stream
 from tests import devices
 from tests.support.clock import ticking
-from tests.support.runs import same, scores, states
+from tests.support.runs import same, scores, state_file
 
 pytestmark = pytest.mark.xdist_group("test_checkpoints")
 
@@ -87,7 +87,7 @@ def build(placement="local", rooted=False, base=None, other=None, own=None) -> S
 
 def rounds_of(model: SplitModel) -> dict[str, int]:
     """How many rounds each party has taken, with every network of its own."""
-    taken = {party: {int(state.round) for state in own.values()} for party, own in states(model).items()}
+    taken = {party: {int(state.round) for state in own.values()} for party, own in model.states().items()}
     assert all(len(rounds) == 1 for rounds in taken.values()), taken
     return {party: rounds.pop() for party, rounds in taken.items()}
 
@@ -125,7 +125,7 @@ def test_a_round_that_is_not_finite_is_refused_before_any_state_takes_it(case, p
     assert (error.party, error.field) == (party, field), error
     assert error.seen == f"NaN or infinity in round {BAD} of epoch 0, ids {ids}"
     clean = states_before(BAD, "fused" if placement == "fused" else "local", rooted)
-    assert same(states(made), clean), "the state is that before the round"
+    assert same(made.states(), clean), "the state is that before the round"
     assert made.epoch == 0 and np.isfinite(made.evaluate(data())["loss"])
     made.fit(data(), **RULES)
 
@@ -142,11 +142,11 @@ def states_before(rounds: int, placement: str, rooted=False, base=None) -> dict:
 
     if placement != "fused":
         model.fit(rows, callbacks=[Stop()], **RULES)
-        return states(model)
+        return model.states()
     with pytest.MonkeyPatch.context() as patch:
         ticking(patch)
         model.fit(rows, every_rounds=rounds, time_budget=1.5, **RULES)  # the first part ends it
-    return states(model)
+    return model.states()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -159,10 +159,10 @@ def test_all_parties_skip_the_round_together(case, monkeypatch):
         runs[placement].fit(data(**frames), nonfinite="skip_round", epochs=2, **RULES)
     for made in runs.values():
         assert made.history["skipped"] == [1, 1] and np.isfinite(made.history["loss"]).all()
-        trained = {(p, kind): int(s.round) for p, own in states(made).items() for kind, s in own.items()}
+        trained = {(p, kind): int(s.round) for p, own in made.states().items() for kind, s in own.items()}
         assert set(trained.values()) == {2 * ROUNDS - 2}, trained
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states(made)))
-    pairs = zip(*(jax.tree.leaves(states(made)) for made in runs.values()), strict=True)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(made.states()))
+    pairs = zip(*(jax.tree.leaves(made.states()) for made in runs.values()), strict=True)
     assert all(np.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in pairs)
     assert runs["local"].history["loss"] == pytest.approx(runs["fused"].history["loss"], rel=1e-4)
 
@@ -174,7 +174,7 @@ def test_skipped_rounds_score_nothing():
     taken = build()
     others = data().take(np.concatenate([rows for r, rows in enumerate(ORDER) if r != BAD]))
     unshuffled = taken.fit(others, shuffle=False, **RULES)
-    assert same(states(made), states(taken))
+    assert same(made.states(), taken.states())
     assert history["loss"] == pytest.approx(unshuffled["loss"], rel=1e-6)
 
 
@@ -187,7 +187,7 @@ def test_an_epoch_of_which_every_round_was_skipped_has_no_loss_and_is_never_the_
     assert history["skipped"] == [ROUNDS] * 2 and np.isnan(history["loss"]).all()
     assert stopping.best_epoch is None and made.epoch == 2
     assert "loss was finite after no epoch" in caplog.text
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states(made)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(made.states()))
 
 
 @pytest.mark.parametrize("placement", ["local", "fused"])
@@ -205,7 +205,7 @@ def test_skipped_rounds_are_counted_over_a_checkpoint(placement, tmp_path):
     networks = {"networks": {"bob": Log()}, "fuse": Fuse(), "placement": placement, "progress": False}
     resumed = SplitModel.resume(tmp_path, rows, **code, **networks)
     assert resumed.history["skipped"] == whole.history["skipped"] == [2, 1], "two rows, once in one round"
-    assert same(states(resumed), states(whole)) and scores(resumed) == scores(whole)
+    assert same(resumed.states(), whole.states()) and scores(resumed) == scores(whole)
 
 
 def test_devices_refuse_and_skip_as_local_does(tmp_path, monkeypatch):
@@ -259,8 +259,8 @@ def test_an_own_gradient_that_is_not_finite_is_refused_by_its_party(placement, e
     assert caught.value.seen == f"NaN or infinity in round {BAD} of epoch 0, ids {ROOTED}"
     assert rounds_of(made) == {"alice": BAD + 1, "bob": BAD, "carol": BAD + 1}
     clean = states_before(BAD, "fused" if placement == "fused" else "local", base=Root())
-    assert same(states(made)["bob"], clean["bob"]), "its state is that before the round"
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states(made)))
+    assert same(made.states()["bob"], clean["bob"]), "its state is that before the round"
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(made.states()))
     names = [f.name for f in (tmp_path / "bob").iterdir()]
     assert names == ["epoch-000000-round-00000000"]
     assert np.isfinite(made.evaluate(data())["loss"])
@@ -287,8 +287,8 @@ def test_a_party_skips_alone_and_the_round_is_scored_and_counted_once(who, monke
         assert runs[placement].history["skipped"] == [1, 1]
         alone = dict.fromkeys(who, 2 * ROUNDS - 2)
         assert rounds_of(runs[placement]) == dict.fromkeys(("alice", "bob", "carol"), 2 * ROUNDS) | alone
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states(runs[placement])))
-    pairs = zip(*(jax.tree.leaves(states(made)) for made in runs.values()), strict=True)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(runs[placement].states()))
+    pairs = zip(*(jax.tree.leaves(made.states()) for made in runs.values()), strict=True)
     assert all(np.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in pairs)
     assert runs["local"].history["loss"] == pytest.approx(runs["fused"].history["loss"], rel=1e-4)
     without = build("local", base=Root(), other=Root() if "carol" in who else None)
@@ -330,7 +330,7 @@ def test_rounds_that_one_party_skipped_are_counted_over_a_checkpoint(placement, 
     networks = {"networks": {"bob": Root()}, "fuse": Fuse(), "placement": placement, "progress": False}
     resumed = SplitModel.resume(tmp_path, rows, **code, **networks)
     assert resumed.history["skipped"] == whole.history["skipped"] and whole.history["skipped"][0] == 2
-    assert same(states(resumed), states(whole)) and scores(resumed) == scores(whole)
+    assert same(resumed.states(), whole.states()) and scores(resumed) == scores(whole)
 
 
 def test_devices_refuse_and_skip_an_own_gradient_as_local_does(tmp_path, monkeypatch):
@@ -350,4 +350,7 @@ def test_devices_refuse_and_skip_an_own_gradient_as_local_does(tmp_path, monkeyp
     for made, given in ((ours, placed), (local, rows)):
         made.fit(given, nonfinite="skip_round", **RULES)
     assert scores(ours) == scores(local) and ours.history["skipped"] == [1]
-    assert same(states(ours), states(local))
+    for model, name in ((ours, "ours"), (local, "local")):
+        model.save(tmp_path / name)
+    saved = [{p: state_file(tmp_path / name / p).read_bytes() for p in pyus} for name in ("ours", "local")]
+    assert saved[0] == saved[1]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from parties import Callback, EarlyStopping, ModelError, SplitModel
 from tests.support.clock import ticking
 from tests.support.people import CODE, RULES, build, data
-from tests.support.runs import same, scores, states
+from tests.support.runs import same, scores
 
 pytestmark = pytest.mark.xdist_group("test_checkpoints")
 
@@ -120,7 +120,7 @@ def test_restored_weights_are_the_best_ones(placement):
     class Says(EarlyStopping):
         def on_epoch_end(self, training):
             training.history["val_loss"][-1] = [3.0, 1.0, 2.0, 2.0][training.epoch - 1]
-            seen.append(states(training.model))
+            seen.append(training.model.states())
             super().on_epoch_end(training)
 
     seen: list[Any] = []
@@ -129,7 +129,7 @@ def test_restored_weights_are_the_best_ones(placement):
         data(), validation=data(), callbacks=[Says(patience=2, restore_best=True)], **(RULES | {"epochs": 9})
     )
     assert len(history["loss"]) == 4 == len(seen) and made.epoch == 2 and "val_loss" in str(made.stopped)
-    assert same(states(made), seen[1]) and not same(seen[1], seen[3])
+    assert same(made.states(), seen[1]) and not same(seen[1], seen[3])
     more = made.fit(data(), **RULES)
     assert made.epoch == 5 and len(more["loss"]) == 3, "it goes on from there"
 
@@ -217,7 +217,7 @@ def test_ctrl_c_ends_after_the_round_with_a_checkpoint(tmp_path):
     assert ended.evaluate(data())["loss"] > 0, "it can be used"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     resumed = SplitModel.resume(tmp_path, data(), **CODE)
-    assert same(states(resumed), states(unbroken("local"))) and scores(resumed) == scores(unbroken("local"))
+    assert same(resumed.states(), unbroken("local").states()) and scores(resumed) == scores(unbroken("local"))
     assert resumed.stopped is None
 
 
@@ -238,7 +238,7 @@ def test_a_time_budget_ends_training(budget, placement, tmp_path, monkeypatch):
     made.fit(data(), time_budget=budget, checkpoint=tmp_path, **RULES)
     assert made.stopped == f"the time budget of {budget} s" and made.epoch < 3
     resumed = SplitModel.resume(tmp_path, data(), placement=placement, **CODE)
-    assert same(states(resumed), states(whole)) and scores(resumed) == scores(whole)
+    assert same(resumed.states(), whole.states()) and scores(resumed) == scores(whole)
 
 
 def test_what_a_budget_ends_between_two_checkpoints_is_not_lost(tmp_path, monkeypatch):

@@ -1,21 +1,11 @@
 """What a run leaves: states, scores, files; two runs are the same if these are."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from parties import SplitModel
-from parties.party.participant import Participant
-
-
-def states(model: SplitModel) -> Any:
-    """Every array that any party trains, on the host; also where the parties are on stand-ins for devices."""
-    parties: Any = model._consortium.placement.parties
-    if any(isinstance(party, Participant) for party in parties.values()):
-        return model.states()
-    return {name: remote._actor.held.party.states() for name, remote in parties.items()}
 
 
 def same(a, b) -> bool:
