@@ -103,6 +103,13 @@ def test_the_batch_size_changes_no_score(runs, batch_size):
     assert seen == pytest.approx(wanted, rel=1e-5)
 
 
+def test_a_fitted_model_finds_no_shapes_again(runs, monkeypatch):
+    made, _, (_, valid), _ = runs
+    monkeypatch.setattr(jax, "eval_shape", lambda *_: pytest.fail("a network was traced"))
+    for model in made.values():
+        model.evaluate(valid)
+
+
 def test_predictions_are_indexed_by_id_and_score_as_evaluate_says(runs):
     made, _, (_, valid), _ = runs
     table = made["local"].predict(valid)

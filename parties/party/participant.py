@@ -131,7 +131,7 @@ class Participant:
         """Propose data sets: the party's frame of each, as arrays. The first frame ever fits the columns.
 
         Returns:
-            `struct`: shape and dtype of one row's activation; None for a party without columns.
+            `struct`: shape and dtype of one row's activation; None for a party that has no columns or is settled.
 
         Raises:
             DataError: naming the party and what does not fit; or other data than its checkpoint was written with.
@@ -274,7 +274,7 @@ class Participant:
         return "label" if self.name == self.model.label_party else "feature"
 
     def _proposed(self, like: Any) -> Answer:
-        if not self.model.has_columns(self.name):
+        if self.role is not None or not self.model.has_columns(self.name):
             return {"struct": None}
         struct = self.model.struct(self.name, like)
         return {"struct": [list(struct.shape), dtype_name(struct.dtype)]}
