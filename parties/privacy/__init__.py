@@ -1,0 +1,1 @@
+"""What a transcript gives away: priors, attacks, leaks, certificates. Pure functions of arrays; nothing here sends."""
