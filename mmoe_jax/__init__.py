@@ -32,6 +32,7 @@ from mmoe_jax.features import (
     transform_columns,
 )
 from mmoe_jax.fuse import FuseNetwork, MMoEFuse
+from mmoe_jax.head import Head
 from mmoe_jax.modules import init_apply
 from mmoe_jax.objective import Objective, objective
 from mmoe_jax.tasks import Task
@@ -45,6 +46,7 @@ __all__ = [
     "ColumnError",
     "FuseNetwork",
     "Hashed",
+    "Head",
     "Ids",
     "MMoEBase",
     "MMoEFuse",
