@@ -8,9 +8,12 @@ from parties.data.vertical_data import VerticalData
 from parties.errors import DataError, MessageError, ModelError, NumberError, PartyError, SaveError
 from parties.model.arrays import as_batch, fit_parties
 from parties.model.assembly import Party, split_program
+from parties.model.protection import Facing
+from parties.party.transcript import Recording
 from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
+from parties.privacy.guarantee import Guarantee, Spent, spent
 from parties.programs.network import Batch, ModelState, Stats
 from parties.programs.round import SplitProgram
 from parties.programs.transforms.row_sparse import sparse
@@ -36,7 +39,9 @@ __all__ = [
     "DeviceData",
     "EarlyStopping",
     "Encoded",
+    "Facing",
     "Fused",
+    "Guarantee",
     "Intersection",
     "Joint",
     "Local",
@@ -49,9 +54,11 @@ __all__ = [
     "Plain",
     "Pyu",
     "Recorded",
+    "Recording",
     "SaveError",
     "SplitModel",
     "SplitProgram",
+    "Spent",
     "Stats",
     "Tls",
     "VerticalData",
@@ -62,6 +69,7 @@ __all__ = [
     "pyu",
     "row_stream",
     "sparse",
+    "spent",
     "split_program",
     "sweep",
 ]

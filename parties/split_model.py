@@ -23,14 +23,21 @@ from parties.model.arguments import (
     check_optimizers,
     check_path,
     check_placement,
+    check_recording,
 )
 from parties.model.assembly import ColumnSpec, Party, Task, bind_fuse, shows_gates
 from parties.model.blueprint import Blueprint, read_blueprint
+from parties.model.protection import Facing
+from parties.party.participant import AuditFacts
+from parties.party.transcript import Recording
 from parties.placement.consortium import Consortium
 from parties.placement.contract import Placement
 from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
+from parties.privacy.attacks import Attack
+from parties.privacy.audit import Line
+from parties.privacy.guarantee import Guarantee
 from parties.programs.network import TrainState
 from parties.protocol.passes import NONFINITE, Pass
 from parties.saving.checkpoints import newest_common
@@ -38,7 +45,7 @@ from parties.training.callbacks import Callback
 from parties.training.position import Position, Run, read_position
 from parties.training.run import TrainingRun, check_callbacks, check_time_budget
 
-ARGUMENTS = ("parties", "label_party", "fuse", "fuse_optimizer", "tasks", "placement", "seed")
+ARGUMENTS = ("parties", "label_party", "fuse", "fuse_optimizer", "tasks", "placement", "seed", "protect")
 PLACEMENTS = {"local": Local, "fused": Fused, "joint": Joint}
 
 
@@ -64,6 +71,7 @@ class SplitModel:
             per epoch, every column in one place), `"joint"` (the baseline that is not split), or a placement object
             such as `Local(channel)`.
         seed: decides parameters, rounds' keys and the order of rows.
+        protect: what keeps the labels from the other parties, such as `Facing(epsilon=1.0)`; by default nothing.
         epoch: epochs trained.
         history: scores of the latest run of `fit`, also of one that ended early.
         stopped: why that run ended before its last epoch; None if it did not.
@@ -81,6 +89,7 @@ class SplitModel:
     tasks: Sequence[Task]
     placement: str | Placement = "local"
     seed: int = 0
+    protect: Facing | None = None
     epoch: int = field(default=0, init=False)
     history: dict[str, list[float]] = field(default_factory=dict, init=False)
     stopped: str | None = field(default=None, init=False)
@@ -90,10 +99,11 @@ class SplitModel:
         self.parties, self.tasks = dict(self.parties), tuple(self.tasks)
         self.fuse = bind_fuse(self.fuse, self.tasks)
         placed = _placed(self.placement)
-        blueprint = Blueprint(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks, self.seed)
+        arguments = self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks, self.seed, self.protect
+        blueprint = Blueprint(*arguments)
         blueprint.plan()  # raises where the arguments do not go together
         placed.build(blueprint)
-        self._consortium = Consortium(placed, self.label_party)
+        self._consortium = Consortium(placed, self.parties, self.label_party)
         self._trainable, self._batch_size, self._runs = True, 128, 0
         self._constructed = True
 
@@ -107,8 +117,13 @@ class SplitModel:
         """Each party's fitted specifications; empty before the first `fit`, and for parties on devices."""
         return self._consortium.columns
 
+    @property
+    def guarantee(self) -> Guarantee | None:
+        """What the protection proves; None without one. `parties.spent` gives its epsilon."""
+        return None if self.protect is None else self.protect.guarantee(self.tasks)
+
     def states(self) -> dict[str, dict[str, TrainState]]:
-        """The state of each trained network, on the host: party -> "base", "fuse" or both.
+        """The state of each trained network, on the host: party -> "base", "fuse", under protection "heads".
 
         Raises:
             ModelError: nothing is trained yet, or the parties are on devices, where their states stay.
@@ -130,6 +145,7 @@ class SplitModel:
         checkpoint: str | Path | None = None,
         checkpoint_every: int = 1,
         every_rounds: int | None = None,
+        record: bool | Recording = False,
         progress: bool = True,
     ) -> dict[str, list[float]]:
         """Train for `epochs` more epochs, in rounds of `batch_size` rows; the last round is filled with padding.
@@ -152,17 +168,22 @@ class SplitModel:
             checkpoint: a folder without checkpoints, to which those are written from which `resume` goes on.
             checkpoint_every: epochs between two checkpoints; there is also one when training begins and when it ends.
             every_rounds: rounds between two checkpoints within an epoch; `fused` and `joint` compile so many together.
+            record: whether each party keeps what it sends and receives, for `audit`; a `Recording` says of which epochs
+                and rows. It takes 8 E N D bytes in float32 at each end of an edge (E epochs, N rows, D numbers per
+                row), in memory until the next `fit`, and is in no checkpoint.
             progress: whether to show one bar per epoch, where standard error is a terminal.
 
         Returns:
             History: `loss`, `TASK/loss`, `TASK/METRIC`, and `val_...` of each, as lists with one number per epoch.
             Training scores are those of the logits as the epoch went, while the parameters changed. `seconds` is the
-            wall time for which each epoch trained. With "skip_round", `skipped` counts rounds.
+            wall time for which each epoch trained. With "skip_round", `skipped` counts rounds. In production, at other
+            parties than the label party, only `seconds`, unless `pyu(scores="all")`.
 
         Raises:
             DataError: the data do not fit the model; names party and column.
             ModelError: an argument is out of range.
-            NumberError: a round is not finite; names the party, the number, the round and the rows' ids.
+            NumberError: a round is not finite; names the party, the number, the round and the rows' ids. Under
+                protection the label party's process alone hears of its own part, after the last round.
         """
         if not self._trainable:
             wanted = "SplitModel.load(..., optimizers={party: ...}, fuse_optimizer=...)"
@@ -182,7 +203,8 @@ class SplitModel:
             raise ModelError(field="checkpoint", seen=f"checkpoints in {str(path)!r}", wanted=wanted)
         number, until, validated = self._runs + 1, self.epoch + epochs, validation is not None
         run = Run(number, until, batch_size, shuffle, nonfinite, checkpoint_every, every_rounds, validated)
-        return self._train(run, train, validation, path, callbacks, time_budget, progress)
+        recording = self._recording(record, train, until)
+        return self._train(run, train, validation, path, callbacks, time_budget, progress, recording)
 
     @classmethod
     def resume(
@@ -195,6 +217,7 @@ class SplitModel:
         fuse_optimizer: optax.GradientTransformation,
         networks: Mapping[str, nn.Module] | None = None,
         fuse: nn.Module | None = None,
+        protect: Facing | None = None,
         placement: str | Placement = "local",
         callbacks: Sequence[Callback] = (),
         time_budget: float | None = None,
@@ -208,11 +231,11 @@ class SplitModel:
 
         Args:
             train, validation: the data of the run; others are refused.
-            optimizers, fuse_optimizer, networks, fuse, placement: as in `load`; code is not saved.
+            optimizers, fuse_optimizer, networks, fuse, protect, placement: as in `load`; code is not saved.
             callbacks, time_budget, progress: as in `fit`; an `EarlyStopping` sees the history so far.
 
         Returns:
-            The model; `history` is that of the whole run.
+            The model; `history` is that of the whole run, with the scores that `fit` returns.
 
         Raises:
             SaveError: there is no checkpoint that every party has whole, naming a party that has none; or it is of
@@ -222,7 +245,7 @@ class SplitModel:
         """
         placed, path = _placed(placement), Path(path)
         name = newest_common(placed.find_checkpoints(path), path)
-        model, label = cls._read(path, placed, optimizers, fuse_optimizer, networks, fuse, checkpoint=name)
+        model, label = cls._read(path, placed, optimizers, fuse_optimizer, networks, fuse, protect, checkpoint=name)
         run, position = read_position(label, model.label_party)
         if not model._trainable:
             wanted = "optimizers={party: ...}, fuse_optimizer=..."
@@ -231,7 +254,7 @@ class SplitModel:
             seen, wanted = ("none", "the data of the run") if run.validated else ("data", "none, as the run has none")
             raise ModelError(field="validation", seen=seen, wanted=wanted)
         model._check_data(train)
-        model._train(run, train, validation, path, callbacks, time_budget, progress, position)
+        model._train(run, train, validation, path, callbacks, time_budget, progress, position=position)
         return model
 
     def _train(
@@ -243,19 +266,20 @@ class SplitModel:
         callbacks: Sequence[Callback],
         time_budget: float | None,
         progress: bool,
+        record: Recording | None = None,
         position: Position | None = None,
     ) -> dict[str, list[float]]:
-        check_callbacks(callbacks, self._consortium.placement)
+        check_callbacks(callbacks, self._consortium.placement, self.protect)
         check_time_budget(time_budget, self._consortium.placement)
         data = {"train": train}
         if validation is not None:
             self._check_data(validation)
             data["validation"] = validation
-        TrainingRun(self, run, data, path, callbacks, time_budget, progress, position).train()
+        TrainingRun(self, run, data, path, callbacks, time_budget, progress, record, position).train()
         return self.history
 
     def evaluate(self, data: VerticalData, *, batch_size: int | None = None) -> dict[str, float]:
-        """The scores of `data`: `loss`, `TASK/loss`, `TASK/METRIC`.
+        """The scores of `data`: `loss`, `TASK/loss`, `TASK/METRIC`. Where `fit` returns none of these, {}.
 
         Args:
             batch_size: rows per round; by default that of the latest `fit`. It changes no score.
@@ -291,6 +315,39 @@ class SplitModel:
         _, weights = self._consortium.predict(facts, range)
         return weights
 
+    def audit(
+        self, data: VerticalData, *, hints: int = 40, seed: int = 0, attacks: Sequence[Attack] = ()
+    ) -> pd.DataFrame:
+        """What the recorded run gave away: the leak of every attack on every target, one line each.
+
+        Each party scores what it sent by what it knows. In this process the table has the lines of all parties, in
+        production those of this process's own party, whose numbers no other party hears.
+
+        Args:
+            data: rows of the run of `fit(record=...)`; those that were recorded are audited.
+            hints: how many rows a reader knows the targets of.
+            seed: decides which rows these are.
+            attacks: a user's own on labels, beside those of `parties.privacy.attacks`.
+
+        Returns:
+            Columns: `party` (who gave it away), `to` (who could read it), `attack`, `target` (a task, `COLUMN=VALUE` or
+            `COLUMN>=NUMBER`), `prior` (the leak is what the attack tells beyond it: "own", the reader's own columns,
+            and labels, if it has them; "all", everyone's columns and the row's other labels, or on a feature party's
+            column its other columns; "sent", what the giver received from the reader), `auc`, `leak` (0: nothing, 1:
+            everything; NaN where one class is absent), `error` (its standard error), `hints`, `rows` (sum of the
+            overlap weights), `valid` (False: the controls failed, and the line is void).
+
+        Raises:
+            ModelError: nothing was recorded, or not these rows; or an argument is out of range.
+            DataError: the data do not fit the model.
+        """
+        self._check_fitted()
+        self._check_data(data)
+        check_count("hints", hints, 1)
+        check_count("seed", seed, 0)
+        lines = self._consortium.audit(data, AuditFacts(hints, seed, tuple(attacks)))
+        return pd.DataFrame(lines, columns=Line._fields)
+
     def bytes_per_round(self) -> dict[str, int]:
         """Bytes of the encoded messages of a training round by edge, `"bob->alice"`; empty before a `fit`."""
         return self._consortium.placement.bytes_per_round()
@@ -313,19 +370,21 @@ class SplitModel:
         fuse_optimizer: optax.GradientTransformation | None = None,
         networks: Mapping[str, nn.Module] | None = None,
         fuse: nn.Module | None = None,
+        protect: Facing | None = None,
         placement: str | Placement = "local",
     ) -> SplitModel:
         """Read a saved model back.
 
         Optimisers are code, which is not saved: without `optimizers` and `fuse_optimizer` the model evaluates and
         predicts; with the optimisers that it was trained with, it goes on training. Networks that are not this
-        library's are not saved either, and must be given by party in `networks`, and as `fuse`.
+        library's are not saved either, and must be given by party in `networks`, and as `fuse`. A protected model
+        that goes on training is given its `protect` again.
 
         Raises:
             SaveError: a folder is missing, damaged, or of another party, format or architecture.
             ModelError: an argument does not fit the saved model.
         """
-        model, _ = cls._read(Path(path), _placed(placement), optimizers, fuse_optimizer, networks, fuse)
+        model, _ = cls._read(Path(path), _placed(placement), optimizers, fuse_optimizer, networks, fuse, protect)
         return model
 
     @classmethod
@@ -337,17 +396,31 @@ class SplitModel:
         fuse_optimizer: optax.GradientTransformation | None,
         networks: Mapping[str, nn.Module] | None,
         fuse: nn.Module | None,
+        protect: Facing | None,
         checkpoint: str = "",
     ) -> tuple[SplitModel, dict[str, Any]]:
         """The model in that folder, and what the label party's card says."""
         cards = placed.read_cards(path, checkpoint)
         label = next(card.description for card in cards.values() if card.role == "label")
         trainable = check_optimizers(optimizers, fuse_optimizer, label["parties"])
-        saved, epoch = read_blueprint(cards, networks, fuse, optimizers, fuse_optimizer)
-        model = cls(saved.parties, saved.label_party, saved.fuse, saved.fuse_optimizer, saved.tasks, placed, saved.seed)
+        if trainable and protect is None and "protect" in label:
+            wanted = f"the model's protection, {label['protect']}, as it is to be trained"
+            raise ModelError(field="protect", seen="None", wanted=wanted)
+        saved, epoch = read_blueprint(cards, networks, fuse, optimizers, fuse_optimizer, protect)
+        arguments = saved.parties, saved.label_party, saved.fuse, saved.fuse_optimizer, saved.tasks
+        model = cls(*arguments, placed, saved.seed, saved.protect)
         model._consortium.adopt(path, optimizer=trainable, checkpoint=checkpoint)
         model.epoch, model._trainable = epoch, trainable
         return model, label
+
+    def _recording(self, record: bool | Recording, train: VerticalData, until: int) -> Recording | None:
+        """What is to be recorded of the epochs up to `until`; refuses what cannot be."""
+        if record is False:
+            return None
+        if not self._consortium.placement.abilities.sends:
+            seen, wanted = f"placement {self.placement!r}, which has no messages", "a placement with parties"
+            raise ModelError(field="record", seen=seen, wanted=wanted)
+        return check_recording(Recording() if record is True else record, range(self.epoch, until), len(train))
 
     def _begin(self, phase: str, data: VerticalData, batch_size: int | None) -> Pass:
         """The facts of a pass that does not train, over data that every party then holds."""
@@ -361,6 +434,7 @@ class SplitModel:
 
     def _pass(self, phase: str, name: str, data: VerticalData, batch_size: int, shuffle: bool) -> Pass:
         public = [self.label_party, list(self.parties), [task.name for task in self.tasks], self.seed, self._runs]
+        public += [] if self.protect is None else [self.protect.describe()]
         run = hashlib.blake2b(json.dumps(public).encode(), digest_size=16).digest()
         size = min(batch_size, len(data))
         return Pass(run, phase, self.epoch, name, size, self.seed, shuffle, rows=len(data))

@@ -17,7 +17,12 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = {"mmoe_jax", "parties", "experiments"}
 # Module -> the distribution that it comes in, where the names differ.
-DISTRIBUTIONS = {"deepctr_torch": "deepctr-torch", "grpc": "grpcio", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {
+    "deepctr_torch": "deepctr-torch",
+    "dp_accounting": "dp-accounting",
+    "grpc": "grpcio",
+    "sklearn": "scikit-learn",
+}
 WITH_SECRETFLOW = {"ray", "spu"}  # SecretFlow brings the versions that it needs, and Ray only up to 1.13
 EXTRAS = {  # files or folders -> the extra that they may also import from
     "experiments": "experiments",
@@ -26,6 +31,7 @@ EXTRAS = {  # files or folders -> the extra that they may also import from
     "experiments/certificates.py": "secretflow",
     "experiments/deepctr.py": "benchmark",
     "parties/devices": "secretflow",
+    "parties/privacy/guarantee.py": "privacy",
 }
 
 
@@ -62,4 +68,6 @@ def test_no_dependency_is_declared_in_vain():
     files = [file for package in ("mmoe_jax", "parties") for file in (ROOT / package).rglob("*.py")]
     assert names(PROJECT["dependencies"]) <= {name for file in files for name in imported(file)}
     files = [*(ROOT / "experiments").rglob("*.py")]
-    assert names(PROJECT["optional-dependencies"]["experiments"]) <= {name for file in files for name in imported(file)}
+    optional = PROJECT["optional-dependencies"]
+    own = names(optional["experiments"]) - names(optional["privacy"])  # of which `parties.spent` imports
+    assert own <= {name for file in files for name in imported(file)}

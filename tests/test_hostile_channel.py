@@ -188,7 +188,8 @@ class Runs(RuleBasedStateMachine):
         model.epoch = saved["alice"].description["epoch"]
         self.before = model.epoch * ROUNDS + position.round
         self.ends(
-            lambda: without_seconds(model._train(run, train, validation, folder, [], None, False, position)), wanted
+            lambda: without_seconds(model._train(run, train, validation, folder, [], None, False, position=position)),
+            wanted,
         )
         self.over = False
         self.counts["resumed"] += 1

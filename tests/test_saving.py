@@ -7,7 +7,6 @@ import os
 import pickle
 import shutil
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ from mmoe_jax import Categorical, MMoEBase, MMoEFuse
 from parties import ModelError, Party, SaveError, SplitModel, VerticalData
 from parties.programs.network import TrainState
 from parties.saving.folder import digest, read_model, read_party, write_party
-from tests.support.hostile_files import JUNK, sealed
+from tests.support.hostile_files import JUNK, places, sealed, with_junk
 from tests.support.people import ALICE, FUSE_OPTIMIZER, OPTIMIZERS, TASKS, build, data
 from tests.support.runs import FILES, read, same, state_file
 
@@ -161,27 +160,7 @@ def refused(path: Path) -> SaveError:
 EACH = 2 if settings().max_examples < 100 else len(JUNK)  # of the deep profile
 
 
-def places(tree: Any, path: tuple = ()) -> Iterator[tuple]:
-    """The path of everything inside."""
-    inside = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for name, value in inside:
-        yield (*path, name)
-        yield from places(value, (*path, name))
-
-
-def with_junk(card: dict, path: tuple, junk: Any) -> dict:
-    """The card with something else there, or nothing where `junk` is `places`."""
-    card = json.loads(json.dumps(card))
-    inside = card
-    for name in path[:-1]:
-        inside = inside[name]
-    if junk is places:
-        del inside[path[-1]]
-    else:
-        inside[path[-1]] = junk
-    return card
-
-
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # JAX warns of a card that says so
 @pytest.mark.parametrize("party", ["alice", "bob"])
 def test_what_a_card_says_is_read_or_refused_wherever_it_is_of_another_kind(copy, party):
     """Each thing that a card says is replaced, and the card sealed again as if a save had written it so."""

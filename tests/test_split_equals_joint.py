@@ -4,14 +4,16 @@ import jax
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from mmoe_jax import Task
 from tests.support.comparison import check, error
 from tests.support.problems import keep_gradients, make, problems
 
+pytestmark = pytest.mark.xdist_group("test_split_equals_joint")  # one worker, which compiles an operation once
+
 # Any parties, widths, kinds of column and task, weights, masks, and an uneven last batch; op by op, as compiling every
-# example would take longer. Two halves, so that two workers share them.
+# example would take longer.
 
 
 @pytest.mark.long
@@ -24,6 +26,14 @@ def test_split_equals_joint_float64_one_or_two_parties(float64, problem):
 @pytest.mark.long
 @given(problems(parties=(3, 4, 5)))
 def test_split_equals_joint_float64_three_to_five_parties(float64, problem):
+    with jax.disable_jit():
+        check(problem, 1e-9)
+
+
+@pytest.mark.long
+@settings(max_examples=max(3, settings().max_examples // 4))  # heads beside all that the tests above try
+@given(problems(parties=(2, 3), units=("label", "row")))
+def test_protected_split_equals_protected_joint(float64, problem):
     with jax.disable_jit():
         check(problem, 1e-9)
 

@@ -1,6 +1,7 @@
 """Training control: callbacks, early stopping on any history, a time budget, Ctrl-C."""
 
 import functools
+import json
 import os
 import signal
 from types import SimpleNamespace
@@ -11,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parties import Callback, EarlyStopping, ModelError, SplitModel
+from parties import Callback, EarlyStopping, Local, MessageError, ModelError, SplitModel
+from parties.party.participant import Participant
+from parties.placement.contract import Abilities
 from tests.support.clock import ticking
 from tests.support.people import CODE, RULES, build, data
 from tests.support.runs import same, scores
@@ -167,6 +170,18 @@ class Noted(Callback):
         self.calls.append(("end", training.stopped))
 
 
+class Epochs(Callback):
+    """Writes down how many epochs were trained whenever it is called."""
+
+    def __init__(self):
+        self.epochs = []
+
+    def on_epoch_end(self, training):
+        self.epochs.append(training.epoch)
+
+    on_fit_begin = on_fit_end = on_epoch_end
+
+
 class Rounds(Noted):
     def on_round_end(self, training):
         self.calls.append((training.epoch, training.round, training.rounds))
@@ -189,6 +204,98 @@ def test_rounds_compiled_together_have_no_hooks(placement):
     assert noted.calls == [("fit", 0), ("epoch", 1, 1), ("end", None)]
 
 
+class Driver(Local):
+    """One of two drivers of a production run that all run the same script: alice's hears scores, and decides.
+
+    Args:
+        decisions: what alice answered: hers are added, and bob's are taken from it.
+    """
+
+    abilities = Abilities(round_by_round=True, alone=False, alike=False)
+
+    def __init__(self, own, decisions):
+        super().__init__()
+        self.own, self.decisions = own, decisions
+
+    def ask(self, primitive, arguments):
+        answers = super().ask(primitive, arguments)
+        if primitive is Participant.decide and self.own == "alice":
+            self.decisions.append(json.dumps(answers))
+        elif primitive is Participant.decide:
+            answers = json.loads(self.decisions.pop(0))
+        elif primitive is Participant.statistics and self.own == "bob":
+            answers = {"alice": {}}
+        return answers
+
+
+class Asks(Callback):
+    """Asks for everything, whenever it is called."""
+
+    def on_epoch_end(self, training):
+        training.stop("a reason of its own")
+        training.restore_kept(0)
+        training.keep()
+
+    on_fit_begin = on_fit_end = on_epoch_end
+
+
+def test_drivers_that_hear_no_scores_follow_the_label_partys():
+    """Their callbacks are called, raise nothing, and what they ask for is dropped; states and epochs are the same."""
+    decisions: list[str] = []
+    rules = RULES | {"epochs": 9}
+    made, noted = {}, {}
+    for own in ("local", "alice", "bob"):
+        made[own], noted[own] = build("local" if own == "local" else Driver(own, decisions)), Epochs()
+        stopping = EarlyStopping("loss", "max", patience=2, restore_best=True)
+        callbacks = [noted[own], stopping, *([Asks()] if own == "bob" else [])]
+        made[own].fit(data(), validation=data(), callbacks=callbacks, **rules)
+        assert noted[own].epochs == [0, 1, 2, 3, 3] and made[own].epoch == 1
+        assert same(made[own].states(), made["local"].states())
+        if own == "alice":
+            answers = [json.loads(answer)["alice"] for answer in decisions]
+            assert answers[:2] == [{"requests": [], "stop": False}, {"requests": [["keep", 1]], "stop": False}]
+            assert answers[-2:] == [{"requests": [], "stop": True}, {"requests": [["restore_kept", 1]], "stop": True}]
+    assert decisions == [], "one answer per epoch, and one where it begins and ends"
+    assert scores(made["alice"]) == scores(made["local"]) and made["alice"].stopped == made["local"].stopped
+    assert made["bob"].history.keys() == {"seconds"} and len(made["bob"].history["seconds"]) == 3
+    assert made["bob"].stopped == "a reason of its own", "which is then as good as any"
+    assert (made["bob"].evaluate(data()), made["alice"].evaluate(data())["loss"] > 0) == ({}, True)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"requests": [], "stop": 1},
+        {"requests": None, "stop": False},
+        {"requests": [["save", 1]], "stop": False},
+        {"requests": [["keep"]], "stop": False},
+        {"requests": [["restore_kept", -1]], "stop": False},
+        {"requests": [["restore_kept", 1.5]], "stop": False},
+        {"requests": [[["keep"], 1]], "stop": False},
+    ],
+)
+def test_a_decision_that_no_driver_makes_is_refused(answer):
+    made = build(Driver("bob", [json.dumps({"alice": answer})]))
+    with pytest.raises(MessageError) as caught:
+        made.fit(data(), **RULES)
+    assert (caught.value.party, caught.value.field) == ("alice", "decision")
+
+
+def test_a_callback_of_rounds_stops_each_driver_by_itself():
+    class Stops(Callback):
+        def on_round_end(self, training):
+            if (training.epoch, training.round) == (1, 3):
+                training.stop("enough")
+
+    decisions: list[str] = []
+    ended = [build(Driver(own, decisions)) for own in ("alice", "bob")]
+    for made in ended:
+        made.fit(data(), callbacks=[Stops()], **RULES)
+        assert (made.stopped, made.epoch, len(made.history["seconds"])) == ("enough", 1, 1)
+    assert decisions == [] and same(ended[0].states(), ended[1].states())
+
+
 class Interrupts(Callback):
     """Ctrl-C, so many times, in the third round of the second epoch."""
 
@@ -209,7 +316,15 @@ def unbroken(placement: str) -> SplitModel:
     return made
 
 
-def test_ctrl_c_ends_after_the_round_with_a_checkpoint(tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler: a shell that starts tests in the background lets them ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_after_the_round_with_a_checkpoint(ctrl_c, tmp_path):
     ended = build()
     history = ended.fit(data(), callbacks=[Interrupts()], checkpoint=tmp_path, **RULES)
     assert (ended.stopped, ended.epoch, len(history["loss"])) == ("Ctrl-C", 1, 1)
@@ -221,7 +336,7 @@ def test_ctrl_c_ends_after_the_round_with_a_checkpoint(tmp_path):
     assert resumed.stopped is None
 
 
-def test_a_second_ctrl_c_interrupts_at_once():
+def test_a_second_ctrl_c_interrupts_at_once(ctrl_c):
     made = build()
     with pytest.raises(KeyboardInterrupt):
         made.fit(data(), callbacks=[Interrupts(2)], **RULES)

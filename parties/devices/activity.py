@@ -13,6 +13,7 @@ class Activity:
     Attributes:
         ended: how many calls of the party have ended.
         heard: number of a question -> the answers of all parties.
+        told: the party's latest answer that is for this process alone.
     """
 
     def __init__(self) -> None:
@@ -20,6 +21,7 @@ class Activity:
         self._running, self._last = 0, time.monotonic()
         self.ended = 0
         self.heard: dict[int, tuple[Any, ...]] = {}
+        self.told = b""
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:

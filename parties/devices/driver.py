@@ -2,7 +2,7 @@
 
 The functions of this folder import SecretFlow only when they run. In production every party's process runs the same
 driver, and all must make the same calls in the same order: so a driver decides by nothing but its arguments and the
-answers that every driver hears.
+answers that every driver hears. What a party tells its own process alone must not decide what that process calls.
 """
 
 import socket
@@ -142,14 +142,20 @@ class Devices:
             self._incoming.append((sender, weakref.ref(moved.data)))
         return moved
 
-    def ask(self, answers: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    def ask(self, answers: Mapping[str, Any], private: bool = False) -> dict[str, dict[str, Any]]:
         """The facts in each party's answer, by party; every driver hears the same.
+
+        Args:
+            private: in production, whether each party also tells facts to its own process alone.
 
         Raises:
             PartyError: a party refuses (the first of them is raised), or is gone.
         """
         heard = self._revealed(answers) if self.own is None else self._heard(answers)
-        return {party: hear(answer, party) for party, answer in zip(answers, heard, strict=True)}
+        facts = {party: hear(answer, party) for party, answer in zip(answers, heard, strict=True)}
+        if private and self.own in facts:
+            facts[self.own] |= hear(self.activity.told, self.own)
+        return facts
 
     def wait(self, until: Callable[[], bool]) -> None:
         """Wait until `until()` is true of this process's party, if there is one.

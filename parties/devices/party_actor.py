@@ -6,7 +6,7 @@ refused first. A refusing party's state is untouched. The party's own log has th
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ import pandas as pd
 
 from parties.devices.activity import Activity
 from parties.devices.answers import check_rounds, hear, is_refusal, refusal, refuse, say
-from parties.errors import ModelError, NumberError, PartyError
+from parties.errors import NumberError, PartyError
 from parties.model.description import public_description
-from parties.party.participant import Answer, DataFacts, Participant, PartyModel
+from parties.party.participant import Participant, PartyModel
 from parties.party.roles import FeatureRole
 from parties.protocol.channel import Counted
-from parties.protocol.messages import Message, decode, dtype_name, encode
+from parties.protocol.messages import Message, decode, encode
 from parties.protocol.passes import Pass
 from parties.saving.checkpoints import find_checkpoints
 from parties.saving.folder import read_party
@@ -42,49 +42,27 @@ class PartyActor:
         self._failure: PartyError | None = None
         self._others = model.plan().others
 
-    # These are a participant's primitives. Each returns the answer as bytes.
+    def ask(self, primitive: str, private: bool, *arguments: Any) -> bytes:
+        """The answer of the participant's method of that name; if `private`, it is told to this process alone.
 
-    def hold(self, sets: Sequence[DataFacts], *frames: pd.DataFrame) -> bytes:
-        self._failure = None
-        return self._answered(self.party.hold, sets, *frames)
-
-    def adopt(self, path: str, optimizer: bool, checkpoint: str) -> bytes:
-        self._failure = None
-        return self._answered(self.party.adopt, path, optimizer, checkpoint)
-
-    def draw(self, structs: Mapping[str, Sequence]) -> bytes:
-        return self._answered(self.party.draw, structs)
-
-    def settle(self) -> bytes:
-        return self._answered(self.party.settle)
-
-    def keep(self) -> bytes:
-        return self._answered(self.party.keep)
-
-    def restore_kept(self) -> bytes:
-        return self._answered(self.party.restore_kept)
-
-    def save(self, path: str, epoch: int) -> bytes:
-        """As `Participant.save`, also after a pass that was refused."""
-        self._failure = None
-        return self._answered(self.party.save, path, epoch)
-
-    def checkpoint(self, path: str, name: str, epoch: int, run: Mapping) -> bytes:
-        """As `Participant.checkpoint`, unless a message of the pass was refused."""
-        return self._answered(self.party.checkpoint, path, name, epoch, run)
-
-    def statistics(self) -> bytes:
-        """As `Participant.statistics`, with the `bytes` of a round."""
-        return self._answered(lambda: self.party.statistics() | {"bytes": self.channel.bytes_per_round()})
+        `hold`, `adopt` and `save` are for a party that has refused, too; any other call refuses until the next pass.
+        Everybody hears a refusal, and with `statistics` the `bytes` of a round.
+        """
+        if primitive in ("hold", "adopt", "save"):
+            self._failure = None
+        answer = self._guarded(getattr(self.party, primitive), *arguments)
+        if isinstance(answer, bytes):
+            return answer
+        public = {"bytes": self.channel.bytes_per_round()} if primitive == "statistics" else {}
+        if not private:
+            return say(**answer, **public)
+        self._activity.told = say(**answer)
+        return say(**public)
 
     def predictions(self, name: str) -> tuple[pd.DataFrame | None, Any, bytes]:
-        """As `Participant.predictions`."""
+        """As `Participant.predictions`, and an answer."""
         result = self._guarded(self.party.predictions, name)
-        return (None, None, result) if isinstance(result, bytes) else (result[0], result[1], say())
-
-    def reveal(self, table: pd.DataFrame) -> bytes:
-        """The cells of a table that `predictions` made."""
-        return self._answered(self._revealed, table)
+        return (None, None, result) if isinstance(result, bytes) else (*result, say())
 
     # These are the calls of the two roles in a pass, with messages as bytes.
 
@@ -104,7 +82,8 @@ class PartyActor:
 
     def refused(self) -> bytes:
         """As `FeatureRole.confirm`; the answer has `rounds`."""
-        return self._answered(lambda: {"rounds": self.party.feature_role().confirm()})
+        rounds = self._guarded(lambda: self.party.feature_role().confirm())
+        return rounds if isinstance(rounds, bytes) else say(rounds=rounds)
 
     def step(self, *activations: bytes) -> tuple[bytes, ...]:
         """As `LabelRole.step`, of the other parties in party order; b"" where a party gets no cotangent."""
@@ -120,10 +99,6 @@ class PartyActor:
             if isinstance(error := refusal(answer, party), NumberError) and error.party == party:
                 self._failure = error
         self._guarded(self._confirm, *answers)
-
-    def _answered(self, method: Callable[..., Answer], *arguments: Any) -> bytes:
-        result = self._guarded(method, *arguments)
-        return result if isinstance(result, bytes) else say(**result)
 
     def _guarded(self, method: Callable, *arguments: Any) -> Any:
         """What `method` returns; or a refusal: its own, that of an argument, or that of an earlier call of the pass."""
@@ -171,14 +146,6 @@ class PartyActor:
         refused = {party: check_rounds(facts.get("rounds"), party) for party, facts in heard.items()}
         self.party.label_role().confirm(refused)
 
-    def _revealed(self, table: Any) -> Answer:
-        if not isinstance(table, pd.DataFrame):
-            seen, wanted = type(table).__name__, "a table of predictions"
-            raise ModelError(party=self.party.name, field="reveal", seen=seen, wanted=wanted)
-        cells, columns, name = table.to_numpy(), list(table.columns), table.index.name
-        ids = {"ids": table.index.tolist(), "name": name if name is None else str(name)}
-        return {"cells": cells.tolist(), "columns": columns, "dtype": dtype_name(cells.dtype), **ids}
-
     def _received(self, data: bytes) -> Message:
         return self.channel.deliver(decode(data, self.party.name))
 
@@ -186,15 +153,18 @@ class PartyActor:
         return encode(self.channel.deliver(message))
 
 
-def read_card(path: str, party: str, checkpoint: str) -> bytes:
+def read_card(path: str, party: str, checkpoint: str, scores: bool) -> bytes:
     """What others may know of a party's saved folder, or of the checkpoint in it of that name, as an answer.
 
     It has the role and the description, without what the columns learned and without digests of data. A call raises
     nothing, as those of `PartyActor`.
+
+    Args:
+        scores: whether others may know the scores in the history.
     """
     try:
         saved = read_party(Path(path) / party / checkpoint, party)
-        return say(role=saved.role, description=public_description(saved.description, party))
+        return say(role=saved.role, description=public_description(saved.description, party, scores))
     except PartyError as error:
         log.error("%s: %s", party, error)
         return refuse(error)

@@ -88,11 +88,12 @@ def production(
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # SecretFlow may still signal its own process
         log.critical("%s: %s", party, error, exc_info=not isinstance(error, PartyError | SystemExit))
+        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
         if transport_error() is not None:
             time.sleep(1)  # a thread of SecretFlow tells the others; stopping it could wait for ever or crash
-        elif isinstance(error, PartyError) and error.field != CONNECTION:
-            _flush(sf, deadline)
-        _exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
+        elif isinstance(error, SystemExit) or (isinstance(error, PartyError) and error.field != CONNECTION):
+            _flush(sf, deadline, code)
+        _exit(code)
     signal.signal(signal.SIGINT, handler)
     if not frozen:  # else unfreezing ours would unfreeze what the caller had frozen
         gc.unfreeze()
@@ -189,9 +190,9 @@ def _in_place_of_pickles() -> Iterator[None]:
         raise ModelError(field="transport", seen=type(started).__name__, wanted="one of ours, without pickles")
 
 
-def _flush(sf: Any, deadline: float) -> None:
-    """Send what others still wait for, such as the refusal that ended this party's run, within the deadline."""
-    watch = threading.Timer(deadline, os._exit, (1,))
+def _flush(sf: Any, deadline: float, code: int) -> None:
+    """Send what others still wait for, such as the refusal that ended this party's run; exit at the deadline."""
+    watch = threading.Timer(deadline, os._exit, (code,))
     watch.daemon = True
     watch.start()
     sf.shutdown(barrier_on_shutdown=False)

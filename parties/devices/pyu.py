@@ -1,18 +1,19 @@
 """Placement `pyu`: each party on its own SecretFlow device; only encoded messages and answers move between them."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from parties.devices.answers import hear
 from parties.devices.device_data import DeviceData
 from parties.devices.driver import Devices
 from parties.devices.party_actor import PartyActor, list_checkpoints, read_card
 from parties.errors import DataError, MessageError, ModelError
-from parties.party.participant import DataFacts, PartyModel
-from parties.placement.contract import Abilities, Rounds
+from parties.party.participant import Answer, Participant, PartyModel
+from parties.placement.contract import Abilities, Primitive, Rounds
 from parties.protocol import loop
 from parties.protocol.channel import Channel
 from parties.protocol.loop import Feature, Label
@@ -20,66 +21,83 @@ from parties.protocol.passes import Pass
 from parties.saving.checkpoints import Found
 from parties.saving.folder import Saved, check_parts
 
-CALLS = (
-    *("hold", "adopt", "draw", "settle", "keep", "restore_kept", "save", "checkpoint", "statistics", "predictions"),
-    *("reveal", "begin", "turn", "finish", "refused", "step", "confirm"),
-)
+CALLS = ("ask", "predictions", "begin", "turn", "finish", "refused", "step", "confirm")
+SCORES = ("label", "all")
 Loop = Callable[[Mapping[str, Feature], Label, Channel, Iterable], None]
 WINDOW = 1024  # calls by which the driver may be ahead of the party of its process
 
 
-def pyu(devices: Mapping[str, Any], deadline: float = 60.0) -> "Pyu":
+def pyu(devices: Mapping[str, Any], deadline: float = 60.0, scores: Literal["label", "all"] = "label") -> "Pyu":
     """Parties on SecretFlow devices: `SplitModel(..., placement=pyu({"alice": alice, "bob": bob}))`.
 
     Args:
         devices: party -> `sf.PYU`, after `sf.init`, or from `production`.
         deadline: seconds for which a party may be silent while another waits for it, in production and on Ray. A party
             that compiles or reads is silent: set the deadline above what that takes.
+        scores: who hears the scores in production, the same at every party: with "label" the label party's process
+            alone, whose callbacks then decide for all (see `Callback`), while at the other parties `history` has only
+            `seconds` and `evaluate` returns {}; with "all" every process. One driver for all parties hears everything.
 
     Raises:
-        ModelError: SecretFlow is not installed, a device is no PYU or another party's, or the process is of no party.
+        ModelError: SecretFlow is not installed, a device is no PYU or another party's, the process is of no party, or
+            an argument is out of range.
     """
-    return Pyu(devices, deadline)
+    return Pyu(devices, deadline, scores)
 
 
 class Pyu:
-    """A driver of parties on devices: it holds references, and hears scores once per epoch.
+    """A driver of parties on devices: it holds references, and hears once per epoch what scores are for its process.
 
     Predictions stay on the label party's device: `predict` returns references, and `reveal` shows a table to all.
     Column specifications are fitted and kept on the device of the party with the columns.
 
     Attributes:
-        parties: every party of the model, the label party last.
+        parties: always empty, as every state stays on its party's device.
         label_party: who has the labels.
+        remote: every party of the model, the label party last.
     """
 
-    def __init__(self, devices: Mapping[str, Any], deadline: float = 60.0):
+    def __init__(self, devices: Mapping[str, Any], deadline: float = 60.0, scores: Literal["label", "all"] = "label"):
+        if scores not in SCORES:
+            raise ModelError(field="scores", seen=repr(scores), wanted=f"one of {SCORES}")
         if not isinstance(deadline, int | float) or isinstance(deadline, bool) or not 0 < deadline < math.inf:
             raise ModelError(field="deadline", seen=repr(deadline), wanted="a positive number of seconds")
         for party, device in devices.items():
             if getattr(device, "party", None) != party:
                 wanted = f"the PYU of {party!r}"
                 raise ModelError(party=party, field="placement", seen=repr(device), wanted=wanted)
-        self.parties: dict[str, RemoteParty] = {}
+        self.parties: dict[str, Participant] = {}
+        self.remote: dict[str, RemoteParty] = {}
         self.label_party = ""
         self._devices = Devices(devices, deadline)
+        # Primitives of which each party's answer is for its own process alone, where each party has its own.
+        self._private: set[Primitive] = set()
+        if self._devices.own is not None:
+            self._private |= {Participant.audit, Participant.conclude}
+            self._private |= {Participant.statistics} if scores == "label" else set()
+        self._keeps_labels = False  # whether nothing that is made of true labels may be shown
         self._bytes: dict[str, int] = {}
         self._called = 0  # calls that the driver has made of this process's party
 
     @property
     def abilities(self) -> Abilities:
-        return Abilities(round_by_round=True, alone=self._devices.own is None)
+        alike = Participant.statistics not in self._private
+        return Abilities(round_by_round=True, alone=self._devices.own is None, alike=alike)
 
     def build(self, model: PartyModel) -> None:
-        if self.parties:
+        if self.remote:
             raise ModelError(field="placement", seen="one that holds a model", wanted="a new placement per model")
+        self._keeps_labels = model.keeps_labels
+        if self._keeps_labels and self._devices.own is not None and self.abilities.alike:
+            wanted = "scores='label', or protect=Facing(..., allow_unprotected=True)"
+            raise ModelError(field="scores", seen="'all' under protection", wanted=wanted)
         plan = model.plan()
         names = [*plan.others, plan.label_party]
         if set(names) != set(self._devices.pyus):
             wanted = f"a device for each of {sorted(names)}"
             raise ModelError(field="placement", seen=f"devices of {sorted(self._devices.pyus)}", wanted=wanted)
         self.label_party = plan.label_party
-        self.parties = {p: RemoteParty(self, p, self._devices.actor(PartyActor, CALLS, p, p, model)) for p in names}
+        self.remote = {p: RemoteParty(self, p, self._devices.actor(PartyActor, CALLS, p, p, model)) for p in names}
 
     def check_data(self, data: Any) -> None:
         if not isinstance(data, DeviceData):
@@ -89,21 +107,30 @@ class Pyu:
             seen = f"devices of {sorted(data.devices.pyus)}"
             raise DataError(field="data", seen=seen, wanted=f"the placement's, of {sorted(self._devices.pyus)}")
 
-    def answers(self, asked: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-        answers = self._devices.ask(asked)
+    def ask(self, primitive: Primitive, arguments: Mapping[str, tuple]) -> Mapping[str, Answer]:
+        name, private = primitive.__name__, primitive in self._private
+        asked = {party: self.remote[party].ask(name, private, *given) for party, given in arguments.items()}
+        answers = self._devices.ask(asked, private)
         self._bytes = answers.get(self.label_party, {}).get("bytes") or self._bytes
         return answers
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
         self._run(loop.train, facts, lambda left: rounds(min(left, most)))
 
-    def evaluate(self, facts: Pass, rounds: Rounds) -> None:
+    def evaluate(self, facts: Pass, rounds: Rounds) -> Any:
         self._run(loop.evaluate, facts, rounds)
+        if facts.phase == "predict":
+            table, seen, answer = self.remote[self.label_party].predictions(facts.data)
+            self._devices.ask({self.label_party: answer})
+            return table, seen
+        return None
 
     def read_cards(self, path: Path, checkpoint: str) -> Mapping[str, Saved]:
         """Let each party read its own folder on its own machine, where what its columns learned stays."""
-        devices = self._devices.pyus.items()
-        cards = self._devices.ask({p: device(read_card)(str(path), p, checkpoint) for p, device in devices})
+        devices, own, shown = self._devices.pyus.items(), self._devices.own, self.abilities.alike
+        cards = self._devices.ask({p: device(read_card)(str(path), p, checkpoint, shown) for p, device in devices})
+        if own is not None and not shown:  # to its own process a party's card says the scores, too
+            cards[own] = hear(read_card(str(path), own, checkpoint, True), own)
         saved = {p: Saved(card["role"], card["description"], {}) for p, card in cards.items()}
         check_parts(saved, path)
         return saved
@@ -121,8 +148,12 @@ class Pyu:
 
         Raises:
             PartyError: the reference is to no table of the label party's.
+            ModelError: the model is protected: predictions are made of true labels.
         """
-        answer = self.answers({self.label_party: self.parties[self.label_party].reveal(table)})[self.label_party]
+        if self._keeps_labels:
+            wanted = "predictions that stay with the label party, or protect=Facing(..., allow_unprotected=True)"
+            raise ModelError(field="reveal", seen="a protected model", wanted=wanted)
+        answer = self.ask(Participant.reveal, {self.label_party: (table,)})[self.label_party]
         try:
             index = pd.Index(answer["ids"], name=answer["name"])
             return pd.DataFrame(answer["cells"], index, answer["columns"], dtype=answer["dtype"])
@@ -145,11 +176,11 @@ class Pyu:
 
     def _run(self, loop: Loop, facts: Pass, rounds: Rounds) -> None:
         """Run one of the two loops of the protocol over a pass."""
-        for party in self.parties.values():
+        for party in self.remote.values():
             party.begin(facts)
         count = math.ceil(facts.rows / facts.batch_size) - facts.start
-        features = {name: party for name, party in self.parties.items() if name != self.label_party}
-        loop(features, self.parties[self.label_party], self, self._paced(rounds(count)))
+        features = {name: party for name, party in self.remote.items() if name != self.label_party}
+        loop(features, self.remote[self.label_party], self, self._paced(rounds(count)))
 
     def _paced(self, rounds: Iterable) -> Iterator:
         """The rounds; each is yielded once this process's party is at most `WINDOW` calls behind."""
@@ -172,38 +203,11 @@ class RemoteParty:
     def __init__(self, placement: Pyu, name: str, actor: Any):
         self._placement, self._name, self._actor = placement, name, actor
 
-    def hold(self, sets: Sequence[DataFacts], *frames: Any) -> Any:
-        return self._call("hold", sets, *frames)
-
-    def adopt(self, path: str, optimizer: bool, checkpoint: str) -> Any:
-        return self._call("adopt", path, optimizer, checkpoint)
-
-    def draw(self, structs: Mapping[str, Sequence]) -> Any:
-        return self._call("draw", structs)
-
-    def settle(self) -> Any:
-        return self._call("settle")
-
-    def keep(self) -> Any:
-        return self._call("keep")
-
-    def restore_kept(self) -> Any:
-        return self._call("restore_kept")
-
-    def save(self, path: str, epoch: int) -> Any:
-        return self._call("save", path, epoch)
-
-    def checkpoint(self, path: str, name: str, epoch: int, run: Mapping) -> Any:
-        return self._call("checkpoint", path, name, epoch, run)
-
-    def statistics(self) -> Any:
-        return self._call("statistics")
+    def ask(self, primitive: str, private: bool, *arguments: Any) -> Any:
+        return self._call("ask", primitive, private, *arguments)
 
     def predictions(self, name: str) -> Any:
         return self._call("predictions", name, returns=3)
-
-    def reveal(self, table: Any) -> Any:
-        return self._call("reveal", table)
 
     def begin(self, facts: Pass) -> None:
         self._call("begin", facts)
@@ -215,7 +219,7 @@ class RemoteParty:
         self._call("finish", cotangent)
 
     def step(self, activations: Mapping[str, Any]) -> dict[str, _Sent]:
-        others = [name for name in self._placement.parties if name != self._name]
+        others = [name for name in self._placement.remote if name != self._name]
         cotangents = self._call("step", *(activations[p] for p in others), returns=max(1, len(others)))
         listed = cotangents if isinstance(cotangents, list) else [cotangents]
         return {p: _Sent(cotangent, self._name, p) for p, cotangent in zip(others, listed, strict=False)}

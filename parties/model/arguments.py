@@ -7,10 +7,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optax
 from flax import linen as nn
 
 from parties.errors import DataError, ModelError
+from parties.model.protection import Facing
+from parties.party.transcript import Recording
 from parties.protocol.messages import MAX_NAME_BYTES
 
 
@@ -115,6 +118,10 @@ def check_model(model: Any) -> None:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             wanted = "a finite weight, not negative"
             raise ModelError(field=f"weight of task {task.name!r}", seen=repr(weight), wanted=wanted)
+    if model.protect is not None:
+        if not isinstance(model.protect, Facing):
+            raise ModelError(field="protect", seen=type(model.protect).__name__, wanted="None or a Facing")
+        model.protect.check(model.tasks, tuple(model.parties), model.label_party)
     check_count("seed", model.seed, 0)
     if model.seed >= 2**32:  # without x64, jax.random.key reads no more bits: two seeds would be one
         raise ModelError(field="seed", seen=str(model.seed), wanted="an int below 2**32")
@@ -146,3 +153,24 @@ def check_path(path: Any) -> Path | None:
         seen = f"a file {str(path)!r}" if isinstance(path, str | PathLike) else type(path).__name__
         raise ModelError(field="checkpoint", seen=seen, wanted="a folder's path")
     return Path(path)
+
+
+def check_recording(recording: Any, epochs: range, rows: int) -> Recording:
+    """The recording with every epoch of the run named, if none was.
+
+    Raises:
+        ModelError: no `Recording`; or an epoch or a row that there is not, or is there twice, or none at all.
+    """
+    if not isinstance(recording, Recording):
+        raise ModelError(field="record", seen=repr(recording), wanted="True, False or a Recording")
+    chosen = epochs if recording.epochs is None else recording.epochs
+    for field, numbers, there in (("epochs", chosen, epochs), ("rows", recording.rows, range(rows))):
+        array = np.asarray(there.start if numbers is None else numbers).ravel()
+        wanted = f"distinct integers in [{there.start}, {there.stop})"
+        if not array.size or not np.issubdtype(array.dtype, np.integer):
+            raise ModelError(field=f"record {field}", seen=repr(numbers)[:200], wanted=wanted)
+        outside = array[(array < there.start) | (array >= there.stop)]
+        if outside.size or len(np.unique(array)) < array.size:
+            seen = str(outside[0]) if outside.size else "one twice"
+            raise ModelError(field=f"record {field}", seen=seen, wanted=wanted)
+    return recording._replace(epochs=tuple(map(int, chosen)))

@@ -117,19 +117,23 @@ def activation_struct(plan: Plan, party: str, columns: Any) -> jax.ShapeDtypeStr
 
 
 def check_fuse(plan: Plan, structs: Mapping[str, jax.ShapeDtypeStruct], tasks: Sequence[Task]) -> None:
-    """Refuse a fuse network that cannot read the parties' activations, or whose logits do not fit the tasks.
+    """Refuse a fuse network or a head that cannot read the activations, or whose logits do not fit the tasks.
 
     Raises:
         ModelError: naming the label party: logits that are not a tuple of `[B, K_t]`, or what the network refuses.
     """
-    activations = tuple(jax.ShapeDtypeStruct((_ROWS, *structs[p].shape), structs[p].dtype) for p in plan.bases)
-    with naming(plan.label_party):
-        logits = _output(plan.fuse, activations)
-    shapes = [getattr(leaf, "shape", None) for leaf in logits] if isinstance(logits, tuple) else type(logits).__name__
+    activations = {p: jax.ShapeDtypeStruct((_ROWS, *structs[p].shape), structs[p].dtype) for p in plan.bases}
+    networks: dict[str, tuple[Network, Any]] = {"fuse": (plan.fuse, tuple(activations.values()))}
+    for party, head in plan.heads.networks.items() if plan.heads else ():
+        networks[f"head of {party!r}"] = head, activations[party]
     wanted_shapes = [(_ROWS, task.output_size) for task in tasks]
-    if shapes != wanted_shapes:
-        wanted = f"a tuple of logits {wanted_shapes}, one per task"
-        raise ModelError(party=plan.label_party, field="fuse", seen=f"{shapes} for {_ROWS} rows", wanted=wanted)
+    for field, (network, inputs) in networks.items():
+        with naming(plan.label_party):
+            logits = _output(network, inputs)
+        shapes = [getattr(leaf, "shape", None) for leaf in logits] if isinstance(logits, tuple) else type(logits)
+        if shapes != wanted_shapes:
+            wanted = f"a tuple of logits {wanted_shapes}, one per task"
+            raise ModelError(party=plan.label_party, field=field, seen=f"{shapes} for {_ROWS} rows", wanted=wanted)
 
 
 def _output(network: Network, inputs: Any) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 import pandas as pd
 from flax import linen as nn
@@ -17,8 +18,11 @@ from parties.errors import ModelError, SaveError
 from parties.model.arguments import check_model
 from parties.model.arrays import fit_parties, party_data, prediction_table
 from parties.model.assembly import Party, activation_struct, bind_fuse, check_fuse, make_plan
+from parties.model.audited import column_targets, numbers_of, task_targets
 from parties.model.description import is_custom, read_columns, read_count, read_sizes, reading, rebuild
+from parties.model.protection import Facing
 from parties.party.schedule import PartyData
+from parties.privacy.audit import Targets
 from parties.programs.plan import Plan
 from parties.saving.folder import Saved
 
@@ -33,10 +37,30 @@ class Blueprint:
     fuse_optimizer: optax.GradientTransformation
     tasks: tuple[Task, ...]
     seed: int
+    protect: Facing | None = None
 
     def plan(self) -> Plan:
-        """As `make_plan`."""
-        return make_plan(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks)
+        """As `make_plan`, with heads under protection."""
+        plan = make_plan(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks)
+        if self.protect is None:
+            return plan
+        heads = self.protect.make_heads(self.tasks, tuple(self.parties), self.label_party, self.fuse)
+        return plan._replace(heads=heads)
+
+    @property
+    def protected(self) -> bool:
+        """Whether the other parties learn from labels that the label party randomised."""
+        return self.protect is not None
+
+    @property
+    def keeps_labels(self) -> bool:
+        """Whether nothing that is made of true labels may be shown to the other parties."""
+        return self.protect is not None and not self.protect.allow_unprotected
+
+    def randomise(self, rows: PartyData, key: bytes) -> np.ndarray:
+        """As `Facing.randomise`."""
+        assert self.protect is not None
+        return self.protect.randomise(self.tasks, rows, key)
 
     def has_columns(self, party: str) -> bool:
         """Whether the party has a base network."""
@@ -72,6 +96,8 @@ class Blueprint:
             described["parties"] = list(self.parties)
             described["fuse"] = network_to_dict(self.fuse)
             described["tasks"] = [task_to_dict(task) for task in self.tasks]
+            if self.protect is not None:
+                described["protect"] = self.protect.describe()
         return described
 
     def read(self, party: str, saved: Saved) -> tuple[tuple[ColumnSpec, ...], Any]:
@@ -101,6 +127,22 @@ class Blueprint:
         networks = [*(party.base for party in self.parties.values()), self.fuse]
         return any(network_to_dict(network).get("custom", False) for network in networks)
 
+    def targets(self, party: str, data: VerticalData) -> tuple[Targets, list[str]]:
+        """As `task_targets` at the label party, else as `column_targets`; and the task or column of each target."""
+        if party != self.label_party:
+            return column_targets(self.parties[party].columns, data.frames[party])
+        labels = party_data(data, {}, self.tasks)[party].labels
+        targets = task_targets(self.tasks, labels)
+        return targets, list(targets.names)
+
+    def numbers(self, party: str, data: VerticalData) -> dict[str, np.ndarray]:
+        """As `numbers_of`, of each column that the party's base network reads."""
+        if party not in self.parties:
+            return {}
+        columns = self.fit_columns(party, data)
+        typed = self.encode(party, data, columns, training=False, labels=False).columns
+        return {spec.name: numbers_of(column) for spec, column in zip(columns, typed, strict=True)}
+
     def table(self, logits: Sequence[Any], ids: pd.Index) -> pd.DataFrame:
         """As `prediction_table`."""
         return prediction_table(self.tasks, logits, ids)
@@ -112,12 +154,14 @@ def read_blueprint(
     fuse: nn.Module | None,
     optimizers: Mapping[str, optax.GradientTransformation] | None,
     fuse_optimizer: optax.GradientTransformation | None,
+    protect: Facing | None,
 ) -> tuple[Blueprint, int]:
     """The model that the folders describe, and how many epochs it was trained.
 
     Args:
         networks, fuse: the user's own networks, which no text describes.
         optimizers, fuse_optimizer: None for optimisers that change nothing.
+        protect: as the model had it; None where it had none or is not to be trained.
 
     Raises:
         SaveError: naming party and field: a description that no save writes.
@@ -140,9 +184,20 @@ def read_blueprint(
     with reading(label_party, "fuse", custom=True):
         rebuilt = rebuild(label["fuse"], None if fuse is None else bind_fuse(fuse, tasks), label_party, "fuse")
     seed, epoch = (read_count(label, field, label_party, 1 << 32) for field in ("seed", "epoch"))
-    model = Blueprint(parties, label_party, rebuilt, optax.identity(), tasks, seed)
+    protect = _read_protection(label.get("protect"), protect, label_party)
+    model = Blueprint(parties, label_party, rebuilt, optax.identity(), tasks, seed, protect)
     with reading(label_party, "description", custom=is_custom(saved)):
         check_model(model)
         model.plan()
     given = {name: replace(own, optimizer=(optimizers or {}).get(name, own.optimizer)) for name, own in parties.items()}
     return replace(model, parties=given, fuse_optimizer=fuse_optimizer or model.fuse_optimizer), epoch
+
+
+def _read_protection(described: Mapping | None, given: Facing | None, party: str) -> Facing | None:
+    """The protection that the label party's folder describes: the one given, if it is described alike."""
+    if given is not None and (described is None or given.describe() != described):
+        raise ModelError(field="protect", seen=str(given.describe()), wanted=f"{described}, as was saved")
+    if described is None or given is not None:
+        return given
+    with reading(party, "protect"):
+        return Facing.from_dict(described)

@@ -14,13 +14,18 @@ from parties.model.arrays import empty_columns
 from parties.saving.folder import Saved
 
 
-def public_description(described: Mapping[str, Any], party: str) -> dict[str, Any]:
+def public_description(described: Mapping[str, Any], party: str, scores: bool) -> dict[str, Any]:
     """The description without what the columns learned of the party's rows, and without digests of its data.
+
+    Args:
+        scores: whether a checkpoint's history stays whole; else only its `seconds` do.
 
     Raises:
         SaveError: columns that no save writes.
     """
     described = {name: value for name, value in described.items() if name != "data"}
+    if isinstance(history := described.get("history"), Mapping) and not scores:
+        described["history"] = {name: values for name, values in history.items() if name == "seconds"}
     if "columns" not in described:
         return described
     with reading(party, "columns"):
@@ -52,7 +57,7 @@ def read_sizes(saved: Saved, party: str) -> Any:
             parameters of the party: to build it could take any memory.
     """
     trained = sum(leaf.size for state in saved.states.values() for leaf in jax.tree.leaves(state.get("params")))
-    networks = [saved.description.get(name) for name in ("base", "fuse")]
+    networks = [saved.description.get(name) for name in ("base", "fuse", "protect")]
     with reading(party, "columns"):
         columns = empty_columns(read_columns(saved, party))
         sizes = [getattr(column, "size", 0) for column in columns]

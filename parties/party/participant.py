@@ -16,8 +16,12 @@ import pandas as pd
 
 from parties.data.vertical_data import Selection, VerticalData, select
 from parties.errors import DataError, ModelError
+from parties.party.audits import AuditedModel, audit_party
 from parties.party.roles import FeatureRole, LabelRole
 from parties.party.schedule import PartyData, held_with
+from parties.party.transcript import Recording, Transcript
+from parties.privacy.attacks import Attack
+from parties.privacy.randomised_response import changed, fingerprints, new_key
 from parties.programs.network import TrainState, run_once
 from parties.programs.packing import pack, pack_state, unpack_state
 from parties.programs.plan import Plan
@@ -25,13 +29,16 @@ from parties.programs.transforms.packed import packed_feature, packed_label
 from parties.protocol.messages import dtype_name
 from parties.saving.checkpoints import data_digests, write_checkpoint
 from parties.saving.folder import Saved, read_party, write_party
+from parties.saving.private import PRIVATE, Private
 from parties.saving.states import RUNNING_SCORES, states_as
 
 Answer = dict[str, Any]  # what a party answers, for all others to hear, in values that JSON has
+Request = tuple[str, int]  # "keep" the states or "restore_kept", and after which epoch they were trained
+REQUESTS = ("keep", "restore_kept")
 Structs = Mapping[str, jax.ShapeDtypeStruct]  # party -> shape and dtype of one row's activation
 
 
-class PartyModel(Protocol):
+class PartyModel(AuditedModel, Protocol):
     """What a participant asks of the model. Every party knows the same model."""
 
     @property
@@ -54,6 +61,20 @@ class PartyModel(Protocol):
 
     def encode(self, party: str, data: VerticalData, columns: Sequence, *, training: bool, labels: bool) -> PartyData:
         """The party's frame as arrays."""
+        ...
+
+    @property
+    def protected(self) -> bool:
+        """Whether the other parties learn from labels that the label party randomised."""
+        ...
+
+    @property
+    def keeps_labels(self) -> bool:
+        """Whether nothing that is made of true labels may be shown to the other parties."""
+        ...
+
+    def randomise(self, rows: PartyData, key: bytes) -> np.ndarray:
+        """The labels of these rows, randomised by the label party's key."""
         ...
 
     def struct(self, party: str, columns: Any) -> jax.ShapeDtypeStruct:
@@ -87,6 +108,15 @@ class DataFacts(NamedTuple):
     row_weight: str | None
     selection: tuple[Selection, ...] = ()  # which rows of the party's frame
     digest: bool = False  # whether each party digests its part, for checkpoints
+    record: Recording | None = None  # what of the training on it each party records
+
+
+class AuditFacts(NamedTuple):
+    """The arguments of an audit."""
+
+    hints: int
+    seed: int
+    attacks: tuple[Attack, ...] = ()
 
 
 class _Proposal(NamedTuple):
@@ -94,9 +124,11 @@ class _Proposal(NamedTuple):
 
     columns: tuple  # fitted specifications
     like: Any  # typed columns of that structure
+    private: Private | None = None  # of the label party, under protection
     parts: dict[str, PartyData] = {}
     ids: dict[str, pd.Index] = {}
     digests: dict[str, str] = {}
+    transcript: Transcript | None = None
     resumed: dict[str, str] = {}
     kept: dict[str, TrainState] = {}
     role: FeatureRole | LabelRole | None = None
@@ -126,6 +158,7 @@ class Participant:
         self._resumed: dict[str, str] = {}  # the same of the run that is to be resumed
         self._kept: dict[str, TrainState] = {}
         self._proposal: _Proposal | None = None
+        self._private: Private | None = None  # the label party's under protection; only its folder has it, too
 
     def hold(self, sets: Sequence[DataFacts], *frames: pd.DataFrame) -> Answer:
         """Propose data sets: the party's frame of each, as arrays. The first frame ever fits the columns.
@@ -136,21 +169,27 @@ class Participant:
         Raises:
             DataError: naming the party and what does not fit; or other data than its checkpoint was written with.
         """
-        columns = self.columns
+        columns, private = self.columns, self._private
         parts, ids, digests = {}, {}, {}
-        for (name, labels, row_weight, selection, digest), frame in zip(sets, frames, strict=True):
+        transcript = None
+        for (name, labels, row_weight, selection, digest, record), frame in zip(sets, frames, strict=True):
             data = VerticalData({self.name: frame}, self.model.label_party, labels, row_weight)
             data = select(data, selection)
             if not columns and self.model.has_columns(self.name):
                 columns = self.model.fit_columns(self.name, data)
             use = {"training": name == "train", "labels": name != "predict"}
             parts[name], ids[name] = self.model.encode(self.name, data, columns, **use), data.index
+            if name == "train" and self.model.protected and self.name == self.model.label_party:
+                private = self._randomising(parts[name])
+                parts[name] = parts[name]._replace(randomised=self.model.randomise(parts[name], private.key))
             if digest:
                 digests[name] = data_digest(parts[name])
+            if record is not None:
+                transcript = Transcript(record, parts[name].ids)
         if digests:
             check_digests(self.name, digests, self._resumed)
         like, kept = next(iter(parts.values())).columns, self._kept if self._resumed else {}
-        self._proposal = _Proposal(columns, like, parts, ids, digests, {}, kept, self.role)
+        self._proposal = _Proposal(columns, like, private, parts, ids, digests, transcript, {}, kept, self.role)
         return self._proposed(like)
 
     def adopt(self, path: str, optimizer: bool, checkpoint: str) -> Answer:
@@ -165,7 +204,10 @@ class Participant:
         saved = read_party(Path(path) / self.name / checkpoint, self.name)
         columns, like = self.model.read(self.name, saved)
         resumed = data_digests(saved.description, self.name) if checkpoint else {}
-        self._proposal = _Proposal(columns, like, resumed=resumed, saved=saved, optimizer=optimizer)
+        private = None
+        if "protect" in saved.description:
+            private = Private.from_dict(saved.states.get(PRIVATE), self.name)
+        self._proposal = _Proposal(columns, like, private, resumed=resumed, saved=saved, optimizer=optimizer)
         return self._proposed(like)
 
     def draw(self, structs: Mapping[str, Sequence]) -> Answer:
@@ -197,11 +239,15 @@ class Participant:
         """Take what was proposed."""
         proposal, self._proposal = self._proposal, None
         if proposal is not None and proposal.role is not None:
-            self.columns, self.role = proposal.columns, proposal.role
+            self.columns, self.role, self._private = proposal.columns, proposal.role, proposal.private
             self.ids = held_with(self.ids, proposal.ids)
             self._digests = proposal.digests or self._digests
             if "train" in proposal.parts or proposal.saved is not None:
+                if isinstance(self.role, LabelRole) and not self._resumed:
+                    adopted = None if proposal.saved is None else proposal.private
+                    self.role.begin_run(None if adopted is None else adopted.refused)
                 self._kept, self._resumed = proposal.kept, proposal.resumed
+                self.role.transcript = proposal.transcript
             packed = {n: p._replace(columns=pack(_on_host(p.columns), 1)) for n, p in proposal.parts.items()}
             self.role.load(packed)
         return {}
@@ -227,26 +273,74 @@ class Participant:
     def save(self, path: str, epoch: int) -> Answer:
         """Write the party's folder `path/PARTY`."""
         described = self.model.describe(self.name, self.columns, epoch)
-        write_party(Path(path) / self.name, self.name, self._role_name(), described, self.states())
+        extra = {} if self._private is None else {PRIVATE: self._private._replace(refused=None).to_dict()}
+        write_party(Path(path) / self.name, self.name, self._role_name(), described, self.states(), extra)
         return {}
 
     def checkpoint(self, path: str, name: str, epoch: int, run: Mapping) -> Answer:
         """Write the party's checkpoint of that name, with the facts of the run."""
         role = self.settled()
         described = self.model.describe(self.name, self.columns, epoch) | dict(run) | {"data": self._digests}
-        progress = role.progress() if isinstance(role, LabelRole) and run["round"] else None
-        states = self.states(), self._kept, progress
+        extra = {RUNNING_SCORES: role.progress()} if isinstance(role, LabelRole) and run["round"] else {}
+        if self._private is not None:
+            extra[PRIVATE] = self._private._replace(refused=self.label_role().refused_at()).to_dict()
+        states = self.states(), self._kept, extra
         write_checkpoint(Path(path), name, self.name, self._role_name(), described, *states)
         return {}
+
+    def conclude(self) -> Answer:
+        """Of the label party, at the end of a run: the `error`, if under protection its own part was not finite."""
+        self.label_role().confirm()
+        refusal = self.label_role().refusal
+        fields = ("party", "field", "seen", "wanted")
+        return {} if refusal is None else {"error": {name: getattr(refusal, name) for name in fields}}
 
     def statistics(self) -> Answer:
         """Of the label party, after a pass: its `scores`."""
         return {"scores": self.label_role().statistics()}
 
-    def predictions(self, name: str) -> tuple[pd.DataFrame, Any, Answer]:
+    def decide(self, requests: Sequence[Request], stop: bool) -> Answer:
+        """Of the label party: what its driver decided of every party's training, as it was given."""
+        return {"requests": requests, "stop": stop}
+
+    def predictions(self, name: str) -> tuple[pd.DataFrame, Any]:
         """Of the label party, after a pass over the data set `name`: the table, and what `inspect` sees of its rows."""
         logits, seen = self.label_role().predictions()
-        return self.model.table(logits, self.ids[name]), seen, {}
+        return self.model.table(logits, self.ids[name]), seen
+
+    def audit(self, facts: DataFacts, how: AuditFacts, parties: Sequence[str], *frames: pd.DataFrame) -> Answer:
+        """The `lines` of what the party's recorded messages give away; they are for the party alone.
+
+        Args:
+            parties: whose frames are given: all parties', or this party's alone.
+
+        Raises:
+            ModelError: nothing was recorded, or not these rows.
+        """
+        transcript = self.settled().transcript
+        if transcript is None:
+            seen, wanted = "a run that recorded nothing", "fit(..., record=True)"
+            raise ModelError(party=self.name, field="record", seen=seen, wanted=wanted)
+        frame_of = dict(zip(parties, frames, strict=True))
+        data = select(VerticalData(frame_of, self.model.label_party, facts.labels, facts.row_weight), facts.selection)
+        data = data.take(np.flatnonzero(transcript.recorded(data.id_digests(), self.name)))
+        label_party = self.model.label_party
+        readers = self._plan.others if self.name == label_party else (label_party,)
+        lines = audit_party(self.model, self.name, label_party, readers, transcript, data, *how)
+        return {"lines": [list(line) for line in lines]}
+
+    def reveal(self, table: Any) -> Answer:
+        """The `cells` of a table of predictions with its `columns`, `dtype`, `ids` and their `name`.
+
+        Raises:
+            ModelError: it is no table.
+        """
+        if not isinstance(table, pd.DataFrame):
+            seen, wanted = type(table).__name__, "a table of predictions"
+            raise ModelError(party=self.name, field="reveal", seen=seen, wanted=wanted)
+        cells, columns, name = table.to_numpy(), list(table.columns), table.index.name
+        ids = {"ids": table.index.tolist(), "name": name if name is None else str(name)}
+        return {"cells": cells.tolist(), "columns": columns, "dtype": dtype_name(cells.dtype), **ids}
 
     def settled(self) -> FeatureRole | LabelRole:
         """The role.
@@ -269,6 +363,21 @@ class Participant:
         role = self.settled()
         assert isinstance(role, LabelRole)
         return role
+
+    def _randomising(self, part: PartyData) -> Private:
+        """The label party's secrets, with a key for the labels of these rows.
+
+        Raises:
+            DataError: a row was randomised by the same key with another label.
+        """
+        key = new_key() if self._private is None else self._private.key
+        rows = fingerprints(part.labels, part.ids, key)
+        if self._private is None:
+            return Private(key, rows)
+        for row in changed(self._private.rows, rows):
+            seen = f"id {part.row_ids[row]!r} with other labels than it was trained on"
+            raise DataError(party=self.name, field="labels", seen=seen, wanted="the same labels, or a new model")
+        return self._private._replace(rows=np.unique(np.concatenate([self._private.rows, rows]), axis=0))
 
     def _role_name(self) -> str:
         return "label" if self.name == self.model.label_party else "feature"

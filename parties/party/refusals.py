@@ -34,9 +34,15 @@ def gradient_refused(party: str, epoch: int, round: int, ids: Sequence) -> Numbe
     return _refused(party, "gradient", epoch, round, ids)
 
 
+def apart_refused(party: str, epoch: int, round: int) -> NumberError:
+    """The error of a label party whose own part alone was not finite before the run was resumed."""
+    return _refused(party, "round", epoch, round, ())
+
+
 def _refused(party: str, field: str, epoch: int, round: int, ids: Sequence) -> NumberError:
     more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
-    seen = f"NaN or infinity in round {round} of epoch {epoch}, ids {list(ids[:SHOWN])}{more}"
+    of_ids = f", ids {list(ids[:SHOWN])}{more}" if ids else ""
+    seen = f"NaN or infinity in round {round} of epoch {epoch}{of_ids}"
     return NumberError(party=party, field=field, seen=seen, wanted="finite numbers, or nonfinite='skip_round'")
 
 

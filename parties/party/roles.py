@@ -7,16 +7,17 @@ from these each draws the same rows, digests and headers by itself.
 import abc
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parties.errors import MessageError, ModelError
-from parties.party.refusals import gradient_refused, round_refused
+from parties.errors import MessageError, ModelError, NumberError
+from parties.party.refusals import apart_refused, gradient_refused, round_refused
 from parties.party.schedule import PartyData, Schedule, held_with
 from parties.party.scoring import Scoring, concatenate
+from parties.party.transcript import Transcript
 from parties.programs.network import Batch, take_rows
 from parties.programs.packing import unpacked
 from parties.programs.program import FeatureProgram, LabelProgram
@@ -30,10 +31,12 @@ class _Role(abc.ABC):
 
     Attributes:
         data: data set -> the party's part of it, as JAX arrays.
+        transcript: what it sent and received in training, if that is recorded.
     """
 
     def __init__(self, name: str):
         self.name = name
+        self.transcript: Transcript | None = None
         self.data: dict[str, PartyData] = {}
         self._schedule: Schedule | None = None
         self._true = jnp.ones((), bool)
@@ -50,8 +53,9 @@ class _Role(abc.ABC):
         """Hold data sets by name, as JAX arrays."""
         new = {}
         for name, part in parts.items():
-            columns, labels, weights = jax.tree.map(jnp.asarray, (part.columns, part.labels, part.weights))
-            new[name] = PartyData(part.ids, columns, labels, weights, part.row_ids)
+            given = part.columns, part.labels, part.weights, part.randomised
+            columns, labels, weights, drawn = jax.tree.map(jnp.asarray, given)
+            new[name] = PartyData(part.ids, columns, labels, weights, drawn, part.row_ids)
         self.data = held_with(self.data, new)
 
     def begin(self, facts: Pass) -> int:
@@ -71,6 +75,12 @@ class _Role(abc.ABC):
         if self._schedule is None:
             raise ModelError(party=self.name, field="pass", seen="no pass", wanted="begin first")
         return self._schedule
+
+    def _record(self, party: str, kind: str, round: int, array: Any) -> None:
+        """Record a message of that round, to or from that party."""
+        if self.transcript is not None:
+            schedule = self.present_schedule()
+            self.transcript.add(party, kind, schedule.facts.epoch, schedule.rows[round], array)
 
     def _next_round(self) -> Schedule:
         schedule = self.present_schedule()
@@ -149,6 +159,7 @@ class FeatureRole(_Role):
             taken = self._taken if schedule.facts.nonfinite == "raise" else self._true
             activation, pullback = self._forward(self.state, columns, rows, taken)
             self._pending = pullback, schedule.header(self.label_party, self.name, "cotangent", activation)
+            self._record(self.label_party, "activation", schedule.round, activation)
         else:
             activation = self._predict(self.state, columns, rows)
         if schedule.round == 0:
@@ -167,6 +178,7 @@ class FeatureRole(_Role):
         if self._pending is not None:
             pullback, expected = self._pending
             message = accept(cotangent, expected)
+            self._record(self.label_party, "cotangent", expected.round, message.array)
             self.state, self._taken = self._backward(self.state, pullback, message.array)
             self._verdicts.append((self._taken, expected.round))
             self._pending = None
@@ -196,8 +208,10 @@ class LabelRole(_Role):
     """The party with the labels and the fuse network; it may have columns, too.
 
     Attributes:
-        state: packed states, `{"fuse": ...}`, with "base" where it has columns.
+        state: packed states, `{"fuse": ...}`, with "base" where it has columns and "heads" under protection.
         structs: other party -> shape and dtype of one row's activation, so without the leading axis.
+        taken_apart: bool `[]`; false once its own part, apart from the others under protection, has not taken a round.
+        refusal: the error of that round, which is for this party alone and for the end of the run; else None.
     """
 
     def __init__(
@@ -218,17 +232,22 @@ class LabelRole(_Role):
         self.state = state
         self._order, self.structs = tuple(order), dict(structs)
         self._scoring = Scoring(objective)
+        self.taken_apart: Any = self._true
+        self.refusal: NumberError | None = None
+        self._refused_at: tuple[int, int] | None = None  # epoch and round of `refusal`
         self._pending: deque[_Pending] = deque()
+        self._apart: deque[_Pending] = deque()
         self._seen: list[Any] = []  # what `inspect` sees of each round of a `predict` pass
         self._resumed: Mapping | None = None  # running scores of the pass that a checkpoint was written in
 
         @jax.jit
-        def step(state: Any, activations: Any, data: Batch, rows: jax.Array, taken: jax.Array) -> tuple:
-            batch = data.take(rows)
-            batch = batch._replace(weights=jnp.where(taken, batch.weights, jnp.nan))  # NaN: nobody takes this one
+        def step(
+            state: Any, activations: Any, data: Batch, rows: jax.Array, taken: jax.Array, own: jax.Array
+        ) -> tuple[Any, dict[str, jax.Array], Any, jax.Array, Any]:
+            batch = data.take(rows).taken_where(taken, own)
             gradients, cotangents, stats = program.backward(state, activations, batch)
             sent = {party: cotangents[party] for party in self.structs}
-            return program.update(state, gradients), sent, stats.logits, stats.finite
+            return program.update(state, gradients), sent, stats.logits, stats.finite, stats.apart
 
         @jax.jit
         def predict(state: Any, activations: Any, data: Batch, rows: jax.Array) -> tuple[Any, Any]:
@@ -251,6 +270,7 @@ class LabelRole(_Role):
         if facts.start:
             self.confirm()
         self._pending.clear()
+        self._apart.clear()
         rounds = super().begin(facts)
         if facts.start == 0:
             self._seen = []
@@ -259,6 +279,24 @@ class LabelRole(_Role):
             self._scoring.go_on(self.present_schedule(), self._resumed, self.name)
         self._resumed = None
         return rounds
+
+    def begin_run(self, refused: tuple[int, int] | None) -> None:
+        """Begin a run of training, or go on with one whose `refused_at` was this."""
+        self.refuse_apart(refused, None if refused is None else apart_refused(self.name, *refused))
+
+    def refuse_apart(self, at: tuple[int, int] | None, refusal: NumberError | None) -> None:
+        """Let this party's own part take no round of this run any more, by that error, if there is one.
+
+        Args:
+            at: epoch and round that it was the first not to take.
+        """
+        self._refused_at, self.refusal = at, refusal
+        self.taken_apart = self._true if refusal is None else ~self._true
+
+    def refused_at(self) -> tuple[int, int] | None:
+        """Epoch and round that this party's own part, apart from the others', was the first not to take."""
+        self.confirm()
+        return self._refused_at
 
     def step(self, activations: Mapping[str, Message]) -> dict[str, Message]:
         """One round: the parties' activations in, each party's own cotangent out. Unless the pass trains, none is.
@@ -283,37 +321,47 @@ class LabelRole(_Role):
         if schedule.facts.phase == "fit":
             raises = schedule.facts.nonfinite == "raise"
             taken = self._pending[-1].finite if self._pending and raises else self._true
-            self.state, cotangents, logits, finite = self._step(self.state, arrays, data, rows, taken)
+            own = self.taken_apart if raises else self._true
+            self.state, cotangents, logits, finite, apart = self._step(self.state, arrays, data, rows, taken, own)
+            scored, of_heads = apart if apart else (finite, ())
             if raises:
                 self._pending.append(_Pending(finite, arrays, schedule.round))
+            if raises and apart:
+                self.taken_apart = scored
+                self._apart.append(_Pending(scored, arrays, schedule.round))
             for party, cotangent in cotangents.items():
+                self._record(party, "activation", schedule.round, arrays[party])
+                self._record(party, "cotangent", schedule.round, cotangent)
                 replies[party] = Message(schedule.header(self.name, party, "cotangent", cotangent), cotangent)
         else:
             logits, seen = self._predict(self.state, arrays, data, rows)
-            finite = True
+            scored, of_heads = True, ()
             if schedule.facts.phase == "predict":
                 self._seen.append(seen)
         schedule.round += 1
-        self._scoring.add(schedule, logits, finite)
+        self._scoring.add(schedule, logits, scored, of_heads)
         return replies
 
-    def add_rounds(self, logits: Any, finite: np.ndarray, skipped: int, seen: Any = ()) -> None:
+    def add_rounds(
+        self, logits: Any, finite: np.ndarray, skipped: int, seen: Any = (), of_heads: np.ndarray | tuple = ()
+    ) -> None:
         """Take note of the next S rounds, which were computed elsewhere, as `step` does of one.
 
         Args:
             logits: `[S, B, K_t]` of each task.
-            finite: bool `[S]`, whether each round was finite.
+            finite: bool `[S]`, whether this party has taken each round.
             skipped: how many of the rounds some party has not taken.
             seen: what `inspect` sees of the rounds, with leading axes `[S, B]`.
+            of_heads: the heads' losses, `[S]`; () without protection.
         """
         schedule = self.present_schedule()
-        logits, seen = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (logits, seen))
         if schedule.facts.phase == "predict":
+            logits, seen = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (logits, seen))
             self._scoring.logits.append(logits)
             self._seen.append(seen)
             schedule.round += len(finite)
         else:
-            schedule.round += self._scoring.add_rounds(schedule, logits, finite)
+            schedule.round += self._scoring.add_rounds(schedule, logits, finite, of_heads)
         self._scoring.skipped += skipped
 
     def confirm(self, refused: Mapping[str, Sequence[int]] | None = None, *, wait: bool = True) -> None:
@@ -327,7 +375,10 @@ class LabelRole(_Role):
         """
         while self._pending and (wait or self._pending[0].finite.is_ready()):
             if not (first := self._pending.popleft()).finite:
-                self._refuse(first)
+                raise self._refused(first)
+        while self._apart and (wait or self._apart[0].finite.is_ready()):  # none is in a round that all refused
+            if not (first := self._apart.popleft()).finite and self.refusal is None:
+                self.refuse_apart((self.present_schedule().facts.epoch, first.round), self._refused(first))
         self._scoring.skipped += len(set().union(*(refused or {}).values()))
 
     def statistics(self) -> dict[str, float]:
@@ -367,18 +418,19 @@ class LabelRole(_Role):
     def _batch(self) -> Batch:
         """All rows of the data set, from which the compiled functions take a round's."""
         data = self.present_schedule().data
-        return Batch({self.name: data.columns} if self.name in self._order else {}, data.labels, data.weights)
+        columns = {self.name: data.columns} if self.name in self._order else {}
+        return Batch(columns, data.labels, data.weights, data.randomised)
 
-    def _refuse(self, pending: "_Pending") -> NoReturn:
+    def _refused(self, pending: "_Pending") -> NumberError:
         schedule = self.present_schedule()
         numbers = self._numbers(self.state, pending.activations, self._batch(), schedule.rows[pending.round])
         where = schedule.facts.epoch, pending.round, self.ids(pending.round)
-        raise round_refused(numbers, self._order, self.name, *where)
+        return round_refused(numbers, self._order, self.name, *where)
 
 
 class _Pending(NamedTuple):
     """A round that may be computing yet: nobody knows whether it is finite. A later round is taken only if it is."""
 
-    finite: Any  # bool []
+    finite: Any  # bool [], for all or for the label party's own part
     activations: Mapping[str, Any]
     round: int

@@ -18,6 +18,7 @@ class RunningScores(NamedTuple):
     skipped: int = 0  # rounds that were skipped
     logits: tuple = ()  # one array [R, B, K_t] per task, of the latest R rounds, which are not in the scores yet
     finite: Any = ()  # bool [R], whether each of those rounds was finite
+    of_heads: Any = ()  # float [S], under protection the heads' losses of all rounds so far; else [0]
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dicts of arrays."""
@@ -27,7 +28,8 @@ class RunningScores(NamedTuple):
 
         scores = {} if self.scores is None else arrays(self.scores)
         rounds = {"skipped": np.asarray(self.skipped, np.int32), "finite": np.asarray(self.finite, bool)}
-        return {"scores": scores, "logits": arrays(self.logits), **rounds}
+        of_heads = np.asarray(jax.device_get(list(self.of_heads)))
+        return {"scores": scores, "logits": arrays(self.logits), "of_heads": of_heads, **rounds}
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any], objective: Any, rows: int, party: str) -> "RunningScores":
@@ -37,6 +39,7 @@ class RunningScores(NamedTuple):
             SaveError: scores of other tasks, metrics or numbers of rows.
         """
         empty, scores = objective.init(rows), None
+        saved = {"of_heads": np.zeros(0), **saved}  # of a checkpoint that was written before there were heads
         if set(saved) != set(cls._fields) or not isinstance(saved["logits"], dict):
             raise SaveError(party=party, field="progress", seen=str(sorted(saved)), wanted=str(sorted(cls._fields)))
         if saved["scores"]:
@@ -45,4 +48,4 @@ class RunningScores(NamedTuple):
                 raise SaveError(party=party, field="progress", seen=str(seen), wanted=str(wanted))
             scores = jax.tree.map(jax.numpy.asarray, serialization.from_state_dict(empty, saved["scores"]))
         logits = tuple(saved["logits"][task] for task in sorted(saved["logits"], key=int))
-        return cls(scores, int(saved["skipped"]), logits, saved["finite"])
+        return cls(scores, int(saved["skipped"]), logits, saved["finite"], saved["of_heads"])

@@ -19,6 +19,7 @@ class PartyData(NamedTuple):
     columns: Any = ()  # pytree with rows leading
     labels: Any = None  # label party: float [N, T], NaN where missing
     weights: Any = None  # label party: float [N]
+    randomised: Any = ()  # label party under protection: randomised labels, float [N, T], NaN where missing
     row_ids: Any = None  # the ids themselves, by which errors name rows; None where they are not known
 
 
@@ -39,12 +40,15 @@ class Schedule:
         self.rows = row_stream(rows, size, seed=facts.seed, epoch=facts.epoch, shuffle=facts.shuffle)
         self.rounds = len(self.rows)
         self.round = facts.start
-        padded = np.where(self.rows == PADDING, self.rows[:, :1], self.rows)
-        self._digests = [hashlib.blake2b(ids.tobytes(), digest_size=16).digest() for ids in data.ids[padded]]
+        self._digest: tuple[int, bytes] = -1, b""  # the latest round that had a header, and the digest of its ids
 
     def header(self, sender: str, receiver: str, kind: str, struct: jax.ShapeDtypeStruct) -> Header:
         """The header of a message of the present round, of an array of that shape and dtype."""
         facts = self.facts
+        if self._digest[0] != self.round:
+            rows = self.rows[self.round]
+            ids = self.data.ids[np.where(rows == PADDING, rows[0], rows)]
+            self._digest = self.round, hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
         return Header(
             run=facts.run,
             phase=facts.phase,
@@ -55,5 +59,5 @@ class Schedule:
             kind=kind,
             shape=tuple(struct.shape),
             dtype=dtype_name(struct.dtype),
-            rows=self._digests[self.round],
+            rows=self._digest[1],
         )

@@ -1,5 +1,6 @@
 """The label party's scores of a pass, as it goes."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from parties.party.schedule import Schedule
 from parties.programs.network import take_rows, take_weights
 from parties.protocol.rows import PADDING
 
+FACING_LOSS = "facing_loss"  # a score: the mean of the heads' losses over the rounds that they took
 ROUNDS = 256  # rounds scored in one call: calls are few, and memory does not grow with the epoch
 
 
@@ -28,6 +30,7 @@ class Scoring:
 
         @jax.jit
         def update(scores: Any, logits: Any, labels: jax.Array, weights: jax.Array, rows: jax.Array) -> Any:
+            logits = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), logits)
             return objective.update(scores, logits, take_rows(labels, rows), take_weights(weights, rows))
 
         self._update = update
@@ -35,6 +38,7 @@ class Scoring:
         self.skipped, self._size = 0, ROUNDS
         self.logits: list[Any] = []
         self._finite: list[Any] = []
+        self._of_heads: list[Any] = []  # losses of the heads, [] or [S], of the rounds of the pass so far
 
     def begin(self, schedule: Schedule) -> None:
         """Start before the first round of a pass."""
@@ -51,19 +55,21 @@ class Scoring:
     def _set(self, schedule: Schedule, progress: RunningScores) -> None:
         self.scores, self.skipped = progress.scores, progress.skipped
         self._finite = list(progress.finite)
+        self._of_heads = list(progress.of_heads)
         self.logits = [tuple(task[r] for task in progress.logits) for r in range(len(self._finite))]
         self._size = min(schedule.rounds, ROUNDS)
 
-    def add(self, schedule: Schedule, logits: Any, finite: Any) -> None:
-        """Add the round before the schedule's next one: its logits, and whether it was finite."""
+    def add(self, schedule: Schedule, logits: Any, finite: Any, of_heads: Any = ()) -> None:
+        """Add the round before the schedule's next one: its logits, whether it was finite, the heads' loss if any."""
         self.logits.append(logits)
+        self._of_heads += jax.tree.leaves(of_heads)
         self._finite.append(finite)
         full = len(self.logits) == self._size or schedule.round == schedule.rounds
         if full and schedule.facts.phase != "predict":
             self._score(schedule)
 
-    def add_rounds(self, schedule: Schedule, logits: Any, finite: np.ndarray) -> int:
-        """Add the next S rounds at once: their logits `[S * B, K_t]`, and which were finite, bool `[S]`.
+    def add_rounds(self, schedule: Schedule, logits: Any, finite: np.ndarray, of_heads: np.ndarray | tuple = ()) -> int:
+        """Add the next S rounds at once: their logits `[S, B, K_t]`, and which were finite, bool `[S]`; as `add`.
 
         Returns:
             How many rounds of the pass these are: fewer than S at its end, where the rest is padding.
@@ -72,16 +78,22 @@ class Scoring:
             self._score(schedule)
         rows = schedule.rows[schedule.round : schedule.round + len(finite)]
         self._update_scores(schedule, logits, finite[: len(rows)], rows, len(finite))
+        self._of_heads += list(of_heads[: len(rows)])
         return len(rows)
 
     def compute(self) -> dict[str, float]:
-        """The scores. This waits until they are computed."""
-        return self._objective.compute(self.scores)
+        """The scores, and under protection `facing_loss`. This waits until they are computed."""
+        scores = self._objective.compute(self.scores)
+        if not self._of_heads:
+            return scores
+        losses = np.asarray(jax.device_get(self._of_heads), np.float64)
+        counted = losses[np.isfinite(losses)]
+        return scores | {FACING_LOSS: float(counted.mean()) if len(counted) else math.nan}
 
     def progress(self) -> dict[str, Any]:
         """The running scores as nested dicts of arrays."""
         logits = tuple(concatenate([jax.tree.map(lambda leaf: leaf[None], round) for round in self.logits]))
-        return RunningScores(self.scores, self.skipped, logits, self._finite).to_dict()
+        return RunningScores(self.scores, self.skipped, logits, self._finite, self._of_heads).to_dict()
 
     def _score(self, schedule: Schedule) -> None:
         """Move the logits into the scores; fewer rounds are filled up, so that one compilation serves all."""
@@ -91,6 +103,7 @@ class Scoring:
         logits = concatenate(self.logits + [self.logits[-1]] * (self._size - len(rows)))
         self._update_scores(schedule, logits, finite, rows, self._size)
         self.logits, self._finite = [], []
+        self._of_heads = list(jax.device_get(self._of_heads))
 
     def _update_scores(self, schedule: Schedule, logits: Any, finite: np.ndarray, rows: np.ndarray, size: int) -> None:
         if self.scores is None:

@@ -1,15 +1,16 @@
 """What a placement does. Each takes the same model and gives the same numbers, wherever the parties run."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from parties.party.participant import DataFacts
+from parties.party.participant import Answer, Participant
 from parties.protocol.passes import Pass
 from parties.saving.checkpoints import Found
 from parties.saving.folder import Saved
 
 Rounds = Callable[[int], Iterable]  # number of rounds -> an iterable that yields once per round, such as a progress bar
+Primitive = Callable[..., Answer]  # a method of `Participant` that answers, such as `Participant.hold`
 
 
 class Abilities(NamedTuple):
@@ -17,33 +18,8 @@ class Abilities(NamedTuple):
 
     round_by_round: bool  # each round is a call of its own: after it callbacks run, and training may end
     alone: bool  # this process drives every party: it may end training by its own clock
-
-
-class Primitives(Protocol):
-    """What one party does with its own rows, state and folder; `parties.party.participant.Participant` documents it.
-
-    Each call returns the party's answer; on a device a reference, of which `Placement.answers` makes the answer.
-    """
-
-    def hold(self, sets: Sequence[DataFacts], *frames: Any) -> Any: ...
-
-    def adopt(self, path: str, optimizer: bool, checkpoint: str) -> Any: ...
-
-    def draw(self, structs: Mapping[str, Sequence]) -> Any: ...
-
-    def settle(self) -> Any: ...
-
-    def keep(self) -> Any: ...
-
-    def restore_kept(self) -> Any: ...
-
-    def save(self, path: str, epoch: int) -> Any: ...
-
-    def checkpoint(self, path: str, name: str, epoch: int, run: Mapping) -> Any: ...
-
-    def statistics(self) -> Any: ...
-
-    def predictions(self, name: str) -> Any: ...
+    sends: bool = True  # messages move, or would: they can be recorded
+    alike: bool = True  # every driver hears the same scores: each carries out what its own callbacks ask for
 
 
 class Placement(Protocol):
@@ -55,8 +31,8 @@ class Placement(Protocol):
         ...
 
     @property
-    def parties(self) -> Mapping[str, Primitives]:
-        """Every party of the model, the label party last."""
+    def parties(self) -> Mapping[str, Participant]:
+        """The parties whose state this process may read, the label party last; none where they are on devices."""
         ...
 
     def build(self, model: Any) -> None:
@@ -65,15 +41,19 @@ class Placement(Protocol):
     def check_data(self, data: Any) -> None:
         """Refuse data that this placement cannot take."""
 
-    def answers(self, asked: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-        """The answers by party, made of what the parties' calls returned; raises the first refusal."""
+    def ask(self, primitive: Primitive, arguments: Mapping[str, tuple]) -> Mapping[str, Answer]:
+        """Let each of these parties call `primitive` with its arguments; the answers by party, or the first refusal.
+
+        Of an answer that is for its own party's process alone, any other process gets nothing but {} or what is public.
+        """
         ...
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
         """Train the rounds of an epoch from `facts.start` on: as many as `rounds` yields, and at most `most`."""
 
-    def evaluate(self, facts: Pass, rounds: Rounds) -> None:
-        """Run a pass that trains nothing."""
+    def evaluate(self, facts: Pass, rounds: Rounds) -> Any:
+        """Run a pass that trains nothing. One that predicts returns `Participant.predictions`, or references to it."""
+        ...
 
     def read_cards(self, path: Path, checkpoint: str) -> Mapping[str, Saved]:
         """Each party's folder, or the checkpoint in it; of a folder on a device only what others may know."""

@@ -11,20 +11,20 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from parties.errors import ModelError
+from parties.errors import ModelError, NumberError
 from parties.party.participant import PartyModel
 from parties.party.refusals import gradient_refused, round_refused
 from parties.placement.contract import Rounds
 from parties.placement.in_process import InProcess
-from parties.programs.network import Batch, ModelState, take_rows
+from parties.programs.network import Apart, Batch, ModelState, Stats, TrainState, take_rows
 from parties.programs.packing import pack, unpacked
 from parties.programs.plan import Plan
 from parties.programs.round import round_program, some_rounds
-from parties.protocol.messages import encoded_bytes
+from parties.protocol.messages import KINDS, encoded_bytes
 from parties.protocol.passes import Pass
 from parties.protocol.rows import PADDING
 
-States = dict[str, dict[str, Any]]  # party -> "base", "fuse" or both -> packed state
+States = dict[str, dict[str, Any]]  # party -> "base", "fuse", "heads" -> packed state
 
 
 class Fused(InProcess):
@@ -44,13 +44,22 @@ class Fused(InProcess):
         super().build(model)
         self._plan = plan = model.plan()
 
-        def program_of(data: Batch) -> Any:
-            return self.program(plan, unpacked(data.columns))
+        def program_of(data: Batch, **how: bool) -> Any:
+            return self.program(plan, unpacked(data.columns), **how)
 
-        def train(states: States, data: Batch, rows: jax.Array, count: jax.Array, skip: jax.Array) -> tuple:
-            rounds = some_rounds(program_of(data).round)
-            state, *stats = rounds(_joined(plan, states), data.laid_out(), rows, count, skip)
-            return _divided(plan, state), *stats
+        def train(
+            states: States,
+            data: Batch,
+            rows: jax.Array,
+            count: jax.Array,
+            skip: jax.Array,
+            own: jax.Array,
+            record: bool,
+        ) -> tuple[States, Stats]:
+            program = program_of(data, record=True) if record else program_of(data)
+            rounds = some_rounds(program.round)
+            state, stats = rounds(_joined(plan, states), data.laid_out(), rows, count, skip, own)
+            return _divided(plan, state), stats
 
         def predict(states: States, data: Batch, rows: jax.Array) -> tuple[Any, Any]:
             program, state, columns = program_of(data), _joined(plan, states), data.laid_out().columns
@@ -60,7 +69,7 @@ class Fused(InProcess):
             return program_of(data).numbers(_joined(plan, states), data.take(rows))
 
         # `train` may overwrite the states, so that it trains large tables in place.
-        self._train = jax.jit(train, donate_argnums=0)
+        self._train = jax.jit(train, donate_argnums=0, static_argnames="record")
         self._predict, self._numbers = jax.jit(predict), jax.jit(numbers)
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
@@ -73,8 +82,10 @@ class Fused(InProcess):
         rows = np.concatenate([rows, np.full((size - count, rows.shape[1]), PADDING, rows.dtype)])
         skip, states = facts.nonfinite == "skip_round", self._states()
         try:
-            states, logits, finite, taken = self._train(states, data, rows, np.int32(count), np.bool_(skip))
-            finite, taken = jax.tree.map(np.asarray, (finite, taken))
+            record = label.transcript is not None
+            how = np.int32(count), np.bool_(skip), label.taken_apart
+            states, stats = self._train(states, data, rows, *how, record=record)
+            finite, taken, scored = jax.tree.map(np.asarray, (stats.finite, stats.taken, stats.scored))
         finally:
             for party, state in states.items():
                 self.parties[party].settled().restore(state)
@@ -82,16 +93,28 @@ class Fused(InProcess):
         if len(bad) and not skip:
             alone = [party for party, verdicts in taken.items() if finite[bad[0]] and not verdicts[bad[0]]]
             self._refuse(facts, rows[bad[0]], facts.start + int(bad[0]), alone)
-        label.add_rounds(logits, finite, len(bad))
+        for party, messages in stats.messages.items():
+            for kind, array in zip(KINDS, messages, strict=True):
+                for holder, other in ((label.name, party), (party, label.name)):
+                    transcript = self.parties[holder].settled().transcript
+                    assert transcript is not None, "all parties record, or none"
+                    transcript.add(other, kind, facts.epoch, rows[:count], array[:count])
+        if skip:
+            bad = np.union1d(bad, np.flatnonzero(~scored[:count]))
+        elif not scored[:count].all():
+            self._leave_apart(facts, rows, int(np.argmin(scored[:count])))
+        of_heads = np.asarray(stats.apart.loss) if isinstance(stats.apart, Apart) else ()
+        label.add_rounds(stats.logits, scored, len(bad), of_heads=of_heads)
         for _ in rounds(count):  # the one compiled call has trained them all
             pass
 
-    def evaluate(self, facts: Pass, rounds: Rounds) -> None:
+    def evaluate(self, facts: Pass, rounds: Rounds) -> Any:
         label = self.label
         label.begin(facts)
         rows = label.present_schedule().rows
         logits, seen = self._predict(self._states(), self._batch(facts.data), rows)
         label.add_rounds(logits, np.ones(len(rows), bool), 0, seen)
+        return self._predictions(facts)
 
     def bytes_per_round(self) -> dict[str, int]:
         """The bytes that `local` would count; nothing is encoded here."""
@@ -108,18 +131,27 @@ class Fused(InProcess):
         roles = {party: participant.settled() for party, participant in self.parties.items()}
         columns = {party: roles[party].data[name].columns for party in self._built().bases}
         part = self.label.data[name]
-        return Batch(columns, part.labels, part.weights)
+        return Batch(columns, part.labels, part.weights, part.randomised)
 
     def _states(self) -> States:
         return {name: party.settled().states() for name, party in self.parties.items()}
 
     def _refuse(self, facts: Pass, rows: np.ndarray, round: int, alone: Sequence[str]) -> NoReturn:
-        plan, ids = self._built(), self.label.ids(round)
-        for party in plan.others:
+        for party in self._built().others:
             if party in alone:
-                raise gradient_refused(party, facts.epoch, round, ids)
+                raise gradient_refused(party, facts.epoch, round, self.label.ids(round))
+        raise self._refused(facts, rows, round)
+
+    def _leave_apart(self, facts: Pass, rows: np.ndarray, first: int) -> None:
+        """Note that the label party's own part has taken none of these rounds from the `first` on."""
+        if self.label.refusal is None:
+            at = facts.start + first
+            self.label.refuse_apart((facts.epoch, at), self._refused(facts, rows[first], at))
+
+    def _refused(self, facts: Pass, rows: np.ndarray, round: int) -> NumberError:
+        plan, ids = self._built(), self.label.ids(round)
         numbers = self._numbers(self._states(), self._batch(facts.data), rows)
-        raise round_refused(numbers, tuple(plan.bases), plan.label_party, facts.epoch, round, ids)
+        return round_refused(numbers, tuple(plan.bases), plan.label_party, facts.epoch, round, ids)
 
     def _built(self) -> Plan:
         if self._plan is None:
@@ -133,11 +165,16 @@ def _not_built(*_: Any) -> NoReturn:
 
 def _joined(plan: Plan, states: Mapping[str, Mapping[str, Any]]) -> ModelState:
     """The parties' states side by side."""
-    return ModelState({p: states[p]["base"].unpack() for p in plan.bases}, states[plan.label_party]["fuse"].unpack())
+    own = states[plan.label_party]
+    heads = own["heads"].unpack() if "heads" in own else ()
+    return ModelState({p: states[p]["base"].unpack() for p in plan.bases}, own["fuse"].unpack(), heads)
 
 
 def _divided(plan: Plan, state: ModelState) -> States:
     """Each party's own states."""
     states: States = {party: {"base": pack(base)} for party, base in state.bases.items()}
-    states.setdefault(plan.label_party, {})["fuse"] = pack(state.fuse)
+    own = states.setdefault(plan.label_party, {})
+    own["fuse"] = pack(state.fuse)
+    if isinstance(state.heads, TrainState):
+        own["heads"] = pack(state.heads)
     return states

@@ -6,9 +6,10 @@ from typing import Any
 
 from parties.data.vertical_data import VerticalData
 from parties.errors import DataError, ModelError
-from parties.party.participant import Participant, PartyModel
+from parties.party.participant import Answer, Participant, PartyModel
 from parties.party.roles import FeatureRole, LabelRole
-from parties.placement.contract import Abilities
+from parties.placement.contract import Abilities, Primitive
+from parties.protocol.passes import Pass
 from parties.saving.checkpoints import Found, find_checkpoints
 from parties.saving.folder import Saved, party_folders, read_model
 
@@ -35,8 +36,8 @@ class InProcess:
         if not isinstance(data, VerticalData):
             raise DataError(field="data", seen=type(data).__name__, wanted="a VerticalData")
 
-    def answers(self, asked: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-        return asked
+    def ask(self, primitive: Primitive, arguments: Mapping[str, tuple]) -> Mapping[str, Answer]:
+        return {party: primitive(self.parties[party], *given) for party, given in arguments.items()}
 
     def read_cards(self, path: Path, checkpoint: str) -> Mapping[str, Saved]:
         return read_model(path, checkpoint)
@@ -59,3 +60,7 @@ class InProcess:
             if isinstance(role := party.settled(), LabelRole):
                 return role
         raise ModelError(field="placement", seen="no model", wanted="a placement that a SplitModel was given")
+
+    def _predictions(self, facts: Pass) -> Any:
+        """What a pass that predicts returns, and nothing after any other."""
+        return self.parties[self.label.name].predictions(facts.data) if facts.phase == "predict" else None

@@ -5,6 +5,7 @@ It is the baseline that split training is compared with, from the same seed and 
 
 from parties.errors import ModelError
 from parties.party.participant import PartyModel
+from parties.placement.contract import Abilities
 from parties.placement.fused import Fused
 from parties.programs.joint import joint_program
 
@@ -12,6 +13,7 @@ from parties.programs.joint import joint_program
 class Joint(Fused):
     """The joint model, one compiled call per epoch. It has no messages, so no bytes."""
 
+    abilities = Abilities(round_by_round=False, alone=True, sends=False)
     program = staticmethod(joint_program)
 
     def build(self, model: PartyModel) -> None:

@@ -1,5 +1,7 @@
 """Placement `local`: every party is an object in this process, and every message passes through a channel."""
 
+from typing import Any
+
 from parties.errors import NumberError
 from parties.placement.contract import Abilities, Rounds
 from parties.placement.in_process import InProcess
@@ -31,8 +33,9 @@ class Local(InProcess):
                 party.confirm()  # raises first where the party itself refused the round: it knows better why
             raise
 
-    def evaluate(self, facts: Pass, rounds: Rounds) -> None:
+    def evaluate(self, facts: Pass, rounds: Rounds) -> Any:
         loop.evaluate(self.features, self.label, self.channel, rounds(self._begin(facts)))
+        return self._predictions(facts)
 
     def bytes_per_round(self) -> dict[str, int]:
         return self.channel.bytes_per_round()

@@ -13,6 +13,7 @@ import optax
 
 from parties.programs.keys import base_key, fuse_key
 from parties.programs.network import (
+    Apart,
     Batch,
     ModelState,
     RoundNumbers,
@@ -39,7 +40,7 @@ class JointProgram(NamedTuple):
 
 def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
     """The joint model for columns of that structure, with the keys that the parties would use."""
-    bases, fuse, optimizers = plan.bases, plan.fuse, plan.optimizers
+    bases, fuse, optimizers, heads = plan.bases, plan.fuse, plan.optimizers, plan.heads
 
     def activations_of(params: Mapping, columns: Mapping, keys: Mapping) -> tuple[jax.Array, ...]:
         return tuple(bases[p].apply(params[p], columns[p], keys.get(p)) for p in bases)
@@ -48,29 +49,49 @@ def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
         states = {p: init_state(bases[p], optimizers[p], base_key(key, p), columns[p]) for p in bases}
         structs = (jax.eval_shape(bases[p].apply, states[p].params, columns[p], None) for p in bases)
         activations = tuple(jnp.zeros(struct.shape, struct.dtype) for struct in structs)
-        return ModelState(states, init_state(fuse, plan.fuse_optimizer, fuse_key(key, plan.label_party), activations))
+        key = fuse_key(key, plan.label_party)
+        own = () if heads is None else heads.init(key, dict(zip(bases, activations, strict=True)))
+        return ModelState(states, init_state(fuse, plan.fuse_optimizer, key, activations), own)
 
     def gradients(state: ModelState, batch: Batch) -> tuple[Stats, dict[str, Any]]:
         keys, fuse_round_key = {p: s.round_key() for p, s in state.bases.items()}, state.fuse.round_key()
         params = {"bases": {p: s.params for p, s in state.bases.items()}, "fuse": state.fuse.params}
+        if isinstance(state.heads, TrainState):
+            params["heads"], heads_round_key = state.heads.params, state.heads.round_key()
 
         def total(params: Any) -> tuple[jax.Array, Any]:
-            activations = activations_of(params["bases"], batch.columns, keys)
+            activations, of_heads = activations_of(params["bases"], batch.columns, keys), jnp.zeros(())
+            if heads is not None:  # these teach the other parties, and the fuse network does not
+                given = dict(zip(bases, activations, strict=True))
+                of_heads = heads.total(params["heads"], given, heads_round_key, batch.randomised)
+                activations = tuple(h if p == plan.label_party else jax.lax.stop_gradient(h) for p, h in given.items())
             logits = fuse.apply(params["fuse"], activations, fuse_round_key)
-            return plan.objective.loss(logits, batch.labels, batch.weights), logits
+            loss = plan.objective.loss(logits, batch.labels, batch.weights)
+            return loss + of_heads, (loss, of_heads, logits)
 
-        (loss, logits), grads = jax.value_and_grad(total, has_aux=True)(params)
-        return Stats(loss, logits, all_finite(loss, grads), {}), grads
+        (_, (loss, of_heads, logits)), grads = jax.value_and_grad(total, has_aux=True)(params)
+        if heads is None:
+            return Stats(loss, logits, all_finite(loss, grads), {}), grads
+        own = {p: gradient for p, gradient in grads["bases"].items() if p == plan.label_party}
+        others = {p: gradient for p, gradient in grads["bases"].items() if p != plan.label_party}
+        finite = all_finite(of_heads, others, grads["heads"])
+        taken = finite & all_finite(loss, own, grads["fuse"])
+        return Stats(loss, logits, finite, {}, apart=Apart(taken, of_heads)), grads
 
     def round(state: ModelState, batch: Batch) -> tuple[ModelState, Stats]:
         stats, grads = gradients(state, batch)
 
-        def step(optimizer: optax.GradientTransformation, old: TrainState, gradient: Any) -> TrainState:
+        def step(optimizer: optax.GradientTransformation, old: Any, gradient: Any, taken: jax.Array) -> TrainState:
             new = apply_gradients(optimizer, old, gradient)
-            return jax.tree.map(lambda new, old: jnp.where(stats.finite, new, old), new, old)
+            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), new, old)
 
-        trained = {p: step(optimizers[p], s, grads["bases"][p]) for p, s in state.bases.items()}
-        return ModelState(trained, step(plan.fuse_optimizer, state.fuse, grads["fuse"])), stats
+        taken = {p: stats.scored if p == plan.label_party else stats.finite for p in bases}
+        trained = {p: step(optimizers[p], s, grads["bases"][p], taken[p]) for p, s in state.bases.items()}
+        fused = step(plan.fuse_optimizer, state.fuse, grads["fuse"], stats.scored)
+        if heads is None:
+            return ModelState(trained, fused), stats
+        taught = step(heads.optimizer_of_all(), state.heads, grads["heads"], stats.finite)
+        return ModelState(trained, fused, taught), stats
 
     def predict(state: ModelState, columns: Mapping[str, Any]) -> tuple[Any, Any]:
         activations = activations_of({p: s.params for p, s in state.bases.items()}, columns, {})

@@ -39,6 +39,7 @@ class ModelState(NamedTuple):
 
     bases: dict[str, TrainState]
     fuse: TrainState
+    heads: TrainState | tuple = ()  # of facing heads; () without protection
 
 
 class Batch(NamedTuple):
@@ -47,11 +48,22 @@ class Batch(NamedTuple):
     columns: dict[str, Any]  # party -> pytree with rows leading; for a whole data set it may be packed
     labels: Any  # float [B, T], NaN where missing
     weights: Any  # float [B]; 0 for padding
+    randomised: Any = ()  # under protection: randomised labels, float [B, T], NaN where missing and for padding
 
     def take(self, rows: jax.Array) -> "Batch":
         """The batch `rows` int32 `[B]` of these rows; padding repeats the batch's first row with weight 0."""
-        columns, labels = take_rows((self.columns, self.labels), rows)
-        return Batch(unpacked(columns), labels, take_weights(self.weights, rows))
+        columns, labels, randomised = take_rows((self.columns, self.labels, self.randomised), rows)
+        real = (rows != PADDING)[:, None]
+        randomised = jax.tree.map(lambda values: jnp.where(real, values, jnp.nan), randomised)
+        return Batch(unpacked(columns), labels, take_weights(self.weights, rows), randomised)
+
+    def taken_where(self, taken: jax.Array, own: jax.Array) -> "Batch":
+        """The batch, of which nobody takes the round unless `taken`, nor the label party's own part unless `own`.
+
+        Infinite labels say so, as every guard refuses them.
+        """
+        randomised = jax.tree.map(lambda values: jnp.where(taken, values, jnp.inf), self.randomised)
+        return self._replace(labels=jnp.where(taken & own, self.labels, jnp.inf), randomised=randomised)
 
     def laid_out(self) -> "Batch":
         """The same data set, laid out so that a batch is taken from it fastest.
@@ -64,6 +76,13 @@ class Batch(NamedTuple):
         return self._replace(columns=packed)
 
 
+class Apart(NamedTuple):
+    """What only the label party may know of a round, under protection."""
+
+    taken: jax.Array  # bool []; false where its own part, fuse network and base, has not taken the round
+    loss: jax.Array  # [], the sum of the heads' losses
+
+
 class Stats(NamedTuple):
     """What comes of a round besides the new states."""
 
@@ -71,6 +90,13 @@ class Stats(NamedTuple):
     logits: Any  # [B, K_t] of each task, in the order of the batch's rows
     finite: jax.Array  # bool []; where it is false, no party's state has taken the round
     taken: dict[str, jax.Array]  # party -> bool []; false where the party alone kept its state, by its own gradient
+    messages: dict[str, tuple[jax.Array, jax.Array]] = {}  # party -> its activation and cotangent, where asked for
+    apart: Apart | tuple = ()  # () without protection
+
+    @property
+    def scored(self) -> jax.Array:
+        """Whether the label party's own part has taken the round, so that its logits count; bool `[]`."""
+        return self.apart.taken if isinstance(self.apart, Apart) else self.finite
 
 
 class RoundNumbers(NamedTuple):

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 import optax
 
+from parties.programs.keys import fuse_key
 from parties.programs.network import Network
 from parties.programs.program import FeatureProgram, LabelProgram, feature_program, label_program
+from parties.programs.transforms.facing import Heads, facing
 from parties.programs.transforms.guard import guard_feature, guard_label
 from parties.programs.transforms.own_columns import with_own_columns
 from parties.programs.transforms.row_sparse import Tables, sparse
@@ -22,6 +24,7 @@ class Plan(NamedTuple):
     fuse_optimizer: optax.GradientTransformation
     objective: Any  # with loss, init, update and compute, as mmoe_jax.objective makes it
     tables: Mapping[str, Tables] = {}  # of the parties whose tables are trained by row; see parties.sparse
+    heads: Heads | None = None  # what teaches the other parties under protection, in place of the fuse network
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -34,7 +37,11 @@ class Plan(NamedTuple):
         return sparse(program, self.tables[party]) if party in self.tables else program
 
     def label(self) -> LabelProgram:
-        """The label role: guarded, with the label party's own columns where it has any."""
+        """The label role: guarded, with the label party's own columns and the heads where it has them."""
         party, order = self.label_party, tuple(self.bases)
-        program = guard_label(label_program(party, self.fuse, self.fuse_optimizer, order, self.objective.loss))
-        return with_own_columns(program, self.feature(party), party) if party in self.bases else program
+        taught = order if self.heads is None else [party for party in order if party == self.label_party]
+        program = label_program(party, self.fuse, self.fuse_optimizer, order, self.objective.loss, taught)
+        program = guard_label(program)
+        if party in self.bases:
+            program = with_own_columns(program, self.feature(party), party)
+        return program if self.heads is None else facing(program, self.heads, lambda key: fuse_key(key, party))

@@ -4,7 +4,7 @@ What changes a round, such as the guard against NaN, is a transform, program -> 
 none applied.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -35,8 +35,8 @@ class FeatureProgram(NamedTuple):
 class LabelProgram(NamedTuple):
     """The party with the labels. Of a `Batch` it reads labels, weights and its own columns, where it has any.
 
-    Its state is `{"fuse": ...}`, with "base" where it has columns. Cotangents are of every party with columns, the
-    label party included.
+    Its state is `{"fuse": ...}`, with "base" where it has columns and "heads" under protection. Cotangents are of every
+    party with columns, the label party included.
     """
 
     init: Callable[[jax.Array, Activations, Any], dict[str, Any]]  # the model's key, activations, own columns -> state
@@ -75,9 +75,19 @@ def feature_program(party: str, network: Network, optimizer: optax.GradientTrans
 
 
 def label_program(
-    party: str, network: Network, optimizer: optax.GradientTransformation, order: Sequence[str], loss: Loss
+    party: str,
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    order: Sequence[str],
+    loss: Loss,
+    taught: Collection[str] | None = None,
 ) -> LabelProgram:
-    """The label role of that party: the fuse network on the activations in that `order`, and the loss of its logits."""
+    """The label role of that party: the fuse network on the activations in that `order`, and the loss of its logits.
+
+    Args:
+        taught: the parties that get a cotangent; by default all of `order`.
+    """
+    taught = order if taught is None else taught
 
     def inputs(activations: Activations) -> tuple[jax.Array, ...]:
         return tuple(activations[party] for party in order)
@@ -88,12 +98,12 @@ def label_program(
     def backward(state: Any, activations: Activations, batch: Batch) -> tuple[Any, dict[str, jax.Array], Stats]:
         key = state["fuse"].round_key()
 
-        def objective(params: Any, activations: Activations) -> tuple[jax.Array, Any]:
-            logits = network.apply(params, inputs(activations), key)
+        def objective(params: Any, given: Activations) -> tuple[jax.Array, Any]:
+            logits = network.apply(params, inputs({**activations, **given}), key)
             return loss(logits, batch.labels, batch.weights), logits
 
         gradient = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
-        (total, logits), (gradients, cotangents) = gradient(state["fuse"].params, dict(activations))
+        (total, logits), (gradients, cotangents) = gradient(state["fuse"].params, {p: activations[p] for p in taught})
         return gradients, cotangents, Stats(total, logits, jnp.bool_(True), {})
 
     def update(state: Any, gradients: Any) -> dict[str, TrainState]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from parties.programs.network import Batch, ModelState, Network, RoundNumbers, Stats, TrainState, scan_rounds
+from parties.programs.network import Apart, Batch, ModelState, Network, RoundNumbers, Stats, TrainState, scan_rounds
 from parties.programs.plan import Plan
 
 
@@ -22,15 +22,19 @@ def score_rounds(objective: Any, scores: Any, logits: Any, data: Batch, rows: ja
 
 
 def some_rounds(round: Callable) -> Callable:
-    """`train(state, data, rows, count, skip) -> (state, logits, finite, taken)`, made of `round(state, batch)`.
+    """`train(state, data, rows, count, skip, own) -> (state, stats)`, made of `round(state, batch)`.
 
     It trains the first `count` of the rounds `rows` int32 `[S, B]` of `data`. Unless `skip`, it ends after a round that
-    is not finite or that a party has not taken. Logits are `[S, B, K_t]` of each task, `finite` is bool `[S]`, `taken`
-    party -> bool `[S]`; all are 0 for rounds that were not trained.
+    is not finite or that a party has not taken. The stats are stacked, `[S, ...]`, without the loss; they are 0 for
+    rounds that were not trained.
+
+    Under protection the label party's own part, unless `skip`, takes no round after one that it has not taken, nor any
+    if `own` is false; the others go on.
     """
 
-    def train(state: Any, data: Batch, rows: jax.Array, count: jax.Array, skip: jax.Array) -> tuple:
+    def train(state: Any, data: Batch, rows: jax.Array, count: jax.Array, skip: jax.Array, own: jax.Array) -> tuple:
         _, one = jax.eval_shape(lambda state, rows: round(state, data.take(rows)), state, rows[0])
+        protected = isinstance(one.apart, Apart)
         stacks = jax.tree.map(lambda leaf: jnp.zeros((len(rows), *leaf.shape), leaf.dtype), one._replace(loss=()))
 
         def goes_on(carry: tuple) -> jax.Array:
@@ -38,15 +42,16 @@ def some_rounds(round: Callable) -> Callable:
             return (done < count) & (last | skip)
 
         def another(carry: tuple) -> tuple:
-            done, _, state, stacks = carry
-            state, stats = round(state, data.take(rows[done]))
+            done, _, own, state, stacks = carry
+            batch = data.take(rows[done])
+            state, stats = round(state, batch.taken_where(jnp.bool_(True), own | skip) if protected else batch)
             stacks = jax.tree.map(lambda stack, leaf: stack.at[done].set(leaf), stacks, stats._replace(loss=()))
             last = jnp.stack([stats.finite, *stats.taken.values()]).all()
-            return done + 1, last, state, stacks
+            return done + 1, last, own & stats.apart.taken if protected else own, state, stacks
 
-        carry = jnp.int32(0), jnp.bool_(True), state, stacks
-        _, _, state, stats = jax.lax.while_loop(goes_on, another, carry)
-        return state, stats.logits, stats.finite, stats.taken
+        carry = jnp.int32(0), jnp.bool_(True), own, state, stacks
+        *_, state, stats = jax.lax.while_loop(goes_on, another, carry)
+        return state, stats
 
     return train
 
@@ -74,10 +79,11 @@ class SplitProgram(NamedTuple):
     objective: Any
 
 
-def round_program(plan: Plan, columns: Mapping[str, Any]) -> SplitProgram:
+def round_program(plan: Plan, columns: Mapping[str, Any], record: bool = False) -> SplitProgram:
     """The protocol of `plan` for columns, party -> pytree, of that structure; how many rows they have does not matter.
 
-    Each party's key, program and pullback are those of its party object in placement `local`.
+    Each party's key, program and pullback are those of its party object in placement `local`. With `record` the stats
+    of a round have its messages.
     """
     party, label = plan.label_party, plan.label()
     features = {p: plan.feature(p) for p in plan.others}
@@ -86,11 +92,12 @@ def round_program(plan: Plan, columns: Mapping[str, Any]) -> SplitProgram:
     def split(state: ModelState) -> tuple[dict[str, TrainState], dict[str, TrainState]]:
         """The states of the other parties, and the label party's own."""
         own = {"base": state.bases[party], "fuse": state.fuse} if has_columns else {"fuse": state.fuse}
+        own |= {"heads": state.heads} if isinstance(state.heads, TrainState) else {}
         return {p: state.bases[p] for p in features}, own
 
     def joined(others: Mapping[str, TrainState], own: Mapping[str, TrainState]) -> ModelState:
         bases = {**others, party: own["base"]} if has_columns else others
-        return ModelState({p: bases[p] for p in plan.bases}, own["fuse"])
+        return ModelState({p: bases[p] for p in plan.bases}, own["fuse"], own.get("heads", ()))
 
     def init(key: jax.Array) -> ModelState:
         states = {p: feature.init(key, columns[p]) for p, feature in features.items()}
@@ -106,7 +113,10 @@ def round_program(plan: Plan, columns: Mapping[str, Any]) -> SplitProgram:
         own = label.update(own, gradients)
         backward = {p: feature.backward(forward[p][1], cotangents[p]) for p, feature in features.items()}
         states = {p: feature.update(states[p], backward[p][0]) for p, feature in features.items()}
-        return joined(states, own), stats._replace(taken={p: verdict for p, (_, verdict) in backward.items()})
+        stats = stats._replace(taken={p: verdict for p, (_, verdict) in backward.items()})
+        if record:
+            stats = stats._replace(messages={p: (activations[p], cotangents[p]) for p in features})
+        return joined(states, own), stats
 
     def predict(state: ModelState, columns: Mapping[str, Any]) -> tuple[Any, Any]:
         states, own = split(state)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from parties.errors import SaveError
 from parties.programs.network import TrainState
 from parties.saving.folder import CARD, read_party, write_party
-from parties.saving.states import KEPT, RUNNING_SCORES
+from parties.saving.states import KEPT
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def write_checkpoint(
     description: Mapping,
     states: Mapping[str, TrainState],
     kept: Mapping[str, TrainState],
-    progress: Mapping[str, Any] | None,
+    extra: Mapping[str, Any],
 ) -> None:
     """Write a party's checkpoint whole or not at all, and then remove all but it and the one before.
 
@@ -49,13 +49,12 @@ def write_checkpoint(
 
     Args:
         states, kept: the party's states, as they are now and as it last kept them.
-        progress: the label party's running scores within an epoch; see `parties.party.running_scores`.
+        extra: the label party's nested dicts of arrays beside the states: running scores, private facts.
     """
     folder = path / party
     cut_short = [checkpoint.name for checkpoint in folder.glob("epoch-*-round-*") if not (checkpoint / CARD).exists()]
     _remove(folder, cut_short)
     states = {**states, **{KEPT + kind: state for kind, state in kept.items()}}
-    extra = {} if progress is None else {RUNNING_SCORES: progress}
     write_party(folder / name, party, role, description, states, extra)
     written = _names(folder)
     at = written.index(name) + 1

@@ -31,7 +31,7 @@ class Saved(NamedTuple):
 
     role: str  # "feature" or "label"
     description: dict[str, Any]  # values that JSON has
-    states: dict[str, Any]  # nested dicts of arrays: "base", "fuse"; in a checkpoint also `extra`
+    states: dict[str, Any]  # nested dicts of arrays: "base", "fuse", "heads"; in a checkpoint also `extra`
 
 
 def write_party(
@@ -66,9 +66,9 @@ def write_party(
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all, so that it outlasts a crash of the machine."""
+    """Write a file whole or not at all, so that it outlasts a crash of the machine; for its owner alone to read."""
     new = file.with_name(f"{file.name}.new")
-    with new.open("wb") as opened:
+    with open(new, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:
         opened.write(content)
         opened.flush()
         os.fsync(opened.fileno())
@@ -115,7 +115,7 @@ def read_party(folder: Path, party: str) -> Saved:
         wanted = "'label' with a fuse network, 'feature' without"
         raise _refused(party, "role", reprlib.repr(role), wanted)
     try:
-        states = read_states(payload, {"base", "fuse"} & set(card))
+        states = read_states(payload, {"base", "fuse"} & set(card) | ({"heads"} if "protect" in card else set()))
     except Exception as error:  # msgpack, NumPy and Flax each raise their own for bytes that they did not write
         wanted = f"the states of the networks that {CARD} describes"
         raise _refused(party, "state", f"{type(error).__name__} {error}"[:200], wanted) from error

@@ -11,9 +11,11 @@ from flax import serialization
 
 from parties.errors import SaveError
 from parties.programs.network import TrainState
+from parties.saving.private import PRIVATE
 
 KEPT = "kept_"  # prefix of the name of a state that was kept beside the present one
 RUNNING_SCORES = "progress"  # name of the label party's scores within an epoch; see `parties.party.running_scores`
+EXTRA = (RUNNING_SCORES, PRIVATE)  # nested dicts of arrays, which may be there beside the states
 MAX_DIMENSIONS = 64  # that a NumPy array can have
 
 
@@ -36,11 +38,11 @@ def read_states(payload: bytes, networks: set[str]) -> dict[str, Any]:
 
     msgpack.unpackb(payload, ext_hook=check_array, max_array_len=0)
     states = serialization.msgpack_restore(payload)
-    allowed = networks | {KEPT + network for network in networks} | {RUNNING_SCORES}
+    allowed = networks | {KEPT + network for network in networks} | {*EXTRA}
     if not isinstance(states, dict) or not networks <= set(states) <= allowed:
         raise ValueError(f"{reprlib.repr(states)}, not the states of {sorted(networks)}")
     for name, state in states.items():
-        named = isinstance(state, dict) and (name == RUNNING_SCORES or set(state) == set(TrainState._fields))
+        named = isinstance(state, dict) and (name in EXTRA or set(state) == set(TrainState._fields))
         if not named or not _holds_arrays(state):
             raise ValueError(f"{reprlib.repr(state)}, not the state {name!r}")
     return states

@@ -10,8 +10,8 @@ class Training(Protocol):
 
     Attributes:
         model: the `SplitModel`.
-        history: scores of the epochs so far, as `fit` returns them.
-        scores: the names in the history.
+        history: scores of the epochs so far, as `fit` returns them; see `Callback` for who has them in production.
+        scores: the names in the history of whoever hears the scores.
         round, rounds: how many rounds of the present epoch are done, and how many it has.
         stopped: why training ends before its last epoch; None if it does not.
     """
@@ -41,8 +41,15 @@ class Training(Protocol):
 class Callback:
     """Called by `SplitModel.fit(callbacks=[...])` as training goes; override what is needed.
 
-    Each call is given the `Training`, whose `stop(reason)` ends it. In production every party's driver makes the same
-    calls, and all must decide alike: by the scores, which all hear, and not by a clock or anything else that differs.
+    Each call is given the `Training`, whose `stop(reason)` ends it.
+
+    In production every party's driver calls its own callbacks. By default (`pyu(scores="label")`) the history has
+    scores only at the label party, whose callbacks decide for all: once they were called when `fit` begins, after an
+    epoch, and when it ends, every driver carries out what they asked for by `keep`, `restore_kept` and `stop`. What
+    callbacks elsewhere ask for is dropped, and the reason of a stop is not told. With `scores="all"` each driver
+    carries out at once what its own callbacks ask for: all must decide alike, by the scores, and not by a clock or
+    anything else that differs. In both, each driver ends by itself where `on_round_end` stops: there all must decide
+    alike, by the number of the round.
     """
 
     def on_fit_begin(self, training: Training) -> None:

@@ -8,15 +8,19 @@ from typing import Literal
 
 from parties.errors import ModelError
 from parties.model.arguments import check_count
+from parties.party.scoring import FACING_LOSS
 from parties.training.callbacks import Callback, Training
 
 log = logging.getLogger(__name__)
 
-LOWER_IS_BETTER = ("loss", "rmse", "skipped", "seconds")
+LOWER_IS_BETTER = ("loss", FACING_LOSS, "rmse", "skipped", "seconds")
 
 
 class EarlyStopping(Callback):
     """Ends training once a score has not improved for a while (Prechelt, "Early stopping - but when?", 1998).
+
+    Where the history does not have the score, as in production at other parties than the label party, it does nothing,
+    and training ends and is restored as the label party's decides.
 
     Args:
         monitor: a name of the history, such as "val_loss" or "val_income_50k/auc".
@@ -64,7 +68,8 @@ class EarlyStopping(Callback):
             self._judge(training, value, epoch)
 
     def on_epoch_end(self, training: Training) -> None:
-        if self._judge(training, training.history[self.monitor][-1], training.epoch) and self.restore_best:
+        values = training.history.get(self.monitor)
+        if values and self._judge(training, values[-1], training.epoch) and self.restore_best:
             training.keep()
 
     def on_fit_end(self, training: Training) -> None:

@@ -21,7 +21,7 @@ class Run(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where a run is. Every party's checkpoint has the round; only the label party's has the rest."""
+    """Where a run is. Every party's checkpoint has the round; only the label party's has the rest, with the scores."""
 
     round: int = 0  # the next round of the present epoch
     history: dict[str, list[float]] = {}

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from parties.errors import ModelError
+from parties.model.protection import Facing
+from parties.party.scoring import FACING_LOSS
+from parties.party.transcript import Recording
 from parties.placement.consortium import Consortium
 from parties.placement.contract import Placement
 from parties.protocol.passes import Pass
 from parties.saving.checkpoints import checkpoint_name
 from parties.training.callbacks import Callback
+from parties.training.early_stopping import EarlyStopping
 from parties.training.position import Position, Run
 from parties.training.progress_bar import EpochBar
 
@@ -28,6 +32,7 @@ class Trainee(Protocol):
     """What training asks of the model."""
 
     tasks: Sequence[Any]
+    protect: Facing | None
     epoch: int
     history: dict[str, list[float]]
     stopped: str | None
@@ -52,19 +57,22 @@ class TrainingRun:
         callbacks: Sequence[Callback],
         time_budget: float | None,
         progress: bool,
+        record: Recording | None = None,
         position: Position | None = None,
     ):
         start = position or Position()
         self.model, self.round = model, start.round
         self.history = {name: list(values) for name, values in start.history.items()}
         self.stopped: str | None = None
+        self._requests: list[tuple[str, int]] = []  # what callbacks asked for since drivers last agreed
         self.scores = _score_names(model, run)
         self.rounds = -(-len(data["train"]) // run.batch_size)
         self._run, self._data, self._path, self._callbacks = run, data, path, list(callbacks)
         self._consortium, self._progress = model._consortium, progress
         self._placement = model._consortium.placement
-        self._resumed, self._seconds = position is not None, start.seconds
+        self._resumed, self._seconds, self._record = position is not None, start.seconds, record
         self._written = self.epoch, self.round  # position of the latest checkpoint
+        self._calling: Callback | None = None  # the callback that is running
         self._budget = time_budget
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
 
@@ -73,20 +81,23 @@ class TrainingRun:
         return self.model.epoch
 
     def stop(self, reason: str) -> None:
+        self._check_allowed("stop")
         self.stopped = self.stopped or reason
 
     def keep(self) -> None:
-        self._consortium.keep()
+        self._check_allowed("keep")
+        self._request("keep", self.epoch)
 
     def restore_kept(self, epoch: int) -> None:
-        self._consortium.restore_kept()
-        self.model.epoch = epoch
+        self._check_allowed("restore_kept")
+        self._request("restore_kept", epoch)
 
     def train(self) -> None:
         """Train to the end of the run, or until something stops it."""
         with _ctrl_c(self):
             self._call("on_fit_begin")
-            self._consortium.hold(self._data, digest=self._path is not None)
+            self._consortium.hold(self._data, digest=self._path is not None, record=self._record)
+            self._agree()
             model = self.model
             model._runs, model._batch_size = self._run.number, self._run.batch_size
             model.history, model.stopped = self.history, None
@@ -97,7 +108,10 @@ class TrainingRun:
             if self._written != (self.epoch, self.round):
                 self._checkpoint()
             self._call("on_fit_end")
+            self._agree()
             model.stopped = self.stopped
+            if model.protect is not None:
+                self._consortium.conclude()
         if self.stopped is not None:
             log.warning("training ended in epoch %d of %d: %s", self.epoch, self._run.until, self.stopped)
 
@@ -125,6 +139,7 @@ class TrainingRun:
             self.history.setdefault(name, []).append(value)
         model.epoch, self.round, self._seconds = model.epoch + 1, 0, 0.0
         self._call("on_epoch_end")
+        self._agree()
         if self.epoch % run.checkpoint_every == 0:
             self._checkpoint()
 
@@ -154,14 +169,55 @@ class TrainingRun:
 
     def _call(self, hook: str) -> None:
         for callback in self._callbacks:
+            self._calling = callback
             getattr(callback, hook)(self)
+        self._calling = None
+
+    def _check_allowed(self, asked: str) -> None:
+        if self._calling is not None and not isinstance(self._calling, EarlyStopping):
+            refuse_unprotected(f"{type(self._calling).__name__}, which asks to {asked}", self.model.protect)
+
+    def _request(self, request: str, epoch: int) -> None:
+        if self._placement.abilities.alike:
+            self._carry_out(request, epoch)
+        else:
+            self._requests.append((request, epoch))
+
+    def _carry_out(self, request: str, epoch: int) -> None:
+        if request == "keep":
+            self._consortium.keep()
+        else:
+            self._consortium.restore_kept()
+            self.model.epoch = epoch
+
+    def _agree(self) -> None:
+        """Where drivers do not hear the same scores: do what the label party's callbacks asked for, and only that."""
+        if self._placement.abilities.alike:
+            return
+        agreed, stop = self._consortium.agree(self._requests, self.stopped is not None)
+        self._requests = []
+        for request, epoch in agreed:
+            self._carry_out(request, epoch)
+        self.stopped = (self.stopped or "the label party ended training") if stop else None
 
 
-def check_callbacks(callbacks: Any, placement: Placement) -> None:
-    """Refuse callbacks that this placement cannot call.
+def refuse_unprotected(seen: str, protect: Facing | None) -> None:
+    """Refuse a callback that would tell the other parties of true labels, unless that is let pass.
 
     Raises:
-        ModelError: no `Callback`; or one with `on_round_end`, where rounds are compiled together.
+        ModelError: the model is protected.
+    """
+    if protect is not None and not protect.allow_unprotected:
+        wanted = f"EarlyStopping({FACING_LOSS!r}), or protect=Facing(..., allow_unprotected=True)"
+        raise ModelError(field="callbacks", seen=f"{seen} under protection", wanted=wanted)
+
+
+def check_callbacks(callbacks: Any, placement: Placement, protect: Facing | None) -> None:
+    """Refuse callbacks that this placement cannot call, or that protection does not let decide.
+
+    Raises:
+        ModelError: no `Callback`; one with `on_round_end`, where rounds are compiled together; or early stopping by
+            scores of true labels, under protection.
     """
     if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
         raise ModelError(field="callbacks", seen=type(callbacks).__name__, wanted="a list of Callback")
@@ -172,6 +228,8 @@ def check_callbacks(callbacks: Any, placement: Placement) -> None:
         if kind.on_round_end is not Callback.on_round_end and not placement.abilities.round_by_round:
             wanted = f"none of rounds: {type(placement).__name__.lower()!r} compiles them together; 'local' has rounds"
             raise ModelError(field="callbacks", seen=f"{kind.__name__}.on_round_end", wanted=wanted)
+        if isinstance(callback, EarlyStopping) and callback.monitor != FACING_LOSS:
+            refuse_unprotected(f"{kind.__name__}({callback.monitor!r})", protect)
 
 
 def check_time_budget(seconds: Any, placement: Placement) -> None:
@@ -192,6 +250,7 @@ def check_time_budget(seconds: Any, placement: Placement) -> None:
 def _score_names(model: Trainee, run: Run) -> tuple[str, ...]:
     names = ["loss", *(f"{task.name}/{score}" for task in model.tasks for score in ("loss", *task.metrics))]
     held_out = [f"val_{name}" for name in names] if run.validated else []
+    names += [] if model.protect is None else [FACING_LOSS]
     return (*names, *(["skipped"] if run.nonfinite == "skip_round" else []), *held_out, "seconds")
 
 

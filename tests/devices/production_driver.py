@@ -14,6 +14,7 @@ import pandas as pd
 from experiments import census
 from parties import (
     Callback,
+    EarlyStopping,
     Intersection,
     SplitModel,
     Tls,
@@ -22,16 +23,19 @@ from parties import (
     pyu,
 )
 from parties.devices import driver as monkey
+from parties.devices.wire import Lane
 from tests import devices as devices_module
 
 
 def main(settings: dict) -> None:
     jax.config.update("jax_threefry_partitionable", True)  # as tests/conftest.py
+    interrupted = signal.getsignal(signal.SIGINT)
     party, deadline = settings["party"], settings["deadline"]
     tls = Tls(*settings["tls"][party]) if party in settings.get("tls", {}) else None
     if settings.get("careless") == party:  # one that does not look at its own certificate
         Tls.check = lambda *_: None  # type: ignore[method-assign]
     how = {"transport": settings["transport"], "tls": tls, "deadline": deadline}
+    received = note_received() if "note" in settings else []
     with production(settings["cluster"], party, **how) as devices:
         if settings.get("fault") == party:  # an exception where none is foreseen
             monkey.DataReader.read = lambda *_: 1 / 0  # type: ignore[method-assign, assignment]
@@ -47,12 +51,18 @@ def main(settings: dict) -> None:
         print("read", json.dumps(read), flush=True)
         if "leave" in settings:
             sys.exit(settings["leave"])
-        place = pyu(devices, deadline)
+        place = pyu(devices, deadline, settings.get("scores", "label"))
         if "checkpoint" in settings:
             model = checkpointed(settings, place, data)
         else:
             model = SplitModel(**census.arguments(), placement=place, seed=0)
-        for epoch in range(0 if "checkpoint" in settings else settings["epochs"]):
+        audit = None
+        if "stopping" in settings:
+            stopping = EarlyStopping(**settings["stopping"])
+            rules = {"epochs": settings["epochs"], "batch_size": 128, "progress": False}
+            model.fit(data, validation=data, callbacks=[Says(), stopping], record=True, **rules)
+            audit = model.audit(data)
+        for epoch in range(0 if {"checkpoint", "stopping"} & settings.keys() else settings["epochs"]):
             history = model.fit(data, batch_size=128, progress=False)
             if settings.get("hostile") == party:
                 send_instead(settings["payload"])
@@ -65,9 +75,12 @@ def main(settings: dict) -> None:
         done: dict[str, Any] = {"reachable": devices_module.rows_reachable([model, data], len(data))[1]}
         done["of others"] = [column for frame in frames for column in frame.columns if column in others]
         done["rows"] = len(place.reveal(table)) if settings.get("reveal") else None
-        done |= {"scores": scores, "bytes": model.bytes_per_round()}
+        done |= {"bytes": model.bytes_per_round(), "epoch": model.epoch}
+        done["audit"] = [] if audit is None else audit.values.tolist()
+        done |= {"scores": scores, "history": model.history, "stopped": model.stopped}
+        Path(settings["save"]).with_suffix(f".{party}").write_bytes(b"".join(received))
         print("done", json.dumps(done), flush=True)
-    print("after", signal.getsignal(signal.SIGINT) is signal.default_int_handler, gc.get_freeze_count(), flush=True)
+    print("after", signal.getsignal(signal.SIGINT) is interrupted, gc.get_freeze_count(), flush=True)
 
 
 class Says(Callback):
@@ -86,6 +99,14 @@ def checkpointed(settings: dict, place, data) -> SplitModel:
     how = {"epochs": settings["epochs"], "batch_size": 128, "progress": False}
     model.fit(data, checkpoint=path, every_rounds=5, callbacks=[Says()], **how)
     return model
+
+
+def note_received() -> list[bytes]:
+    """From now on this list has every frame that comes to this process."""
+    frames: list[bytes] = []
+    unpack = Lane.unpack
+    Lane.unpack = lambda self, frame: frames.append(frame) or unpack(self, frame)  # type: ignore[method-assign]
+    return frames
 
 
 def send_instead(payload: str) -> None:

@@ -17,10 +17,11 @@ import pytest
 
 from experiments import benchmark_secretflow, census, census_secretflow, certificates, sampler
 from experiments.party_files import FILES, write_parties
-from parties import SplitModel, VerticalData
+from parties import EarlyStopping, SplitModel, VerticalData
 from parties.data.frames import id_digests
 from parties.devices.production import TRANSPORTS
 from parties.devices.wire import Lane
+from parties.privacy.audit import Line
 from parties.saving.folder import read_model
 from tests.devices import hostile
 from tests.devices.ports import ports
@@ -99,11 +100,59 @@ def test_two_processes_train_what_local_trains(tmp_path, files, tls, transport, 
         assert [run.wait(party) for party in ("alice", "bob")] == [0, 0], run.said("alice") + run.said("bob")
         done = {p: json.loads(run.said(p).split("done ")[1].splitlines()[0]) for p in run.processes}
         assert all("after True 0" in run.said(p) for p in run.processes), "the process is as it was before"
-    assert done["alice"] == done["bob"], "scores and bytes are public; the table was revealed"
-    assert done["alice"]["rows"] == ROWS
+    assert {n for n in done["alice"] if done["alice"][n] != done["bob"][n]} == {"scores", "history"}, (
+        "the rest is public"
+    )
+    assert done["alice"]["rows"] == ROWS, "the table was revealed"
     assert done["alice"]["reachable"] == [] == done["alice"]["of others"]  # and the same at bob
     assert done["alice"]["bytes"] == {"bob->alice": 10_404, "alice->bob": 10_404}
     data = VerticalData.from_files(files, on="id", sep="|", label_party="alice", labels=list(census.LABELS))
+    same_as_local(run.save, data, tmp_path, done["alice"]["scores"])
+
+
+@pytest.mark.parametrize("scores", ["label", "all"])
+def test_who_hears_the_scores(tmp_path, files, scores):
+    """By default the label party's process alone. Both end with the state that its early stopping restores."""
+    stopping: dict[str, Any] = {"monitor": "loss", "mode": "max", "patience": 2, "restore_best": True}
+    with Run(tmp_path, files, scores=scores, stopping=stopping, epochs=9, note=True) as run:
+        assert [run.wait(party) for party in run.processes] == [0, 0], run.said("alice") + run.said("bob")
+        said = {p: run.said(p) for p in run.processes}
+    done = {p: json.loads(said[p].split("\ndone ")[1].splitlines()[0]) for p in said}
+    data = VerticalData.from_files(files, on="id", sep="|", label_party="alice", labels=list(census.LABELS))
+    local = SplitModel(**census.arguments(), placement="local", seed=0)
+    rules: dict[str, Any] = {"epochs": 9, "batch_size": 128, "progress": False}
+    history = local.fit(data, validation=data, callbacks=[EarlyStopping(**stopping)], **rules)
+    assert len(history["loss"]) == 3 and local.epoch == 1, "the first epoch's loss is the greatest"
+    for party, own in done.items():
+        assert said[party].count("\nepoch ") == 3 and own["epoch"] == 1, "callbacks are called at both"
+        assert len(own["history"].pop("seconds")) == 3
+        if party == "alice" or scores == "all":
+            assert own["stopped"] == local.stopped and own["history"].keys() == history.keys() - {"seconds"}
+            for name, values in own["history"].items():
+                assert values == pytest.approx(history[name], abs=1e-6)
+        else:
+            assert (own["history"], own["scores"]) == ({}, {})
+            assert own["stopped"] == "the label party ended training"
+    for party, own in done.items():  # each has its own lines, of what it gave
+        lines = pd.DataFrame(own["audit"], columns=Line._fields)
+        assert set(lines.party) == {party} and set(lines.prior) == {"sent"}
+        assert {"alice": "head", "bob": "lookup"}[party] in set(lines.attack)
+    numbers = [*done["alice"]["scores"].values(), *sum(done["alice"]["history"].values(), [])]
+    audited = [n for line in done["alice"]["audit"] for n in line if isinstance(n, float)]
+    numbers, audited = ([n for n in some if len(json.dumps(n)) > 12] for some in (numbers, audited))  # others by chance
+    assert len(numbers) > 30 and len(audited) > 30
+    received = run.save.with_suffix(".bob").read_bytes()
+    heard = [json.dumps(n).encode() in received or np.float64(n).tobytes() in received for n in numbers]
+    assert heard == [scores == "all"] * len(numbers), "none of the bytes that came to bob's process has a score"
+    for party, others in (("alice", census.BOB), ("bob", census.ALICE)):
+        frame = pd.read_csv(files["bob" if party == "alice" else "alice"], sep="|", dtype=str)
+        texts = {cell for spec in others for cell in frame[spec.name].str.strip()}
+        cells = {text for text in texts if len(text) > 5 and not text.isdigit()}  # others come by chance
+        came = run.save.with_suffix(f".{party}").read_bytes()
+        assert len(cells) > 10 and not [cell for cell in cells if cell.encode() in came], "no cell of the other's came"
+    words = ["own_columns", "head_epochs", "planted", *(f"{n!r}" for n in audited)]
+    assert not any(word.encode() in received for word in words), "nor has any a line of alice's audit"
+    assert (b'"scores"' in received) is (b'"loss"' in received) is (scores == "all")
     same_as_local(run.save, data, tmp_path, done["alice"]["scores"])
 
 
@@ -116,6 +165,7 @@ def same_as_local(saved, data, tmp_path, scores, epochs=1):
     for party in ours:
         assert ours[party].description == theirs[party].description
         close(ours[party].states, theirs[party].states)
+    return local
 
 
 def close(ours, theirs):
@@ -214,14 +264,21 @@ def test_a_run_in_which_bob_was_killed_is_resumed(tmp_path, files):
         run.until("alice", "epoch 3\n")
         run.processes["bob"].send_signal(signal.SIGKILL)
         assert run.wait("alice", 60) == 1
-    with Run(tmp_path, files, resume=True, **how) as run:
+    with Run(tmp_path, files, resume=True, note=True, **how) as run:
         assert [run.wait(party) for party in ("alice", "bob")] == [0, 0], run.said("alice") + run.said("bob")
         said = {party: run.said(party) for party in run.processes}
     first = {int(said[party].split("\nepoch ")[1].split()[0]) for party in said}
     assert len(first) == 1 and min(first) >= 3, f"both go on from one checkpoint, {first}"
-    scores = json.loads(said["alice"].split("\ndone ")[1].splitlines()[0])["scores"]
+    done = {party: json.loads(said[party].split("\ndone ")[1].splitlines()[0]) for party in said}
     data = VerticalData.from_files(files, on="id", sep="|", label_party="alice", labels=list(census.LABELS))
-    same_as_local(run.save, data, tmp_path, scores, epochs=12)
+    local = same_as_local(run.save, data, tmp_path, done["alice"]["scores"], epochs=12)
+    assert done["bob"]["history"].keys() == {"seconds"} and len(done["bob"]["history"]["seconds"]) == 12
+    assert done["alice"]["history"].keys() == local.history.keys()
+    for name in local.history.keys() - {"seconds"}:
+        assert done["alice"]["history"][name] == pytest.approx(local.history[name], abs=1e-6)
+    for card in (tmp_path / "run").glob("*/*/party.json"):
+        assert ("history" in json.loads(card.read_text())) == (card.parts[-3] == "alice")
+    assert b'"history": {"seconds": [' in (heard := run.save.with_suffix(".bob").read_bytes()) and b'/auc"' not in heard
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -332,7 +389,7 @@ def test_an_unforeseen_exception_names_its_own_party(tmp_path, files, party):
 def test_the_launcher_trains_and_reports(tmp_path, files, capfd):
     """`experiments.census_secretflow` as the README has it, on few rows."""
     folder, out = Path(files["alice"]).parent, tmp_path / "out"
-    arguments = ["--mode", "production", "--files", str(folder), "--epochs", "1", "--out", str(out)]
+    arguments = ["--mode", "production", "--files", str(folder), "--epochs", "1", "--out", str(out), "--audit"]
     with pytest.raises(SystemExit) as ended:
         census_secretflow.main(arguments)
     printed = capfd.readouterr().out
@@ -340,6 +397,9 @@ def test_the_launcher_trains_and_reports(tmp_path, files, capfd):
     assert "alice | bytes per round: bob->alice 10,404, alice->bob 10,404" in printed
     assert "bob   | Test AUC" not in printed, "what came of it is the label party's to say"
     assert json.loads((out / "result.json").read_text())["test"].keys() >= {"loss", "income_50k/auc"}
+    for party in ("alice", "bob"):
+        assert {line["party"] for line in json.loads((out / f"audit-{party}.json").read_text())} == {party}
+        assert f"{party:<5} | written: audit-{party}.json" in printed
 
 
 def test_the_benchmark_compares_with_bare_loops(tmp_path):

@@ -15,6 +15,7 @@ from mmoe_jax import Bucketed, Categorical, MMoEBase, MMoEFuse, Task
 from mmoe_jax.features import ColumnSpec
 from parties import (
     DataError,
+    EarlyStopping,
     Intersection,
     MessageError,
     ModelError,
@@ -26,6 +27,7 @@ from parties import (
 )
 from parties.devices import party_actor
 from parties.devices.answers import MAX_BYTES, hear, refuse, say
+from parties.devices.party_actor import read_card
 from parties.devices.pyu import CALLS, pyu
 from tests import devices
 from tests.devices.stand_ins import Device, Ref, StandIns
@@ -105,6 +107,52 @@ def test_it_is_placement_local_to_the_bit(pyus, files, tmp_path):
     theirs.save(tmp_path / "theirs")
     for party in NAMES:
         assert read_files(tmp_path / "ours" / party) == read_files(tmp_path / "theirs" / party)
+
+
+@pytest.mark.parametrize("scores", ["label", "all"])
+def test_one_driver_of_all_parties_hears_the_scores(pyus, files, scores):
+    """And the callbacks that it has do what they ask for at once."""
+    stopping = EarlyStopping("loss", "max", patience=2, restore_best=True)
+    rules: dict[str, Any] = {"epochs": 9, "batch_size": 16, "callbacks": [stopping], "progress": False}
+    ours, theirs, data = model(pyu(pyus, scores=scores)), model("local"), read(pyus, files)
+    history = ours.fit(data, **rules)
+    assert without_seconds(history) == without_seconds(theirs.fit(local_data(files), **rules))
+    assert (ours.epoch, ours.stopped) == (theirs.epoch, theirs.stopped) and ours.stopped
+    assert ours.evaluate(data) == theirs.evaluate(local_data(files))
+
+
+def test_a_private_answer_is_told_to_its_own_process(pyus, files, monkeypatch):
+    """What is said to all has nothing of it, and takes its place only for its own process."""
+    sites, init = [], party_actor.PartyActor.__init__
+    monkeypatch.setattr(party_actor.PartyActor, "__init__", lambda self, *a: sites.append(self) or init(self, *a))
+    placement = pyu(pyus)
+    made = model(placement)
+    made.fit(read(pyus, files), batch_size=16, progress=False)
+    alice = next(site for site in sites if site.party.name == "alice")
+    whole, said = (hear(alice.ask("statistics", private), "alice") for private in (False, True))
+    assert said == {"bytes": made.bytes_per_round()} and whole == said | hear(alice._activity.told, "alice")
+    assert whole["scores"]["loss"] == made.history["loss"][0]
+    driver = StandIns({name: Device(name) for name in NAMES}, 1.0)
+    monkeypatch.setattr(driver, "_heard", driver._revealed)
+    driver.activity = alice._activity
+    for own, heard in ((None, said), ("bob", said), ("alice", whole)):
+        driver.own = own
+        answers = {"alice": Ref(driver.pyus["alice"], alice.ask("statistics", True))}
+        assert driver.ask(answers, private=True) == {"alice": heard}
+    assert driver.ask(answers) == {"alice": said}
+
+
+def test_a_card_shows_others_no_scores(pyus, files, tmp_path):
+    data = read(pyus, files)
+    made = model(pyu(pyus))
+    made.fit(data, validation=data, epochs=2, batch_size=16, checkpoint=tmp_path / "run", progress=False)
+    for party in NAMES:
+        shown, whole = (
+            hear(read_card(str(tmp_path / "run"), party, "epoch-000002-round-00000000", scores), party)["description"]
+            for scores in (False, True)
+        )
+        assert whole.get("history") == (made.history if party == "alice" else None)
+        assert shown == whole | ({"history": {"seconds": made.history["seconds"]}} if party == "alice" else {})
 
 
 def test_a_saved_model_is_read_back_by_each_party(pyus, files, tmp_path):
@@ -327,6 +375,8 @@ def test_placements_and_data_that_do_not_go_together(pyus, files):
     for deadline in deadlines:
         with pytest.raises(ModelError, match="positive number of seconds"):
             pyu(pyus, deadline)
+    with pytest.raises(ModelError, match="scores: saw 'bob', wanted one of .'label', 'all'."):
+        pyu(pyus, scores="bob")  # type: ignore[arg-type]
     placement = pyu(pyus)
     model(placement)
     with pytest.raises(ModelError, match="one that holds a model"):

@@ -122,6 +122,27 @@ def checked(card: Mapping[str, Any], states: bytes) -> Files:
     return Files(json.dumps(card | {"checksum": saving._checksum(card, states)}).encode(), states)
 
 
+def places(tree: Any, path: tuple = ()) -> Iterator[tuple]:
+    """The path of everything inside."""
+    inside = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for name, value in inside:
+        yield (*path, name)
+        yield from places(value, (*path, name))
+
+
+def with_junk(card: dict, path: tuple, junk: Any) -> dict:
+    """The card with something else there, or nothing where `junk` is `places`."""
+    card = json.loads(json.dumps(card))
+    inside = card
+    for name in path[:-1]:
+        inside = inside[name]
+    if junk is places:
+        del inside[path[-1]]
+    else:
+        inside[path[-1]] = junk
+    return card
+
+
 def sealed(card: Mapping[str, Any], states: bytes) -> Files:
     """Files whose digests are all theirs."""
     outside = ("checksum", "architecture", "format", "party", "role", "state")

@@ -1,5 +1,6 @@
 """Small split-learning problems of every shape, for Hypothesis and for fixed cases."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,15 +9,17 @@ import numpy as np
 import optax
 from hypothesis import strategies as st
 
-from mmoe_jax import Bag, Ids, MMoEBase, MMoEFuse, Real, Task, init_apply, objective
+from mmoe_jax import Bag, Head, Ids, MMoEBase, MMoEFuse, Real, Task, init_apply, objective
+from mmoe_jax.randomisation import Randomisation
 from parties.party.roles import FeatureRole, LabelRole
 from parties.party.schedule import PartyData
 from parties.programs.joint import joint_program
-from parties.programs.keys import base_key, fuse_key
+from parties.programs.keys import base_key, fold_name, fuse_key
 from parties.programs.network import Batch, ModelState, Network, TrainState
 from parties.programs.packing import pack, pack_state, unpack_state
 from parties.programs.plan import Plan
 from parties.programs.round import round_program
+from parties.programs.transforms.facing import Heads
 from parties.programs.transforms.packed import packed_feature, packed_label
 from parties.protocol.passes import Pass
 
@@ -53,6 +56,7 @@ class Problem(NamedTuple):
     data: dict[str, PartyData]
     states: ModelState
     batch_size: int
+    heads: Heads | None = None
 
     @property
     def rows(self) -> int:
@@ -66,6 +70,8 @@ class Problem(NamedTuple):
         for role in (*features.values(), label):
             own = {"base": self.states.bases[role.name]} if role.name in self.bases else {}
             own |= {"fuse": self.states.fuse} if role is label else {}
+            if role is label and isinstance(self.states.heads, TrainState):
+                own["heads"] = self.states.heads
             role.restore({kind: pack_state(state) for kind, state in own.items()})
         load(features, label, self.data)
 
@@ -77,11 +83,13 @@ class Problem(NamedTuple):
 
     def plan(self) -> Plan:
         tasks = objective(self.tasks)
-        return Plan(self.label_party, self.bases, self.optimizers, self.fuse, self.fuse_optimizer, tasks)
+        networks = self.bases, self.optimizers, self.fuse, self.fuse_optimizer
+        return Plan(self.label_party, *networks, tasks, heads=self.heads)
 
     def rows_of_all(self) -> Batch:
         own = self.data[self.label_party]
-        return Batch({party: self.data[party].columns for party in self.bases}, own.labels, own.weights)
+        columns = {party: self.data[party].columns for party in self.bases}
+        return Batch(columns, own.labels, own.weights, own.randomised)
 
     def joint(self):
         return joint_program(self.plan(), self.rows_of_all().columns)
@@ -114,7 +122,8 @@ def load(features: dict[str, FeatureRole], label: LabelRole, data: dict[str, Par
 def states_of(features: dict[str, FeatureRole], label: LabelRole) -> ModelState:
     own = {kind: unpack_state(state) for kind, state in label.states().items()}
     bases = {name: unpack_state(role.states()["base"]) for name, role in features.items()}
-    return ModelState(bases | ({label.name: own["base"]} if "base" in own else {}), own["fuse"])
+    bases |= {label.name: own["base"]} if "base" in own else {}
+    return ModelState(bases, own["fuse"], own.get("heads", ()))
 
 
 def _column(kind: str, rng, rows: int):
@@ -135,10 +144,16 @@ def _labels(task: Task, rng, rows: int) -> np.ndarray:
     return np.where(rng.random(rows) < 0.4, np.nan, values) if task.missing == "mask" else values
 
 
+BINS = (-1.0, 0.0, 2.0)  # the values that a randomised label of a regression task may have
+
+
 def make(
-    *, columns, label_party, tasks, rows, batch_size, seed, dtype, optimizers, dnn=(2,), experts=2, gates=()
+    *, columns, label_party, tasks, rows, batch_size, seed, dtype, optimizers, dnn=(2,), experts=2, gates=(), unit=None
 ) -> Problem:
-    """A problem with columns of those kinds a party; parameters and data are NumPy's, from `seed`."""
+    """A problem with columns of those kinds a party; parameters and data are NumPy's, from `seed`.
+
+    `unit`: None, or under protection what of the labels is randomised: each "label" of a row, or the "row".
+    """
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 256, (rows, 16)).astype(np.uint8)
 
@@ -169,15 +184,35 @@ def make(
     own = data.get(label_party, PartyData(ids))
     data[label_party] = own._replace(labels=labels, weights=weights)
     networks_optimizers = {party: optimizers[party] for party in bases}
+    heads, heads_state = None, None
+    if unit is not None:
+        values = tuple(BINS if task.kind == "regression" else () for task in tasks)
+        classes = tuple(len(of) or max(2, task.output_size) for of, task in zip(values, tasks, strict=True))
+        epsilons = (1.0,) * len(tasks) if unit == "row" else tuple(rng.uniform(0.1, 3, len(tasks)).tolist())
+        randomisation = Randomisation(classes, epsilons, unit == "row", values)
+        head = Network(*init_apply(Head((2,), "tanh", sizes, dtype)))
+        networks = {party: head for party in bases if party != label_party}
+        heads = Heads(networks, optimizers["fuse"], partial(randomisation.loss, tasks))
+        drawn_labels = np.stack([
+            np.array(of)[rng.integers(0, len(of), rows)] if of else rng.integers(0, k, rows)
+            for of, k in zip(values, classes, strict=True)
+        ], axis=1).astype(dtype)  # fmt: skip
+        data[label_party] = data[label_party]._replace(randomised=np.where(np.isnan(labels), np.nan, drawn_labels))
+        given = dict(zip(bases, zeros, strict=True))
+        key = fold_name(fuse_key(key, label_party), "heads")
+        heads_state = drawn(heads.network(), given, heads.optimizer_of_all(), key)
     return Problem(
         label_party, bases, networks_optimizers, fuse, optimizers["fuse"], list(tasks), data,
-        ModelState(states, fuse_state), batch_size,
+        ModelState(states, fuse_state, heads_state or ()), batch_size, heads,
     )  # fmt: skip
 
 
 @st.composite
-def problems(draw, parties=(1, 2, 3, 4, 5), dtype=np.float64) -> Problem:
-    """So many parties, with columns of every kind, a label party with or without, 1 to 3 tasks of mixed kinds."""
+def problems(draw, parties=(1, 2, 3, 4, 5), dtype=np.float64, units=(None,)) -> Problem:
+    """So many parties, with columns of every kind, a label party with or without, 1 to 3 tasks of mixed kinds.
+
+    `units`: None for no protection, "label" and "row" for facing heads where there is a party to protect from.
+    """
     names = NAMES[: draw(st.sampled_from(parties))]
     kinds = st.lists(st.sampled_from(["ids", "one id", "bag", "real"]), min_size=1, max_size=2)
     columns = {name: draw(kinds) for name in names}
@@ -194,7 +229,8 @@ def problems(draw, parties=(1, 2, 3, 4, 5), dtype=np.float64) -> Problem:
     rows, batch_size = draw(st.sampled_from([(5, 3), (3, 3)]))
     gates = draw(st.sampled_from([(), (2,)]))
     seed = draw(st.integers(0, 1000))
+    unit = draw(st.sampled_from(units)) if set(names) != {label_party} else None
     return make(
         columns=columns, label_party=label_party, tasks=tasks, rows=rows, batch_size=batch_size, seed=seed,
-        dtype=dtype, optimizers=optimizers, gates=gates,
+        dtype=dtype, optimizers=optimizers, gates=gates, unit=unit,
     )  # fmt: skip

@@ -4,6 +4,7 @@ It looks at activations, labels, weights, the loss, cotangents and gradients. It
 optimiser may hold infinity, and a table has a million rows.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ def guard_feature(program: FeatureProgram) -> FeatureProgram:
         return Guarded(gradients, round_finite & gradient_finite), verdict & (gradient_finite | ~round_finite)
 
     def update(state: Any, guarded: Guarded) -> Any:
-        return _where(guarded.accepted, program.update(state, guarded.gradients), state)
+        return guarded_update(program.update, state, guarded)
 
     return program._replace(backward=backward, update=update)
 
@@ -54,6 +55,11 @@ def guard_label(program: LabelProgram) -> LabelProgram:
         return _where(guarded.accepted, new, {kind: state[kind] for kind in new})
 
     return program._replace(backward=backward, update=update)
+
+
+def guarded_update(update: Callable[[Any, Any], Any], state: Any, guarded: Guarded) -> Any:
+    """The state that `update(state, gradients)` makes, if the gradients are accepted; else the state as it is."""
+    return _where(guarded.accepted, update(state, guarded.gradients), state)
 
 
 def accept_where(gradients: Any, accepted: jax.Array) -> Any:
