@@ -1,13 +1,15 @@
 """Census Income, divided between two parties as SecretFlow's MMoE tutorial divides it, and the tutorial's networks."""
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import optax
 import pandas as pd
 
 from mmoe_jax import Bucketed, Categorical, MMoEBase, MMoEFuse, Task
-from parties import Party, SplitModel, VerticalData
+from parties import Facing, Party, SplitModel, VerticalData
 
 NAMES = [
     "age",
@@ -57,11 +59,18 @@ def read(file: Path) -> pd.DataFrame:
     return frame.assign(id=range(len(frame)))
 
 
-def divide(frame: pd.DataFrame, parties: tuple[str, ...] = ("alice", "bob")) -> VerticalData:
-    """The rows as alice and bob hold them: her 9 columns and both labels, his 4."""
-    columns = {"alice": [spec.name for spec in ALICE] + list(LABELS), "bob": [spec.name for spec in BOB]}
+def divide(frame: pd.DataFrame, parties: Iterable[str] = ("alice", "bob"), swapped: bool = False) -> VerticalData:
+    """The rows as alice and bob hold them: her 9 columns and both labels, his 4; `swapped`, her 4, his 9."""
+    nine, four = [spec.name for spec in ALICE], [spec.name for spec in BOB]
+    columns = {"alice": [*(four if swapped else nine), *LABELS], "bob": nine if swapped else four}
     frames = {party: frame[["id", *columns[party]]] for party in parties}
     return VerticalData.from_frames(frames, on="id", label_party="alice", labels=list(LABELS))
+
+
+def arranged(parties: Mapping[str, Party], swapped: bool) -> dict[str, Party]:
+    """The parties; `swapped`, with each other's columns and networks."""
+    alice, bob = parties["alice"], parties["bob"]
+    return {"alice": bob, "bob": alice} if swapped else dict(parties)
 
 
 def vocabularies(frame: pd.DataFrame) -> dict[str, tuple]:
@@ -87,6 +96,14 @@ def arguments(rate=1e-3, parties: tuple[str, ...] = ("alice", "bob")) -> dict:
 def model(seed: int, placement, parties: tuple[str, ...] = ("alice", "bob")) -> SplitModel:
     """The tutorial's networks, each with Adam of learning rate 1e-3."""
     return SplitModel(**arguments(parties=parties), placement=placement, seed=seed)
+
+
+Protection = Literal["none", "facing"]
+
+
+def protection(settings: Any) -> Facing | None:
+    """What `--protect` and `--epsilon` ask for."""
+    return Facing(settings.epsilon) if settings.protect == "facing" else None
 
 
 def checksum(file: Path) -> str:

@@ -4,7 +4,9 @@
     python -m experiments.census_secretflow --mode production        # both parties on this machine, one process each
     python -m experiments.census_secretflow --mode production --party alice --cluster cluster.json --files DIR
 
-The second command starts the third for each party. `cluster.json` is the same at every party:
+The second command starts the third for each party. `--audit` lets each party write what its messages gave away.
+`--protect facing` keeps alice's labels at home; `--epsilon` says how well.
+`cluster.json` is the same at every party:
 
     {"alice": {"address": "host:port"}, "bob": {"address": "host:port"}}
 
@@ -60,6 +62,10 @@ class Settings:
     tls: str | None = None  # production: encrypt, with the files that experiments.certificates writes to this folder
     align: Literal["same", "psi"] = "same"  # same: files have the same ids; psi (production): private set intersection
     deadline: float = 60.0  # seconds of silence after which a party is given up
+    scores: Literal["label", "all"] = "label"  # production: who hears the scores, alice's process alone or all
+    audit: bool = False  # write what each party gave away: audit-PARTY.json, in production by that party alone
+    protect: census.Protection = "none"  # what keeps the labels from bob
+    epsilon: float = 1.0  # of each label, under protection
     save: str | None = None  # folder in which each party saves its part of the model
     out: str = "runs/census_secretflow"  # folder to write result.json to
 
@@ -67,6 +73,7 @@ class Settings:
         options.at_least_one(self, "epochs", "batch_size")
         if self.deadline <= 0:
             raise options.OptionError(f"--deadline: saw {self.deadline}, wanted a number above 0")
+        options.an_epsilon(self, "epsilon")
         if self.align == "psi" and self.mode != "production":
             raise options.OptionError("--align psi: wanted --mode production: in one process there is nothing private")
         if self.party is not None and (self.cluster is None or self.files is None):
@@ -149,20 +156,28 @@ def intersection_of(settings: Settings) -> Intersection | None:
 
 
 def train(settings: Settings, files: Path, devices: Mapping[str, Any]) -> None:
-    """Train and evaluate, in the process of every party; only the label party's reports the result."""
+    """Train and evaluate, in the process of every party; only the label party's has the scores, and reports them."""
     data = {}
     for part, names in FILES.items():
         paths = {devices[party]: files / name for party, name in names.items()}
         how: dict[str, Any] = {"intersection": intersection_of(settings), "deadline": settings.deadline}
         labels = list(census.LABELS)
         data[part] = VerticalData.from_files(paths, on="id", sep="|", label_party="alice", labels=labels, **how)
-    model = census.model(settings.seed, pyu(devices, settings.deadline))
+    placement, protect = pyu(devices, settings.deadline, settings.scores), census.protection(settings)
+    model = SplitModel(**census.arguments(), placement=placement, seed=settings.seed, protect=protect)
     began = time.perf_counter()
-    history = model.fit(data["train"], validation=data["test"], epochs=settings.epochs, batch_size=settings.batch_size)
+    how = {"epochs": settings.epochs, "batch_size": settings.batch_size}
+    history = model.fit(data["train"], validation=data["test"], record=settings.audit, **how)
     scores = model.evaluate(data["test"])
     seconds = time.perf_counter() - began
     if settings.save is not None:
         model.save(settings.save)
+    if settings.audit:
+        for party, lines in model.audit(data["train"]).groupby("party"):
+            file = Path(settings.out) / f"audit-{party}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lines.to_json(file, orient="records", indent=1)
+            print(f"written: {file.name} to {settings.out}", flush=True)
     if settings.party in (None, "alice"):
         report(settings, model, history, scores, seconds, len(data["train"]))
 

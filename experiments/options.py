@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
+from parties.model.protection import MAX_EPSILON
+
 
 class Settings(Protocol):
     """A dataclass."""
@@ -73,6 +75,18 @@ def at_least_one(settings: Settings, *names: str) -> None:
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise OptionError(f"{flag(name)}: saw {value}, wanted at least 1")
+
+
+def an_epsilon(settings: Settings, *names: str) -> None:
+    """Check the fields that are an epsilon of differential privacy; None stands for no protection.
+
+    Raises:
+        OptionError: a field is not positive, or too large for a number of 32 bits.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not 0 < value <= MAX_EPSILON:
+            raise OptionError(f"{flag(name)}: saw {value}, wanted an epsilon above 0, of at most {MAX_EPSILON}")
 
 
 def _comments(settings: type[Settings]) -> dict[str, str]:

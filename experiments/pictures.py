@@ -82,3 +82,133 @@ def sweep(table, scores: list[str], title: str, file: Path) -> None:
     figure.suptitle(title, fontsize=15)
     figure.savefig(file, dpi=110)
     plt.close(figure)
+
+
+# What an attack reads, in plain words; {reader} reads the messages that the other party sends.
+ATTACKS = {
+    "own_columns": "control: {reader}'s columns alone",
+    "norm": "the length of each message",
+    "cosine": "likeness to one known message",
+    "nearest": "the most alike known messages",
+    "ica": "independent components of messages",
+    "head": "regression on the last epoch's messages",
+    "head_epochs": "regression on all epochs' messages",
+    "head_epochs_2000": "regression on all epochs' messages",
+    "completion": "regression on what {reader} sent",
+    "labels": "labels that were sent to {reader}",
+}
+CONTROL_COLOR = "#8a8a8a"
+
+
+def leaks(table, tasks: list[str], file: Path, bound: dict[str, float] | None = None) -> None:
+    """What an audit found: on the left the label party's labels, by attack and task; on the right the other's columns.
+
+    Args:
+        table: the lines of `SplitModel.audit` of two parties. Those with the prior "own" are drawn; of labels that a
+            bound holds for, those with the prior "all", which it holds for.
+        tasks: the label party's tasks.
+        bound: task -> the leak that its protection allows, drawn as a line.
+    """
+    of_labels, attacks = table.target.map(lambda target: target in tasks), table.attack != "planted"
+    labels = table[of_labels & attacks & (table.prior == ("all" if bound else "own"))]
+    columns = table[~of_labels & attacks & (table.prior == "own")]
+    giver, reader = labels.party.iloc[0], labels.to.iloc[0]
+    rows = max(labels.attack.nunique(), columns.target.nunique())
+    figure, axes = plt.subplots(1, 2, figsize=(17, 2.2 + 0.62 * rows), layout="constrained")
+    _leaks_of_labels(axes[0], labels, tasks, bound or {})
+    axes[0].set_title(f"What {reader} can read of {giver}'s labels", fontsize=16)
+    beyond = "everyone's columns and the row's other labels" if bound else f"{reader}'s own columns"
+    axes[0].set_xlabel(f"leak: 0 = nothing beyond {beyond}\n1 = every label", fontsize=13)
+    _leaks_of_columns(axes[1], columns)
+    axes[1].set_title(f"What {giver} can read of {reader}'s columns", fontsize=16)
+    axes[1].set_xlabel(f"leak: 0 = nothing beyond {giver}'s own columns and labels\n1 = every row", fontsize=13)
+    for axis in axes:
+        axis.invert_yaxis()
+        axis.axvline(0, color="black", linewidth=1)
+        axis.set_xlim(min(-0.08, axis.get_xlim()[0]), 1.06)
+        axis.set_xticks(np.linspace(0, 1, 6))
+        axis.tick_params(axis="x", labelsize=12)
+        axis.grid(axis="x", alpha=0.3)
+        axis.set_axisbelow(True)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def _leaks_of_labels(axis, labels, tasks: list[str], bound: dict[str, float]) -> None:
+    attacks = list(dict.fromkeys(labels.attack))
+    reader, height = labels.to.iloc[0], 0.8 / len(tasks)
+    for t, (task, color) in enumerate(zip(tasks, COLORS, strict=False)):
+        lines = labels[labels.target == task].set_index("attack").loc[attacks]
+        colors = [CONTROL_COLOR if attack == "own_columns" else color for attack in attacks]
+        _leak_bars(axis, np.arange(len(attacks)) + (t - (len(tasks) - 1) / 2) * height, lines, colors, 0.92 * height)
+        axis.barh([0], [np.nan], color=color, label=NAMES.get(task, task))
+        if task in bound:
+            axis.axvline(bound[task], color=color, linestyle="--", label=f"bound, {NAMES.get(task, task)}")
+    axis.barh([0], [np.nan], color=CONTROL_COLOR, label="control: must be 0, else void")
+    axis.legend(fontsize=12, loc="upper center", bbox_to_anchor=(0.4, -0.13), ncols=3, frameon=False)
+    hints = labels.drop_duplicates("attack").set_index("attack").hints
+    known = {attack: f"{hints[attack]:,} labels known" if hints[attack] else "no label known" for attack in attacks}
+    known |= {"cosine": "1 label known"} if "cosine" in known else {}
+    words = [f"{ATTACKS.get(attack, attack).format(reader=reader)}\n{known[attack]}" for attack in attacks]
+    axis.set_yticks(np.arange(len(attacks)), words, fontsize=12)
+
+
+def _leaks_of_columns(axis, columns) -> None:
+    asked = list(dict.fromkeys(columns.target))
+    drawn = {"lookup": COLORS[2], "own_columns": CONTROL_COLOR}
+    for (attack, color), shift in zip(drawn.items(), (-0.2, 0.2), strict=True):
+        lines = columns[columns.attack == attack].set_index("target").loc[asked]
+        _leak_bars(axis, np.arange(len(asked)) + shift, lines, [color] * len(asked), 0.37)
+        known = f"regression on the last epoch's messages, {lines.hints.max():,} rows known"
+        axis.barh([0], [np.nan], color=color, label=known if attack == "lookup" else "control: must be 0, else void")
+    axis.legend(fontsize=12, loc="upper center", bbox_to_anchor=(0.4, -0.13), frameon=False)
+    words = [target.replace(">=", " at least ").replace("=", " is ").replace("_", " ") for target in asked]
+    axis.set_yticks(np.arange(len(asked)), words, fontsize=12)
+
+
+def _leak_bars(axis, place: np.ndarray, lines, colors: list[str], height: float) -> None:
+    """One bar per line, with its error as a whisker and as text; a line that is void is hatched and says so."""
+    for y, color, line in zip(place, colors, lines.itertuples(), strict=True):
+        void = not line.valid or not np.isfinite(line.leak)
+        leak, error = np.nan_to_num([line.leak, line.error])
+        look = {"color": "white", "edgecolor": color, "hatch": "///"} if void else {"color": color}
+        axis.barh(y, leak, height, xerr=error, capsize=2, **look)
+        text = "void" if void else f"{leak:.2f} ± {error:.2f}".replace("-0.00", "0.00")
+        axis.text(1.09, y, text, va="center", fontsize=11, color=color)
+
+
+def tradeoff(lines: list[dict], tasks: list[str], file: Path) -> None:
+    """Each defence by what it hides and what it costs: leak of the worst attack against AUC, one plot per task.
+
+    Args:
+        lines: one per defence and task: `defence`, `task`, `auc`, `auc_std`; at "all, 2000 labels" the line of the
+            worst attack with the prior "all"; and `bound`, the leak that is proved to be the most, or None.
+    """
+    figure, axes = plt.subplots(1, len(tasks), figsize=(13, 5.2), layout="constrained", squeeze=False)
+    for axis, task, color in zip(axes[0], tasks, COLORS, strict=False):
+        of_task = [line for line in lines if line["task"] == task]
+        proved = sorted((line["bound"], line["auc"]) for line in of_task if line["bound"] is not None)
+        if proved:
+            axis.plot(
+                *zip(*proved, strict=True), "k--", marker="|", markersize=16, label="proved: no attack leaks more"
+            )
+            axis.legend(fontsize=12, loc="lower right")
+        for line in of_task:
+            worst = line["all, 2000 labels"]
+            void = not worst["valid"] or worst["leak"] is None
+            leak, name = (0, f"{line['defence']} (void)") if void else (worst["leak"], line["defence"])
+            whiskers = {"xerr": worst["error"] or 0, "yerr": line["auc_std"]}
+            face = "white" if void else color
+            axis.errorbar(leak, line["auc"], **whiskers, fmt="o", capsize=3, color=color, mfc=face, markersize=9)
+            axis.annotate(name, (leak, line["auc"]), (0, 9), textcoords="offset points", fontsize=12, ha="center")
+        axis.set_title(NAMES.get(task, task), fontsize=15)
+        axis.set_xlabel("leak to bob: 0 = nothing beyond all columns, 1 = every label", fontsize=12)
+        axis.set_xlim(-0.08, 1.12)
+        axis.margins(y=0.2)
+        axis.tick_params(labelsize=12)
+        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("AUC on the test rows (higher is better)", fontsize=13)
+    title = "Defences: the upper left is best (leak of the worst attack, which knows 2,000 labels)"
+    figure.suptitle(title, fontsize=15)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)

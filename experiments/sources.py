@@ -6,6 +6,7 @@ were found and none could be downloaded.
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,6 +55,16 @@ def load(choice: str) -> Source:
         return _sampled(f"as no copy of Census Income was found and {reason}")
     where = f"downloaded from {originals.host()} to {folder}, where the next run finds them"
     return _from_originals(folder, "download", where, "delete it and run again, or give --data sampled")
+
+
+def load_or_exit(choice: str) -> Source:
+    """As `load`, for a script: prints where the rows come from, or ends the process with the error's words."""
+    try:
+        source = load(choice)
+    except SourceError as error:
+        sys.exit(str(error))
+    print(source.line, flush=True)
+    return source
 
 
 def _sampled(why: str) -> Source:

@@ -13,7 +13,6 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 
 import dataclasses  # noqa: E402
 import json  # noqa: E402
-import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from itertools import product  # noqa: E402
@@ -45,11 +44,7 @@ class Settings:
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     settings = parse(arguments)
     startup.keep_compiled(settings.compile_cache)
-    try:
-        source = sources.load(settings.data)
-    except sources.SourceError as error:
-        sys.exit(str(error))
-    print(source.line)
+    source = sources.load_or_exit(settings.data)
     train, test = (census.divide(frame) for frame in (source.train, source.test))
     model = census.arguments()
     columns = fit_parties(train, model["parties"])

@@ -1,14 +1,20 @@
-"""The main job, small: what it prints, writes and draws."""
+"""The main job and its companions on Census Income, small: what they print, write and draw."""
 
 import json
 import os
 import subprocess
 import sys
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import census, census_income, recipes, sampler, sources, startup
+from experiments import audits, census, census_income, certificate, leaks, pictures, recipes, sampler, sources, startup
+from parties import Local
+from parties.privacy.attacks import View
 
 
 @pytest.fixture
@@ -39,6 +45,163 @@ def test_the_main_job_writes_result_and_pictures(few_rows, tmp_path, capsys, mon
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "data: a few sampled rows" in printed and "logistic regr." in printed and "bytes per round" in printed
+
+
+def test_the_main_job_protects_labels(few_rows, tmp_path, capsys):
+    options = ["--epochs", "1", "--batch-size", "200", "--split-only", "--swapped"]
+    options += ["--protect", "facing", "--epsilon", "0.5", "--out", str(tmp_path)]
+    result = census_income.main(options)
+    assert strict((tmp_path / "result.json").read_text()) == result
+    assert result["settings"]["protect"] == "facing" and result["guarantee"]["proved"]
+    assert set(result["guarantee"]) == {"unit", "adjacency", "proved", "covers"}
+    assert result["epsilon"]["tasks"] == pytest.approx(dict.fromkeys(census.LABELS, 0.5), abs=2e-4)
+    assert result["epsilon"]["row"] == pytest.approx(1.0, abs=4e-4)
+    assert len(result["history"][0]["facing_loss"]) == 1
+    assert "no attack leaks more of a label than 0.245" in capsys.readouterr().out
+    assert set(result["bytes"].values()) == {200 * 32 * 4 + 164}, "bob has alice's network"
+
+
+@pytest.mark.parametrize("placement", ["local", "joint"])
+def test_only_the_split_model_is_protected(placement):
+    settings = census_income.Settings(protect="facing", epsilon=2.0)
+    frame = sampler.sample(10, seed=0)
+    model = census_income.build(settings, recipes.RECIPES["tuned"], frame, 0, placement, ("alice", "bob"))
+    assert (model.protect is not None and model.protect.epsilon == 2.0) == (placement == "local")
+
+
+def test_without_protection_nothing_is_said_to_be_proved(few_rows, tmp_path):
+    result = census_income.main(["--epochs", "1", "--split-only", "--out", str(tmp_path)])
+    assert result["guarantee"] is None and result["epsilon"] is None and result["settings"]["protect"] == "none"
+
+
+def strict(text: str) -> dict:
+    """JSON without NaN and infinities, which the standard has not."""
+    return json.loads(text, parse_constant=pytest.fail)
+
+
+def test_the_main_job_audits(few_rows, tmp_path, capsys):
+    options = ["--epochs", "1", "--batch-size", "200", "--split-only", "--audit"]
+    result = census_income.main([*options, "--out", str(tmp_path)])
+    assert strict((tmp_path / "result.json").read_text()) == result
+    assert (tmp_path / "leaks.png").read_bytes().startswith(b"\x89PNG")
+    table = pd.DataFrame(result["audit"])
+    assert set(census.LABELS) < set(table.target) and {"alice", "bob"} == set(table.party)
+    assert [len(lines) for lines in result["audit_seeds"]] == [len(table)]
+    assert result["seconds"]["audit"] > 0 and result["seconds"]["train"] > 0
+    printed = capsys.readouterr().out
+    assert all(f"leak to bob  {label}" in printed for label in census.LABELS) and "audit" in printed
+
+
+def audited(leak: float, **changes) -> pd.DataFrame:
+    """Two lines of an audit: an attack that leaks so much, and the control."""
+    line = {"party": "alice", "to": "bob", "attack": "head", "target": "income_50k", "prior": "own", "auc": 0.9}
+    line |= {"leak": leak, "error": 0.03, "hints": 40, "rows": 100.0, "valid": True} | changes
+    return pd.DataFrame([line | {"attack": "own_columns", "leak": 2.0}, line])
+
+
+def test_a_leak_is_the_mean_over_seeds_and_void_where_one_is():
+    table = audits.mean([audited(0.6), audited(0.8)])
+    worst = audits.worst(table, "income_50k")
+    assert (worst.attack, worst.leak) == ("head", pytest.approx(0.7)), "a control is no attack"
+    assert worst.error == pytest.approx((0.03**2 + 0.1**2) ** 0.5)
+    assert "0.70 ± 0.10 (head)" in audits.sentence(table, "income_50k", 40)
+    assert list(table) == list(audited(0.6)) and audits.mean([audited(0.6)]).equals(audited(0.6))
+    table = audits.mean([audited(0.6), audited(0.6, valid=False)])
+    assert "void" in audits.sentence(table, "income_50k", 40) and "0.6" not in audits.sentence(table, "income_50k", 40)
+    absent = audits.mean([audited(float("nan"), error=float("nan"))])
+    assert audits.shown(audits.worst(absent, "income_50k")) == "void"
+    assert audits.records(absent)[1]["leak"] is None
+
+
+def test_the_picture_of_leaks_has_the_bound(tmp_path, monkeypatch):
+    drawn: list[Any] = []
+    monkeypatch.setattr(pictures.plt, "close", drawn.append)
+    columns = audited(0.5, party="bob", to="alice", target="sex=Male", attack="lookup", valid=False)
+    columns.loc[0, "attack"] = "own_columns"
+    labels = pd.concat([audited(0.9), audited(0.6, prior="all")])
+    pictures.leaks(pd.concat([labels, columns]), ["income_50k"], tmp_path / "leaks.png", {"income_50k": 0.46})
+    left, right = drawn[0].axes
+    assert [line.get_xdata()[0] for line in left.get_lines() if line.get_linestyle() == "--"] == [0.46]
+    texts = [text.get_text() for text in left.texts]
+    assert "0.60 ± 0.03" in texts and "0.90 ± 0.03" not in texts, "the bound holds for the prior of all columns"
+    assert [text.get_text() for text in right.texts] == ["void", "void"]
+
+
+def test_defences_are_compared(few_rows, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(leaks, "TREES", 3)
+    monkeypatch.setattr(leaks, "DEFENCES", {"facing 1": leaks.DEFENCES["facing 1"]})
+    monkeypatch.setattr(leaks, "BROKEN", {})
+    result = leaks.main(["--epochs", "1", "--out", str(tmp_path)])
+    assert strict((tmp_path / "result.json").read_text()) == result
+    assert (tmp_path / "leaks.png").read_bytes().startswith(b"\x89PNG")
+    lines = {(line["defence"], line["task"]): line for line in result["defences"]}
+    assert lines.keys() == {("facing 1", label) for label in census.LABELS}
+    assert {line["bound"] for line in lines.values()} == {np.tanh(0.5)}
+    for line in lines.values():
+        assert 0 < line["auc"] < 1 and line["own, 40 labels"]["hints"] <= 40
+        assert line["control"]["attack"] == leaks.BOOSTING != line["own, 2000 labels"]["attack"]
+        assert line["own, 2000 labels"]["leak"] >= line["own, 40 labels"]["leak"]
+    printed = capsys.readouterr().out
+    assert "facing 1" in printed and "control by gradient_boosting" in printed
+
+
+def test_swapped_parties_have_the_columns_of_each_other():
+    own = census.arguments()["parties"]
+    parties = census.arranged(own, swapped=True)
+    frames = census.divide(sampler.sample(10, seed=0), swapped=True).frames
+    assert list(parties) == ["alice", "bob"] and [len(party.columns) for party in parties.values()] == [4, 9]
+    assert set(frames["bob"]) == {spec.name for spec in census.ALICE}
+    assert set(frames["alice"]) == {spec.name for spec in census.BOB} | set(census.LABELS)
+    assert census.arranged(own, swapped=False) == own
+
+
+def test_bob_is_audited_by_what_he_received():
+    rows = census.divide(sampler.sample(100, seed=0))
+    model = leaks.BROKEN["sign"](census.arguments(), 0)
+    model.fit(rows, batch_size=50, record=True)
+    assert isinstance(model.placement, Local)
+    alice, ids = model.placement.parties["alice"].settled(), rows.id_digests()
+    sizes = []
+    for step in (lambda: None, lambda: leaks.as_received(model, rows)):
+        step()
+        assert alice.transcript is not None
+        sizes.append(np.abs(alice.transcript.messages("bob", "cotangent", ids)))
+    assert len(np.unique(sizes[0])) > 100 and len(np.unique(sizes[1])) <= 3, "one size per message of signs, or 0"
+
+
+@pytest.mark.parametrize("change", [leaks.int8, leaks.sign, leaks.max_norm, leaks.isotropic])
+def test_a_changed_message_is_of_the_same_form_and_padding_stays_zero(change):
+    cotangents = np.zeros((8, 3), np.float32)
+    cotangents[:6] = np.random.default_rng(0).normal(size=(6, 3))
+    changed = np.asarray(change(jax.random.key(0), jnp.asarray(cotangents)))
+    assert changed.shape == cotangents.shape and changed.dtype == cotangents.dtype
+    assert not changed[6:].any() and (changed[:6] != cotangents[:6]).any() and np.isfinite(changed).all()
+    assert not np.asarray(change(jax.random.key(0), jnp.zeros((8, 3)))).any()
+
+
+@pytest.mark.parametrize("randomised", [[], ["--randomised", "1"]])
+def test_a_run_is_certified(few_rows, tmp_path, capsys, randomised):
+    result = certificate.main(["--canaries", "200", "--epochs", "1", *randomised, "--out", str(tmp_path)])
+    assert strict((tmp_path / "result.json").read_text()) == result and result["guesses"] == 100
+    assert all(0 <= bound <= (1 if randomised else 10) for bound in result["epsilon_at_least"].values())
+    assert capsys.readouterr().out.count("at least") == 2
+    for bad in (["--randomised", "0"], ["--canaries", "1"], ["--canaries", "601"]):
+        with pytest.raises(SystemExit):
+            certificate.main([*bad, "--out", str(tmp_path)])
+
+
+def test_coins_are_guessed_from_cotangents_alone():
+    truth = certificate.coins(400, 2, seed=0)
+    cotangents = (truth - 0.5) @ np.random.default_rng(0).normal(size=(2, 6))
+    view = View(jnp.zeros((1, 400, 6)), jnp.asarray(cotangents[None], jnp.float32), jnp.zeros((400, 0)))
+    assert certificate.guess(view, truth) == [200, 200]
+    assert max(certificate.guess(view, 1 - certificate.coins(400, 2, seed=1))) < 130, "of other coins about half"
+
+
+def test_labels_are_randomised_as_epsilon_says():
+    labels = certificate.coins(40_000, 2, seed=0)
+    kept = certificate.randomise(labels, 1.0, np.random.default_rng(1)) == labels
+    assert kept.mean() == pytest.approx(np.e / (1 + np.e), abs=0.01)
 
 
 def test_the_sweep_writes_a_line_a_run_and_epoch(few_rows, tmp_path, capsys, monkeypatch):

@@ -39,6 +39,10 @@ OPTIONS = {
         --seed int = 0
         --seeds int = 1
         --split-only
+        --audit
+        --protect facing|none = none
+        --epsilon float = 1.0
+        --swapped
         --data str = auto
         --write-parties str
         --compile-cache str
@@ -57,8 +61,21 @@ OPTIONS = {
         --tls str
         --align psi|same = same
         --deadline float = 60.0
+        --scores all|label = label
+        --audit
+        --protect facing|none = none
+        --epsilon float = 1.0
         --save str
         --out str = runs/census_secretflow
+    """,
+    "certificate": """
+        --canaries int = 2000
+        --randomised float
+        --facing float
+        --epochs int = 6
+        --seed int = 0
+        --data str = auto
+        --out str = runs/certificate
     """,
     "certificates": """
         parties str+ required
@@ -79,6 +96,13 @@ OPTIONS = {
         --seed int = 0
         --out str = runs/kill_and_resume
         --folder str
+    """,
+    "leaks": """
+        --swapped
+        --seeds int = 1
+        --epochs int = 6
+        --data str = auto
+        --out str = runs/leaks
     """,
     "long_run": """
         --placement encoded|fused|local = local
