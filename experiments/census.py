@@ -9,7 +9,7 @@ import optax
 import pandas as pd
 
 from mmoe_jax import Bucketed, Categorical, MMoEBase, MMoEFuse, Task
-from parties import Facing, Party, SplitModel, VerticalData
+from parties import Facing, OneShot, Party, SplitModel, VerticalData
 
 NAMES = [
     "age",
@@ -98,12 +98,13 @@ def model(seed: int, placement, parties: tuple[str, ...] = ("alice", "bob")) -> 
     return SplitModel(**arguments(parties=parties), placement=placement, seed=seed)
 
 
-Protection = Literal["none", "facing"]
+Protection = Literal["none", "facing", "one_shot"]
 
 
 def protection(settings: Any) -> Facing | None:
     """What `--protect` and `--epsilon` ask for."""
-    return Facing(settings.epsilon) if settings.protect == "facing" else None
+    kinds: dict[str, type[Facing]] = {"facing": Facing, "one_shot": OneShot}
+    return kinds[settings.protect](settings.epsilon) if settings.protect in kinds else None
 
 
 def checksum(file: Path) -> str:

@@ -46,11 +46,11 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import cross_val_predict
 
 from experiments import audits, census, options, pictures, sources
-from parties import Facing, Local, Plain, Recording, SplitModel, VerticalData
+from parties import Facing, Local, OneShot, Plain, Recording, SplitModel, VerticalData
 from parties.party.transcript import Transcript
 from parties.privacy.attacks import Attack
 from parties.protocol.channel import Channel
-from parties.protocol.messages import Message
+from parties.protocol.messages import KINDS, Message
 
 HINTS = (40, 2000)  # labels that the reader knows at most
 BOOSTING, TREES = "gradient_boosting", 100
@@ -123,15 +123,19 @@ def changing(change: Change) -> Build:
     return lambda arguments, seed: SplitModel(**arguments, placement=Local(Changed(change, seed)), seed=seed)
 
 
-def facing(epsilon: float) -> Build:
+def protected(protect: Facing) -> Build:
     """A model whose labels stay home: bob is taught by a head of his own, on labels randomised once."""
-    protect = Facing(epsilon)
     return lambda arguments, seed: SplitModel(**arguments, placement=Local(), seed=seed, protect=protect)
 
 
 EPSILONS = (0.5, 1.0, 2.0)
-DEFENCES: dict[str, Build] = {"none": undefended} | {f"facing {epsilon:g}": facing(epsilon) for epsilon in EPSILONS}
-BOUNDS = {f"facing {epsilon:g}": math.tanh(epsilon / 2) for epsilon in EPSILONS}  # on the leak beyond "all"
+PROTECTIONS = {f"facing {epsilon:g}": Facing(epsilon) for epsilon in EPSILONS} | {"one shot 1": OneShot(1.0)}
+DEFENCES: dict[str, Build] = {"none": undefended} | {name: protected(protect) for name, protect in PROTECTIONS.items()}
+BOUNDS = {  # on the leak beyond "all"
+    name: math.tanh(protect.epsilon / 2)
+    for name, protect in PROTECTIONS.items()
+    if isinstance(protect.epsilon, float)
+}
 BROKEN: dict[str, Build] = {
     "int8": changing(int8),
     "sign": changing(sign),
@@ -188,8 +192,9 @@ def as_received(model: SplitModel, rows: VerticalData) -> None:
     assert bob.transcript is not None, "the run was recorded"
     ids, epochs = rows.id_digests(), tuple(range(model.epoch))
     received = Transcript(Recording(epochs), ids)
-    for kind in ("activation", "cotangent"):
-        for epoch, array in zip(epochs, bob.transcript.messages("alice", kind, ids), strict=True):
+    for kind in KINDS:
+        found = bob.transcript.messages("alice", kind, ids) if bob.transcript.holds("alice", kind) else ()
+        for epoch, array in enumerate(found):
             received.add("bob", kind, epoch, np.arange(len(ids)), array)
     alice.transcript = received
 

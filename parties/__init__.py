@@ -8,7 +8,7 @@ from parties.data.vertical_data import VerticalData
 from parties.errors import DataError, MessageError, ModelError, NumberError, PartyError, SaveError
 from parties.model.arrays import as_batch, fit_parties
 from parties.model.assembly import Party, split_program
-from parties.model.protection import Facing
+from parties.model.protection import Facing, OneShot
 from parties.party.transcript import Recording
 from parties.placement.fused import Fused
 from parties.placement.joint import Joint
@@ -49,6 +49,7 @@ __all__ = [
     "ModelError",
     "ModelState",
     "NumberError",
+    "OneShot",
     "Party",
     "PartyError",
     "Plain",

@@ -17,6 +17,7 @@ from parties.devices.answers import check_rounds, hear, is_refusal, refusal, ref
 from parties.errors import NumberError, PartyError
 from parties.model.description import public_description
 from parties.party.participant import Participant, PartyModel
+from parties.party.one_shot import OneShotFeature, OneShotLabel
 from parties.party.roles import FeatureRole
 from parties.protocol.channel import Counted
 from parties.protocol.messages import Message, decode, encode
@@ -90,6 +91,19 @@ class PartyActor:
         replies = self._guarded(self._step, *activations)
         return (replies,) * len(self._others) if isinstance(replies, bytes) else replies
 
+    def labels(self) -> tuple[bytes, ...]:
+        """As `OneShotLabel.labels`, for the other parties in party order."""
+        messages = self._guarded(self._labels)
+        return (messages,) * len(self._others) if isinstance(messages, bytes) else messages
+
+    def learn(self, labels: bytes) -> None:
+        """As `OneShotFeature.learn`."""
+        self._guarded(self._learn, labels)
+
+    def train_alone(self, facts: Pass, most: int) -> None:
+        """As `OneShotFeature.train_alone`, or `OneShotLabel.train_alone`."""
+        self._guarded(self._train_alone, facts, most)
+
     def confirm(self, *answers: bytes) -> None:
         """As `LabelRole.confirm`, of what each other party's `refused` answered.
 
@@ -140,6 +154,25 @@ class PartyActor:
         received = {party: self._received(data) for party, data in zip(self._others, activations, strict=True)}
         cotangents = self.party.label_role().step(received)
         return tuple(self._sent(cotangents[party]) if party in cotangents else b"" for party in self._others)
+
+    def _labels(self) -> tuple[bytes, ...]:
+        role = self.party.settled()
+        assert isinstance(role, OneShotLabel)
+        messages = role.labels()
+        return tuple(self._sent(messages[party]) for party in self._others)
+
+    def _learn(self, labels: bytes) -> None:
+        role = self.party.settled()
+        assert isinstance(role, OneShotFeature)
+        role.learn(self._received(labels))
+
+    def _train_alone(self, facts: Pass, most: int) -> None:
+        role = self.party.settled()
+        if isinstance(role, OneShotLabel):
+            role.train_alone(facts, most)
+        else:
+            assert isinstance(role, OneShotFeature)
+            role.train_alone(facts)
 
     def _confirm(self, *answers: bytes) -> None:
         heard = {party: hear(answer, party) for party, answer in zip(self._others, answers, strict=False)}

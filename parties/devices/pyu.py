@@ -1,7 +1,7 @@
 """Placement `pyu`: each party on its own SecretFlow device; only encoded messages and answers move between them."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ from parties.saving.checkpoints import Found
 from parties.saving.folder import Saved, check_parts
 
 CALLS = ("ask", "predictions", "begin", "turn", "finish", "refused", "step", "confirm")
+ONE_SHOT_CALLS = ("labels", "learn", "train_alone")
 SCORES = ("label", "all")
 Loop = Callable[[Mapping[str, Feature], Label, Channel, Iterable], None]
 WINDOW = 1024  # calls by which the driver may be ahead of the party of its process
@@ -96,8 +97,8 @@ class Pyu:
         if set(names) != set(self._devices.pyus):
             wanted = f"a device for each of {sorted(names)}"
             raise ModelError(field="placement", seen=f"devices of {sorted(self._devices.pyus)}", wanted=wanted)
-        self.label_party = plan.label_party
-        self.remote = {p: RemoteParty(self, p, self._devices.actor(PartyActor, CALLS, p, p, model)) for p in names}
+        self.label_party, calls = plan.label_party, CALLS + (ONE_SHOT_CALLS if plan.one_shot else ())
+        self.remote = {p: RemoteParty(self, p, self._devices.actor(PartyActor, calls, p, p, model)) for p in names}
 
     def check_data(self, data: Any) -> None:
         if not isinstance(data, DeviceData):
@@ -116,6 +117,21 @@ class Pyu:
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
         self._run(loop.train, facts, lambda left: rounds(min(left, most)))
+
+    def exchange(self, facts: Pass, epochs: Sequence[int]) -> None:
+        if epochs:
+            self._begin(facts.exchange(whole=True))
+            loop.teach(self._features, self.remote[self.label_party], self)
+        for epoch in epochs:
+            for party in self._features.values():
+                party.train_alone(facts._replace(epoch=epoch, start=0), 0)
+        self._run(loop.evaluate, facts.exchange(), range)
+
+    def train_alone(self, facts: Pass, rounds: Rounds, most: int) -> None:
+        self.remote[self.label_party].train_alone(facts, most)
+        left = math.ceil(facts.rows / facts.batch_size) - facts.start
+        for _ in rounds(min(left, most)):  # one call trains them all
+            pass
 
     def evaluate(self, facts: Pass, rounds: Rounds) -> Any:
         self._run(loop.evaluate, facts, rounds)
@@ -174,13 +190,19 @@ class Pyu:
         """As a `Channel`: what moves is a reference to an encoded message."""
         return self._devices.send(message.sender, message.value, message.receiver)
 
-    def _run(self, loop: Loop, facts: Pass, rounds: Rounds) -> None:
-        """Run one of the two loops of the protocol over a pass."""
+    def _begin(self, facts: Pass) -> None:
         for party in self.remote.values():
             party.begin(facts)
+
+    @property
+    def _features(self) -> dict[str, "RemoteParty"]:
+        return {name: party for name, party in self.remote.items() if name != self.label_party}
+
+    def _run(self, loop: Loop, facts: Pass, rounds: Rounds) -> None:
+        """Run one of the two loops of the protocol over a pass."""
+        self._begin(facts)
         count = math.ceil(facts.rows / facts.batch_size) - facts.start
-        features = {name: party for name, party in self.remote.items() if name != self.label_party}
-        loop(features, self.remote[self.label_party], self, self._paced(rounds(count)))
+        loop(self._features, self.remote[self.label_party], self, self._paced(rounds(count)))
 
     def _paced(self, rounds: Iterable) -> Iterator:
         """The rounds; each is yielded once this process's party is at most `WINDOW` calls behind."""
@@ -219,16 +241,32 @@ class RemoteParty:
         self._call("finish", cotangent)
 
     def step(self, activations: Mapping[str, Any]) -> dict[str, _Sent]:
-        others = [name for name in self._placement.remote if name != self._name]
-        cotangents = self._call("step", *(activations[p] for p in others), returns=max(1, len(others)))
-        listed = cotangents if isinstance(cotangents, list) else [cotangents]
-        return {p: _Sent(cotangent, self._name, p) for p, cotangent in zip(others, listed, strict=False)}
+        return self._to_others("step", *(activations[p] for p in self._others))
+
+    def labels(self) -> dict[str, _Sent]:
+        return self._to_others("labels")
+
+    def learn(self, labels: Any) -> None:
+        self._call("learn", labels)
+
+    def train_alone(self, facts: Pass, most: int) -> None:
+        self._call("train_alone", facts, most)
 
     def confirm(self, refused: Mapping[str, Any] | None = None) -> Any:
         """At the label party: take what the others answered. At another: its answer, moved to the label party."""
         if refused is not None:
             return self._call("confirm", *refused.values())
         return self._placement.send(self._name, self._call("refused"))
+
+    @property
+    def _others(self) -> list[str]:
+        return [name for name in self._placement.remote if name != self._name]
+
+    def _to_others(self, name: str, *arguments: Any) -> dict[str, _Sent]:
+        """A call of the label party's that returns a message for each other party."""
+        messages = self._call(name, *arguments, returns=max(1, len(self._others)))
+        listed = messages if isinstance(messages, list) else [messages]
+        return {p: _Sent(message, self._name, p) for p, message in zip(self._others, listed, strict=False)}
 
     def _call(self, name: str, *arguments: Any, returns: int = 1) -> Any:
         return self._placement.call(self._name, self._actor, name, *arguments, returns=returns)

@@ -120,7 +120,7 @@ def check_model(model: Any) -> None:
             raise ModelError(field=f"weight of task {task.name!r}", seen=repr(weight), wanted=wanted)
     if model.protect is not None:
         if not isinstance(model.protect, Facing):
-            raise ModelError(field="protect", seen=type(model.protect).__name__, wanted="None or a Facing")
+            raise ModelError(field="protect", seen=type(model.protect).__name__, wanted="None, a Facing or a OneShot")
         model.protect.check(model.tasks, tuple(model.parties), model.label_party)
     check_count("seed", model.seed, 0)
     if model.seed >= 2**32:  # without x64, jax.random.key reads no more bits: two seeds would be one

@@ -20,7 +20,7 @@ from parties.model.arrays import fit_parties, party_data, prediction_table
 from parties.model.assembly import Party, activation_struct, bind_fuse, check_fuse, make_plan
 from parties.model.audited import column_targets, numbers_of, task_targets
 from parties.model.description import is_custom, read_columns, read_count, read_sizes, reading, rebuild
-from parties.model.protection import Facing
+from parties.model.protection import Facing, OneShot, protection_from_dict
 from parties.party.schedule import PartyData
 from parties.privacy.audit import Targets
 from parties.programs.plan import Plan
@@ -45,7 +45,7 @@ class Blueprint:
         if self.protect is None:
             return plan
         heads = self.protect.make_heads(self.tasks, tuple(self.parties), self.label_party, self.fuse)
-        return plan._replace(heads=heads)
+        return plan._replace(heads=heads, one_shot=isinstance(self.protect, OneShot))
 
     @property
     def protected(self) -> bool:
@@ -98,15 +98,26 @@ class Blueprint:
             described["tasks"] = [task_to_dict(task) for task in self.tasks]
             if self.protect is not None:
                 described["protect"] = self.protect.describe()
+        if taught := self._heads_at(party):
+            described["heads"] = taught
         return described
+
+    def _heads_at(self, party: str) -> list[str]:
+        """The parties whose facing heads this party trains."""
+        others = [name for name in self.parties if name != self.label_party]
+        if isinstance(self.protect, OneShot):
+            return [name for name in others if name == party]
+        return others if self.protect is not None and party == self.label_party else []
 
     def read(self, party: str, saved: Saved) -> tuple[tuple[ColumnSpec, ...], Any]:
         """The fitted columns in the party's folder, and typed columns of no rows by them.
 
         Raises:
-            SaveError: no save writes such columns or sizes, or the base network cannot read them.
+            SaveError: no save writes such columns, heads or sizes, or the base network cannot read them.
         """
         columns, like = read_columns(saved, party), read_sizes(saved, party)
+        if (seen := saved.description.get("heads", [])) != (heads := self._heads_at(party)):
+            raise SaveError(party=party, field="heads", seen=repr(seen)[:200], wanted=f"those of {heads}")
         if party in self.parties:
             with reading(party, "base", custom=is_custom({party: saved})):
                 self.struct(party, like)
@@ -134,6 +145,10 @@ class Blueprint:
         labels = party_data(data, {}, self.tasks)[party].labels
         targets = task_targets(self.tasks, labels)
         return targets, list(targets.names)
+
+    def as_targets(self, labels: np.ndarray) -> np.ndarray:
+        """As `task_targets`, the values alone."""
+        return task_targets(self.tasks, labels).values
 
     def numbers(self, party: str, data: VerticalData) -> dict[str, np.ndarray]:
         """As `numbers_of`, of each column that the party's base network reads."""
@@ -200,4 +215,4 @@ def _read_protection(described: Mapping | None, given: Facing | None, party: str
     if described is None or given is not None:
         return given
     with reading(party, "protect"):
-        return Facing.from_dict(described)
+        return protection_from_dict(described)

@@ -10,6 +10,7 @@ import numpy as np
 from parties.data.vertical_data import VerticalData
 from parties.party.transcript import Transcript
 from parties.privacy.attacks import ON_COLUMNS, ON_LABELS, Attack, View, latest, scaled
+from parties.privacy.attacks import labels as labels_attack
 from parties.privacy.audit import Line, Targets, audit
 
 
@@ -18,6 +19,10 @@ class AuditedModel(Protocol):
 
     def targets(self, party: str, data: VerticalData) -> tuple[Targets, Sequence[str]]:
         """What is to stay with the party, of N rows, and the task or column of each target."""
+        ...
+
+    def as_targets(self, labels: np.ndarray) -> np.ndarray:
+        """Labels `[N, T]` as the label party's targets, `[N, M]`."""
         ...
 
     def numbers(self, party: str, data: VerticalData) -> Mapping[str, np.ndarray]:
@@ -49,23 +54,31 @@ def audit_party(
     every = all(party in data.frames for party in readers)
     columns = {party: model.numbers(party, data) for party in data.frames} if every else {}
     for reader in readers:
-        activations, cotangents = (transcript.messages(reader, kind, ids) for kind in ("activation", "cotangent"))
+        told = None
+        if transcript.holds(reader, "labels"):  # in place of cotangents
+            (labels,) = transcript.messages(reader, "labels", ids)
+            told = model.as_targets(labels)
+            cotangents = np.nan_to_num(told - np.nanmean(told, axis=0))[None]
+        else:
+            cotangents = transcript.messages(reader, "cotangent", ids)
+        activations = transcript.messages(reader, "activation", ids)
         if name == label_party:
             sent = np.asarray(scaled(latest(jnp.asarray(activations))))
             others = [_beside(targets, source, sources) for source in sources]
             own = _joined(columns.get(reader, {}), rows)
             everything = np.hstack([_joined(those, rows) for those in columns.values()] or [own])
             priors = {"own": [own] * len(sources), "all": [np.hstack([everything, other]) for other in others]}
-            used = (*ON_LABELS, *attacks)
+            used = (*ON_LABELS, *(() if told is None else (labels_attack(),)), *attacks)
         else:
             sent = np.zeros((rows, 0), np.float32)
-            told = np.hstack([_joined(columns.get(reader, {}), rows), _labels(model, reader, data)]) if every else sent
+            known = np.hstack([_joined(columns.get(reader, {}), rows), _labels(model, reader, data)]) if every else sent
             rest = {source: _joined(_without(columns.get(name, {}), source), rows) for source in dict.fromkeys(sources)}
-            whole = {source: np.hstack([told, other]) for source, other in rest.items()}
-            priors = {"own": [told] * len(sources), "all": [whole[source] for source in sources]}
+            whole = {source: np.hstack([known, other]) for source, other in rest.items()}
+            priors = {"own": [known] * len(sources), "all": [whole[source] for source in sources]}
             used = ON_COLUMNS
         priors = (priors if every else {}) | {"sent": [sent] * len(sources)}
         view = View(*map(jnp.asarray, (activations, cotangents, next(iter(priors.values()))[0])))
+        view = view if told is None else view._replace(labels=jnp.asarray(told))
         yield from audit(jax.random.key(seed), (name, reader), view, targets, priors, hints, used)
 
 

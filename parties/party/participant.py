@@ -17,13 +17,14 @@ import pandas as pd
 from parties.data.vertical_data import Selection, VerticalData, select
 from parties.errors import DataError, ModelError
 from parties.party.audits import AuditedModel, audit_party
+from parties.party.one_shot import OneShotFeature, OneShotLabel
 from parties.party.roles import FeatureRole, LabelRole
 from parties.party.schedule import PartyData, held_with
 from parties.party.transcript import Recording, Transcript
 from parties.privacy.attacks import Attack
 from parties.privacy.randomised_response import changed, fingerprints, new_key
 from parties.programs.network import TrainState, run_once
-from parties.programs.packing import pack, pack_state, unpack_state
+from parties.programs.packing import pack, pack_state, unpack_state, unpacked
 from parties.programs.plan import Plan
 from parties.programs.transforms.packed import packed_feature, packed_label
 from parties.protocol.messages import dtype_name
@@ -395,25 +396,35 @@ class Participant:
         zeros = {p: jnp.zeros((1, *struct.shape), struct.dtype) for p, struct in structs.items()}
         arguments: tuple = (key, zeros, first) if label else (key, first)
         if proposal.saved is None:
-            drawn = run_once(self._program(packed=True).init, *arguments)
-            return drawn if label else {"base": drawn}, proposal.kept
-        shapes = jax.eval_shape(self._program(packed=False).init, *arguments)
-        template, saved = shapes if label else {"base": shapes}, proposal.saved.states
+            drawn = run_once(lambda *given: {n: pack(state) for n, state in self._init(*given).items()}, *arguments)
+            return drawn, proposal.kept
+        template, saved = jax.eval_shape(self._init, *arguments), proposal.saved.states
         states, kept = states_as(template, saved, self.name, optimizer=proposal.optimizer)
         return {network: pack_state(state) for network, state in states.items()}, kept
 
-    def _program(self, packed: bool) -> Any:
-        plan, name = self._plan, self.name
-        if name == plan.label_party:
-            return packed_label(plan.label()) if packed else plan.label()
-        return packed_feature(plan.feature(name)) if packed else plan.feature(name)
+    def _init(self, key: jax.Array, *given: Any) -> dict[str, Any]:
+        """New states by network, of what the party's program is given: activations, if it has the labels, and columns.
+
+        Columns may be packed.
+        """
+        plan, given = self._plan, unpacked(given)
+        if self.name == plan.label_party:
+            return plan.label().init(key, *given)
+        if plan.one_shot:
+            return plan.taught_alone(self.name).init(key, *given)
+        return {"base": plan.feature(self.name).init(key, *given)}
 
     def _make_role(self, structs: Structs, states: dict[str, Any]) -> FeatureRole | LabelRole:
-        plan, program = self._plan, self._program(packed=True)
-        if self.name != plan.label_party:
-            return FeatureRole(self.name, plan.label_party, program, states["base"])
-        others = {p: structs[p] for p in plan.others}
-        return LabelRole(self.name, program, plan.objective, tuple(plan.bases), others, states)
+        plan, name, label_party = self._plan, self.name, self._plan.label_party
+        if name == label_party:
+            others = {p: structs[p] for p in plan.others}
+            arguments = name, packed_label(plan.label()), plan.objective, tuple(plan.bases), others, states
+            return OneShotLabel(*arguments, alone=plan.label_alone()) if plan.one_shot else LabelRole(*arguments)
+        program = packed_feature(plan.feature(name))
+        if not plan.one_shot:
+            return FeatureRole(name, label_party, program, states["base"])
+        assert plan.heads is not None
+        return OneShotFeature(name, label_party, program, states, plan.taught_alone(name), plan.heads.tasks)
 
 
 def _on_host(columns: Any) -> Any:

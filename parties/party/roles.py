@@ -267,6 +267,8 @@ class LabelRole(_Role):
         self.state = dict(states)
 
     def begin(self, facts: Pass) -> int:
+        if facts.phase == "exchange":
+            return super().begin(facts)
         if facts.start:
             self.confirm()
         self._pending.clear()
@@ -307,16 +309,7 @@ class LabelRole(_Role):
                 later one.
         """
         self.confirm(wait=False)
-        schedule = self._next_round()
-        if set(activations) != set(self.structs):
-            seen, wanted = str(sorted(activations)), str(sorted(self.structs))
-            raise MessageError(party=self.name, field="sender", seen=seen, wanted=wanted)
-        batch, arrays = schedule.facts.batch_size, {}
-        for party, struct in self.structs.items():
-            expected = jax.ShapeDtypeStruct((batch, *struct.shape), struct.dtype)
-            message = accept(activations[party], schedule.header(party, self.name, "activation", expected))
-            arrays[party] = message.array
-
+        schedule, arrays = self._accepted(activations)
         rows, data, replies = schedule.rows[schedule.round], self._batch(), {}
         if schedule.facts.phase == "fit":
             raises = schedule.facts.nonfinite == "raise"
@@ -341,6 +334,19 @@ class LabelRole(_Role):
         schedule.round += 1
         self._scoring.add(schedule, logits, scored, of_heads)
         return replies
+
+    def _accepted(self, activations: Mapping[str, Message]) -> tuple[Schedule, dict[str, Any]]:
+        """The activations of the next round, if they are those of every party; raises MessageError as `step`."""
+        schedule = self._next_round()
+        if set(activations) != set(self.structs):
+            seen, wanted = str(sorted(activations)), str(sorted(self.structs))
+            raise MessageError(party=self.name, field="sender", seen=seen, wanted=wanted)
+        batch, arrays = schedule.facts.batch_size, {}
+        for party, struct in self.structs.items():
+            expected = jax.ShapeDtypeStruct((batch, *struct.shape), struct.dtype)
+            message = accept(activations[party], schedule.header(party, self.name, "activation", expected))
+            arrays[party] = message.array
+        return schedule, arrays
 
     def add_rounds(
         self, logits: Any, finite: np.ndarray, skipped: int, seen: Any = (), of_heads: np.ndarray | tuple = ()
@@ -375,10 +381,11 @@ class LabelRole(_Role):
         """
         while self._pending and (wait or self._pending[0].finite.is_ready()):
             if not (first := self._pending.popleft()).finite:
-                raise self._refused(first)
+                raise self.refused(first.activations, first.round)
         while self._apart and (wait or self._apart[0].finite.is_ready()):  # none is in a round that all refused
             if not (first := self._apart.popleft()).finite and self.refusal is None:
-                self.refuse_apart((self.present_schedule().facts.epoch, first.round), self._refused(first))
+                at = self.present_schedule().facts.epoch, first.round
+                self.refuse_apart(at, self.refused(first.activations, first.round))
         self._scoring.skipped += len(set().union(*(refused or {}).values()))
 
     def statistics(self) -> dict[str, float]:
@@ -421,10 +428,11 @@ class LabelRole(_Role):
         columns = {self.name: data.columns} if self.name in self._order else {}
         return Batch(columns, data.labels, data.weights, data.randomised)
 
-    def _refused(self, pending: "_Pending") -> NumberError:
+    def refused(self, activations: Mapping[str, Any], round: int) -> NumberError:
+        """The error of a round that is not finite, of which these were the activations."""
         schedule = self.present_schedule()
-        numbers = self._numbers(self.state, pending.activations, self._batch(), schedule.rows[pending.round])
-        where = schedule.facts.epoch, pending.round, self.ids(pending.round)
+        numbers = self._numbers(self.state, activations, self._batch(), schedule.rows[round])
+        where = schedule.facts.epoch, round, self.ids(round)
         return round_refused(numbers, self._order, self.name, *where)
 
 

@@ -42,6 +42,17 @@ class Schedule:
         self.round = facts.start
         self._digest: tuple[int, bytes] = -1, b""  # the latest round that had a header, and the digest of its ids
 
+    def part(self, most: int) -> tuple[np.ndarray, int]:
+        """The rows of the next rounds, int32 `[S, B]`, and how many of these are rounds of the pass.
+
+        S is `most`, or all rounds of the pass if these are fewer: every part of an epoch has the same size, so that one
+        compilation serves all. What is beyond the last round is padding.
+        """
+        size = min(most, self.rounds)
+        rows = self.rows[self.round : self.round + size]
+        filling = np.full((size - len(rows), rows.shape[1]), PADDING, rows.dtype)
+        return np.concatenate([rows, filling]), len(rows)
+
     def header(self, sender: str, receiver: str, kind: str, struct: jax.ShapeDtypeStruct) -> Header:
         """The header of a message of the present round, of an array of that shape and dtype."""
         facts = self.facts

@@ -71,6 +71,11 @@ class Transcript:
                 table[e, rows] = values
         return table[:, self._positions(ids)]
 
+    def holds(self, party: str, kind: str) -> bool:
+        """Whether a message of that kind, to or from that party, was recorded."""
+        self._hold_pending()
+        return any(key[:2] == (party, kind) for key in self._held)
+
     def recorded(self, ids: np.ndarray, party: str) -> np.ndarray:
         """Which of the rows are recorded, bool `[N]`.
 

@@ -1,6 +1,6 @@
 """What a placement does. Each takes the same model and gives the same numbers, wherever the parties run."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -50,6 +50,17 @@ class Placement(Protocol):
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
         """Train the rounds of an epoch from `facts.start` on: as many as `rounds` yields, and at most `most`."""
+
+    def exchange(self, facts: Pass, epochs: Sequence[int]) -> None:
+        """Under `OneShot`: send the randomised labels down, for each party to train alone; then its activations up.
+
+        Args:
+            facts: of an epoch.
+            epochs: for which each party trains. If there are none it is sent no labels, as it has been trained.
+        """
+
+    def train_alone(self, facts: Pass, rounds: Rounds, most: int) -> None:
+        """As `train`, of the label party under `OneShot`, on the activations that were exchanged."""
 
     def evaluate(self, facts: Pass, rounds: Rounds) -> Any:
         """Run a pass that trains nothing. One that predicts returns `Participant.predictions`, or references to it."""

@@ -20,9 +20,8 @@ from parties.programs.network import Apart, Batch, ModelState, Stats, TrainState
 from parties.programs.packing import pack, unpacked
 from parties.programs.plan import Plan
 from parties.programs.round import round_program, some_rounds
-from parties.protocol.messages import KINDS, encoded_bytes
+from parties.protocol.messages import encoded_bytes
 from parties.protocol.passes import Pass
-from parties.protocol.rows import PADDING
 
 States = dict[str, dict[str, Any]]  # party -> "base", "fuse", "heads" -> packed state
 
@@ -42,10 +41,15 @@ class Fused(InProcess):
 
     def build(self, model: PartyModel) -> None:
         super().build(model)
-        self._plan = plan = model.plan()
+        self._plan = model.plan()
+        self._compile(self._plan)
+
+    def _compile(self, computed: Plan) -> None:
+        """Compile what that plan computes, on the states that the parties of the model have."""
+        plan = self._built()
 
         def program_of(data: Batch, **how: bool) -> Any:
-            return self.program(plan, unpacked(data.columns), **how)
+            return self.program(computed, unpacked(data.columns), **how)
 
         def train(
             states: States,
@@ -75,11 +79,7 @@ class Fused(InProcess):
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
         label, data, self._trained_batch = self.label, self._batch(facts.data), facts.batch_size
         label.begin(facts)
-        epoch = label.present_schedule().rows
-        size = min(most, len(epoch))  # every part of an epoch has this size, so that one compilation serves all
-        rows = epoch[facts.start : facts.start + size]
-        count = len(rows)
-        rows = np.concatenate([rows, np.full((size - count, rows.shape[1]), PADDING, rows.dtype)])
+        rows, count = label.present_schedule().part(most)
         skip, states = facts.nonfinite == "skip_round", self._states()
         try:
             record = label.transcript is not None
@@ -94,7 +94,7 @@ class Fused(InProcess):
             alone = [party for party, verdicts in taken.items() if finite[bad[0]] and not verdicts[bad[0]]]
             self._refuse(facts, rows[bad[0]], facts.start + int(bad[0]), alone)
         for party, messages in stats.messages.items():
-            for kind, array in zip(KINDS, messages, strict=True):
+            for kind, array in zip(("activation", "cotangent"), messages, strict=True):
                 for holder, other in ((label.name, party), (party, label.name)):
                     transcript = self.parties[holder].settled().transcript
                     assert transcript is not None, "all parties record, or none"
@@ -119,7 +119,7 @@ class Fused(InProcess):
     def bytes_per_round(self) -> dict[str, int]:
         """The bytes that `local` would count; nothing is encoded here."""
         if not self._trained_batch:
-            return {}
+            return self.channel.bytes_per_round()  # of an exchange, if there was one
         label, sizes = self.label, dict[str, int]()
         for party, struct in label.structs.items():
             size = encoded_bytes((self._trained_batch, *struct.shape), str(struct.dtype))
@@ -167,6 +167,10 @@ def _joined(plan: Plan, states: Mapping[str, Mapping[str, Any]]) -> ModelState:
     """The parties' states side by side."""
     own = states[plan.label_party]
     heads = own["heads"].unpack() if "heads" in own else ()
+    if plan.one_shot:  # each party trains its own
+        each = {p: states[p]["heads"].unpack() for p in plan.others}
+        params, of_optimizer = ({p: getattr(s, part)[p] for p, s in each.items()} for part in ("params", "opt_state"))
+        heads = next(iter(each.values()))._replace(params=params, opt_state=of_optimizer)
     return ModelState({p: states[p]["base"].unpack() for p in plan.bases}, own["fuse"].unpack(), heads)
 
 
@@ -175,6 +179,10 @@ def _divided(plan: Plan, state: ModelState) -> States:
     states: States = {party: {"base": pack(base)} for party, base in state.bases.items()}
     own = states.setdefault(plan.label_party, {})
     own["fuse"] = pack(state.fuse)
-    if isinstance(state.heads, TrainState):
+    if plan.one_shot and isinstance(state.heads, TrainState):
+        for p in plan.others:
+            params, of_optimizer = ({p: part[p]} for part in (state.heads.params, state.heads.opt_state))
+            states[p]["heads"] = pack(state.heads._replace(params=params, opt_state=of_optimizer))
+    elif isinstance(state.heads, TrainState):
         own["heads"] = pack(state.heads)
     return states

@@ -1,14 +1,17 @@
 """What the placements in this process have in common: every party is an object, and every folder can be read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from parties.data.vertical_data import VerticalData
 from parties.errors import DataError, ModelError
 from parties.party.participant import Answer, Participant, PartyModel
+from parties.party.one_shot import OneShotFeature, OneShotLabel
 from parties.party.roles import FeatureRole, LabelRole
-from parties.placement.contract import Abilities, Primitive
+from parties.placement.contract import Abilities, Primitive, Rounds
+from parties.protocol import loop
+from parties.protocol.channel import Channel, Counted
 from parties.protocol.passes import Pass
 from parties.saving.checkpoints import Found, find_checkpoints
 from parties.saving.folder import Saved, party_folders, read_model
@@ -19,12 +22,14 @@ class InProcess:
 
     Attributes:
         parties: every party of the model, the label party last.
+        channel: `Counted` around the channel given, by default `Plain`, which hands messages over by reference.
     """
 
     abilities = Abilities(round_by_round=False, alone=True)
 
-    def __init__(self) -> None:
+    def __init__(self, channel: Channel | None = None) -> None:
         self.parties: dict[str, Participant] = {}
+        self.channel = Counted(channel)
 
     def build(self, model: PartyModel) -> None:
         if self.parties:
@@ -47,6 +52,23 @@ class InProcess:
         # A folder without checkpoints may be of no party.
         return {party: found for party, found in every.items() if found.whole or found.damaged}
 
+    def exchange(self, facts: Pass, epochs: Sequence[int]) -> None:
+        pupils, label = {p: role for p, role in self.features.items() if isinstance(role, OneShotFeature)}, self.label
+        assert isinstance(label, OneShotLabel)
+        if epochs:
+            self._begin(facts.exchange(whole=True))
+            loop.teach(pupils, label, self.channel)
+        for epoch in epochs:
+            for party in pupils.values():
+                party.train_alone(facts._replace(epoch=epoch, start=0))
+        loop.evaluate(pupils, label, self.channel, range(self._begin(facts.exchange())))
+
+    def train_alone(self, facts: Pass, rounds: Rounds, most: int) -> None:
+        label = self.label
+        assert isinstance(label, OneShotLabel)
+        for _ in rounds(label.train_alone(facts, most)):  # they are trained already
+            pass
+
     @property
     def features(self) -> dict[str, FeatureRole]:
         """The feature roles, of all parties but the label party."""
@@ -60,6 +82,12 @@ class InProcess:
             if isinstance(role := party.settled(), LabelRole):
                 return role
         raise ModelError(field="placement", seen="no model", wanted="a placement that a SplitModel was given")
+
+    def _begin(self, facts: Pass) -> int:
+        """Let every party begin the pass; returns how many rounds are left."""
+        for party in self.features.values():
+            party.begin(facts)
+        return self.label.begin(facts)
 
     def _predictions(self, facts: Pass) -> Any:
         """What a pass that predicts returns, and nothing after any other."""

@@ -3,11 +3,14 @@
 It is the baseline that split training is compared with, from the same seed and rows. Nothing about it is private.
 """
 
+from collections.abc import Sequence
+
 from parties.errors import ModelError
 from parties.party.participant import PartyModel
-from parties.placement.contract import Abilities
+from parties.placement.contract import Abilities, Rounds
 from parties.placement.fused import Fused
 from parties.programs.joint import joint_program
+from parties.protocol.passes import Pass
 
 
 class Joint(Fused):
@@ -20,6 +23,22 @@ class Joint(Fused):
         for party in model.plan().tables:
             raise ModelError(party=party, field="sparse", seen="placement 'joint'", wanted="'local' or 'fused'")
         super().build(model)
+
+    def exchange(self, facts: Pass, epochs: Sequence[int]) -> None:
+        """Train the other parties as `Facing` teaches them, and leave the label party as it is."""
+        plan, label = self._built(), self.parties[self.label.name]
+        before = label.states()
+        self._compile(plan._replace(one_shot=False))
+        try:
+            for epoch in epochs:
+                self.train(facts._replace(epoch=epoch, start=0), range, facts.rows)
+        finally:
+            self._compile(plan)
+            label.restore(before)
+            self.label.refuse_apart(None, None)
+
+    def train_alone(self, facts: Pass, rounds: Rounds, most: int) -> None:
+        self.train(facts, rounds, most)
 
     def bytes_per_round(self) -> dict[str, int]:
         return {}

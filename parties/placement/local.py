@@ -6,22 +6,13 @@ from parties.errors import NumberError
 from parties.placement.contract import Abilities, Rounds
 from parties.placement.in_process import InProcess
 from parties.protocol import loop
-from parties.protocol.channel import Channel, Counted
 from parties.protocol.passes import Pass
 
 
 class Local(InProcess):
-    """Party objects and one channel.
-
-    Attributes:
-        channel: `Counted` around the channel given, by default `Plain`, which hands messages over by reference.
-    """
+    """Party objects and one channel."""
 
     abilities = Abilities(round_by_round=True, alone=True)
-
-    def __init__(self, channel: Channel | None = None):
-        super().__init__()
-        self.channel = Counted(channel)
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
         features, label = self.features, self.label
@@ -39,9 +30,3 @@ class Local(InProcess):
 
     def bytes_per_round(self) -> dict[str, int]:
         return self.channel.bytes_per_round()
-
-    def _begin(self, facts: Pass) -> int:
-        """Let every party begin the pass; returns how many rounds are left."""
-        for party in self.features.values():
-            party.begin(facts)
-        return self.label.begin(facts)

@@ -139,7 +139,7 @@ def lookup() -> Attack:
 def labels() -> Attack:
     """All labels that the protocol sent to the reader, weighed against what its own columns say of them, by hints.
 
-    It is for a protocol that sends labels, randomised ones say. No audit of this library's protocol runs it.
+    It is for a protocol that sends labels, such as `OneShot`'s randomised ones.
     """
 
     def score(key: jax.Array, view: View, hints: Hints) -> jax.Array:

@@ -41,6 +41,8 @@ class JointProgram(NamedTuple):
 def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
     """The joint model for columns of that structure, with the keys that the parties would use."""
     bases, fuse, optimizers, heads = plan.bases, plan.fuse, plan.optimizers, plan.heads
+    others = [p for p in bases if p != plan.label_party]
+    settled = others if plan.one_shot else []  # bases that are not trained in these rounds
 
     def activations_of(params: Mapping, columns: Mapping, keys: Mapping) -> tuple[jax.Array, ...]:
         return tuple(bases[p].apply(params[p], columns[p], keys.get(p)) for p in bases)
@@ -54,7 +56,8 @@ def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
         return ModelState(states, init_state(fuse, plan.fuse_optimizer, key, activations), own)
 
     def gradients(state: ModelState, batch: Batch) -> tuple[Stats, dict[str, Any]]:
-        keys, fuse_round_key = {p: s.round_key() for p, s in state.bases.items()}, state.fuse.round_key()
+        keys = {p: s.round_key() for p, s in state.bases.items() if p not in settled}
+        fuse_round_key = state.fuse.round_key()
         params = {"bases": {p: s.params for p, s in state.bases.items()}, "fuse": state.fuse.params}
         if isinstance(state.heads, TrainState):
             params["heads"], heads_round_key = state.heads.params, state.heads.round_key()
@@ -63,7 +66,8 @@ def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
             activations, of_heads = activations_of(params["bases"], batch.columns, keys), jnp.zeros(())
             if heads is not None:  # these teach the other parties, and the fuse network does not
                 given = dict(zip(bases, activations, strict=True))
-                of_heads = heads.total(params["heads"], given, heads_round_key, batch.randomised)
+                if not plan.one_shot:
+                    of_heads = heads.total(params["heads"], given, heads_round_key, batch.randomised)
                 activations = tuple(h if p == plan.label_party else jax.lax.stop_gradient(h) for p, h in given.items())
             logits = fuse.apply(params["fuse"], activations, fuse_round_key)
             loss = plan.objective.loss(logits, batch.labels, batch.weights)
@@ -73,8 +77,7 @@ def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
         if heads is None:
             return Stats(loss, logits, all_finite(loss, grads), {}), grads
         own = {p: gradient for p, gradient in grads["bases"].items() if p == plan.label_party}
-        others = {p: gradient for p, gradient in grads["bases"].items() if p != plan.label_party}
-        finite = all_finite(of_heads, others, grads["heads"])
+        finite = all_finite(of_heads, {p: grads["bases"][p] for p in others}, grads["heads"])
         taken = finite & all_finite(loss, own, grads["fuse"])
         return Stats(loss, logits, finite, {}, apart=Apart(taken, of_heads)), grads
 
@@ -85,11 +88,11 @@ def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
             new = apply_gradients(optimizer, old, gradient)
             return jax.tree.map(lambda new, old: jnp.where(taken, new, old), new, old)
 
-        taken = {p: stats.scored if p == plan.label_party else stats.finite for p in bases}
+        taken = {p: stats.scored if p == plan.label_party else stats.finite & (p not in settled) for p in bases}
         trained = {p: step(optimizers[p], s, grads["bases"][p], taken[p]) for p, s in state.bases.items()}
         fused = step(plan.fuse_optimizer, state.fuse, grads["fuse"], stats.scored)
-        if heads is None:
-            return ModelState(trained, fused), stats
+        if heads is None or plan.one_shot:
+            return ModelState(trained, fused, state.heads), stats
         taught = step(heads.optimizer_of_all(), state.heads, grads["heads"], stats.finite)
         return ModelState(trained, fused, taught), stats
 

@@ -1,15 +1,16 @@
 """The plan of a model: everything that a placement places, and nothing of where it is placed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import optax
 
 from parties.programs.keys import fuse_key
-from parties.programs.network import Network
+from parties.programs.network import Batch, Network, Stats
 from parties.programs.program import FeatureProgram, LabelProgram, feature_program, label_program
 from parties.programs.transforms.facing import Heads, facing
 from parties.programs.transforms.guard import guard_feature, guard_label
+from parties.programs.transforms.one_shot import AloneProgram, label_alone, taught_alone
 from parties.programs.transforms.own_columns import with_own_columns
 from parties.programs.transforms.row_sparse import Tables, sparse
 
@@ -25,6 +26,7 @@ class Plan(NamedTuple):
     objective: Any  # with loss, init, update and compute, as mmoe_jax.objective makes it
     tables: Mapping[str, Tables] = {}  # of the parties whose tables are trained by row; see parties.sparse
     heads: Heads | None = None  # what teaches the other parties under protection, in place of the fuse network
+    one_shot: bool = False  # whether each party trains with its own head by itself
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -44,4 +46,15 @@ class Plan(NamedTuple):
         program = guard_label(program)
         if party in self.bases:
             program = with_own_columns(program, self.feature(party), party)
-        return program if self.heads is None else facing(program, self.heads, lambda key: fuse_key(key, party))
+        if self.heads is None or self.one_shot:
+            return program
+        return facing(program, self.heads, lambda key: fuse_key(key, party))
+
+    def taught_alone(self, party: str) -> AloneProgram:
+        """What a party with columns trains under one shot."""
+        assert self.heads is not None
+        return taught_alone(self.feature(party), party, self.heads, lambda key: fuse_key(key, self.label_party))
+
+    def label_alone(self) -> Callable[[Any, Batch], tuple[Any, Stats]]:
+        """A round of the label party under one shot."""
+        return label_alone(self.label(), self.others)

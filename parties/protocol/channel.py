@@ -37,7 +37,7 @@ class Counted:
 
     Attributes:
         messages, bytes: Counters with keys `(sender, receiver, phase, kind)`.
-        latest: bytes of the latest message of each of those keys.
+        latest: bytes of the latest message of each of those keys; of an exchange, of all its messages so far.
     """
 
     def __init__(self, inner: Channel | None = None):
@@ -50,13 +50,18 @@ class Counted:
         header = message.header
         key = (header.sender, header.receiver, header.phase, header.kind)
         self.messages[key] += 1
-        self.latest[key] = nbytes(header)
-        self.bytes[key] += self.latest[key]
+        size = nbytes(header)
+        self.bytes[key] += size
+        goes_on = header.phase == "exchange" and header.round > 0
+        self.latest[key] = size + (self.latest[key] if goes_on else 0)
         return self.inner.deliver(message)
 
     def bytes_per_round(self) -> dict[str, int]:
-        """Bytes of the latest training round by edge, "sender->receiver". An edge has one message of a full batch."""
-        return {f"{key[0]}->{key[1]}": size for key, size in self.latest.items() if key[2] == "fit"}
+        """Bytes of the latest training round, or of the latest exchange, by edge, "sender->receiver".
+
+        In a round an edge has one message of a full batch.
+        """
+        return {f"{key[0]}->{key[1]}": size for key, size in self.latest.items() if key[2] in ("fit", "exchange")}
 
 
 class Recorded:

@@ -32,6 +32,21 @@ class Label(Protocol):
         """Take note of what each party's `confirm` returned."""
 
 
+class Pupil(Protocol):
+    """A party with columns that trains alone, on labels that it is sent."""
+
+    def learn(self, labels: Any) -> None:
+        """Take the randomised labels of all rows."""
+
+
+class Teacher(Protocol):
+    """The party with the labels, of which it sends randomised ones."""
+
+    def labels(self) -> Mapping[str, Any]:
+        """The randomised labels of all rows, by receiver."""
+        ...
+
+
 def train(features: Mapping[str, Feature], label: Label, channel: Channel, rounds: Iterable) -> None:
     """Train the rounds of a pass that every party has begun; `rounds` yields once per round.
 
@@ -54,3 +69,9 @@ def evaluate(features: Mapping[str, Feature], label: Label, channel: Channel, ro
     """Run a pass in which nothing is trained and only activations move."""
     for _ in rounds:
         label.step({name: channel.deliver(party.turn(None)) for name, party in features.items()})
+
+
+def teach(pupils: Mapping[str, Pupil], label: Teacher, channel: Channel) -> None:
+    """Send each party the randomised labels of a pass of one round, which every party has begun."""
+    for name, labels in label.labels().items():
+        pupils[name].learn(channel.deliver(labels))

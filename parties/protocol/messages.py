@@ -27,8 +27,8 @@ MAGIC = b"MMoE"
 MAX_RANK = 8
 MAX_NAME_BYTES = 32
 MAX_PAYLOAD_BYTES = 1 << 30
-PHASES = ("fit", "evaluate", "predict")
-KINDS = ("activation", "cotangent")
+PHASES = ("fit", "evaluate", "predict", "exchange")
+KINDS = ("activation", "cotangent", "labels")
 ENCODINGS = ("raw",)
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 

@@ -115,7 +115,7 @@ def read_party(folder: Path, party: str) -> Saved:
         wanted = "'label' with a fuse network, 'feature' without"
         raise _refused(party, "role", reprlib.repr(role), wanted)
     try:
-        states = read_states(payload, {"base", "fuse"} & set(card) | ({"heads"} if "protect" in card else set()))
+        states = read_states(payload, {"base", "fuse", "heads"} & set(card))
     except Exception as error:  # msgpack, NumPy and Flax each raise their own for bytes that they did not write
         wanted = f"the states of the networks that {CARD} describes"
         raise _refused(party, "state", f"{type(error).__name__} {error}"[:200], wanted) from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from parties.errors import ModelError
-from parties.model.protection import Facing
+from parties.model.protection import Facing, OneShot
 from parties.party.scoring import FACING_LOSS
 from parties.party.transcript import Recording
 from parties.placement.consortium import Consortium
@@ -66,6 +66,8 @@ class TrainingRun:
         self.stopped: str | None = None
         self._requests: list[tuple[str, int]] = []  # what callbacks asked for since drivers last agreed
         self.scores = _score_names(model, run)
+        self._one_shot = isinstance(model.protect, OneShot)
+        self._round_by_round = model._consortium.placement.abilities.round_by_round and not self._one_shot
         self.rounds = -(-len(data["train"]) // run.batch_size)
         self._run, self._data, self._path, self._callbacks = run, data, path, list(callbacks)
         self._consortium, self._progress = model._consortium, progress
@@ -103,6 +105,8 @@ class TrainingRun:
             model.history, model.stopped = self.history, None
             if not self._resumed:
                 self._checkpoint()  # so that a run can be resumed even if it ends before the next checkpoint
+            if self._one_shot:
+                self._exchange()
             while self.epoch < self._run.until and not self._over():
                 self._train_epoch()
             if self._written != (self.epoch, self.round):
@@ -115,14 +119,23 @@ class TrainingRun:
         if self.stopped is not None:
             log.warning("training ended in epoch %d of %d: %s", self.epoch, self._run.until, self.stopped)
 
+    def _exchange(self) -> None:
+        """Let the other parties train, and send their activations; they are trained in whatever began an epoch."""
+        run, model = self._run, self.model
+        facts = model._pass("fit", "train", self._data["train"], run.batch_size, run.shuffle)
+        began = self.round > 0 or len(self.history.get("seconds", ())) > 0
+        epochs = () if began else range(self.epoch, run.until)
+        self._placement.exchange(facts._replace(nonfinite=run.nonfinite), epochs)
+
     def _train_epoch(self) -> None:
         run, model = self._run, self.model
+        train = self._placement.train_alone if self._one_shot else self._placement.train
         with EpochBar(f"epoch {self.epoch + 1}", self._progress, self.rounds, self.round) as bar:
             began = time.perf_counter() - self._seconds
             while self.round < self.rounds:
                 facts = model._pass("fit", "train", self._data["train"], run.batch_size, run.shuffle)
                 facts = facts._replace(start=self.round, nonfinite=run.nonfinite)
-                self._placement.train(facts, self._rounds_of(bar), run.every_rounds or self.rounds)
+                train(facts, self._rounds_of(bar), run.every_rounds or self.rounds)
                 self._seconds = time.perf_counter() - began
                 if self.round < self.rounds:
                     self._checkpoint()
@@ -146,11 +159,11 @@ class TrainingRun:
     def _rounds_of(self, bar: Callable[[int], Iterator]) -> Callable[[int], Iterator]:
         def rounds(count: int) -> Iterator[None]:
             for _ in bar(count):
-                if self._placement.abilities.round_by_round and self._over():
+                if self._round_by_round and self._over():
                     return
                 yield
                 self.round += 1
-                if self._placement.abilities.round_by_round:
+                if self._round_by_round:
                     self._call("on_round_end")
 
         return rounds
@@ -208,7 +221,8 @@ def refuse_unprotected(seen: str, protect: Facing | None) -> None:
         ModelError: the model is protected.
     """
     if protect is not None and not protect.allow_unprotected:
-        wanted = f"EarlyStopping({FACING_LOSS!r}), or protect=Facing(..., allow_unprotected=True)"
+        wanted = f"protect={type(protect).__name__}(..., allow_unprotected=True)"
+        wanted = wanted if isinstance(protect, OneShot) else f"EarlyStopping({FACING_LOSS!r}), or {wanted}"
         raise ModelError(field="callbacks", seen=f"{seen} under protection", wanted=wanted)
 
 
@@ -225,8 +239,10 @@ def check_callbacks(callbacks: Any, placement: Placement, protect: Facing | None
         kind = type(callback)
         if not isinstance(callback, Callback):
             raise ModelError(field="callbacks", seen=kind.__name__, wanted="a Callback")
-        if kind.on_round_end is not Callback.on_round_end and not placement.abilities.round_by_round:
-            wanted = f"none of rounds: {type(placement).__name__.lower()!r} compiles them together; 'local' has rounds"
+        by_round = placement.abilities.round_by_round and not isinstance(protect, OneShot)
+        if kind.on_round_end is not Callback.on_round_end and not by_round:
+            where = "one shot" if isinstance(protect, OneShot) else repr(type(placement).__name__.lower())
+            wanted = f"none of rounds: {where} compiles them together; 'local' has rounds"
             raise ModelError(field="callbacks", seen=f"{kind.__name__}.on_round_end", wanted=wanted)
         if isinstance(callback, EarlyStopping) and callback.monitor != FACING_LOSS:
             refuse_unprotected(f"{kind.__name__}({callback.monitor!r})", protect)
@@ -250,7 +266,7 @@ def check_time_budget(seconds: Any, placement: Placement) -> None:
 def _score_names(model: Trainee, run: Run) -> tuple[str, ...]:
     names = ["loss", *(f"{task.name}/{score}" for task in model.tasks for score in ("loss", *task.metrics))]
     held_out = [f"val_{name}" for name in names] if run.validated else []
-    names += [] if model.protect is None else [FACING_LOSS]
+    names += [] if model.protect is None or isinstance(model.protect, OneShot) else [FACING_LOSS]
     return (*names, *(["skipped"] if run.nonfinite == "skip_round" else []), *held_out, "seconds")
 
 

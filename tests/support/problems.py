@@ -192,7 +192,7 @@ def make(
         randomisation = Randomisation(classes, epsilons, unit == "row", values)
         head = Network(*init_apply(Head((2,), "tanh", sizes, dtype)))
         networks = {party: head for party in bases if party != label_party}
-        heads = Heads(networks, optimizers["fuse"], partial(randomisation.loss, tasks))
+        heads = Heads(networks, optimizers["fuse"], partial(randomisation.loss, tasks), len(tasks))
         drawn_labels = np.stack([
             np.array(of)[rng.integers(0, len(of), rows)] if of else rng.integers(0, k, rows)
             for of, k in zip(values, classes, strict=True)

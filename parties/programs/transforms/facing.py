@@ -37,6 +37,7 @@ class Heads(NamedTuple):
     networks: Mapping[str, Network]  # other party -> its head, from its activation to a tuple of logits [B, K_t]
     optimizer: optax.GradientTransformation  # of each head by itself
     loss: Callable[[Any, jax.Array], jax.Array]  # logits, randomised labels [B, T] -> total []
+    tasks: int  # T
 
     def network(self) -> Network:
         """All heads as one network, of which each party's part reads that party's activation alone."""
@@ -75,6 +76,18 @@ class Heads(NamedTuple):
         logits = self.network().apply(params, activations, key)
         return jnp.stack([self.loss(own, randomised) for own in logits.values()]).sum()
 
+    def backward(
+        self, state: TrainState, activations: Activations, randomised: jax.Array
+    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+        """Their loss in the next round, its gradients, and each party's cotangent."""
+        gradient = jax.value_and_grad(self.total, argnums=(0, 1))
+        loss, (gradients, cotangents) = gradient(state.params, activations, state.round_key(), randomised)
+        return loss, gradients, cotangents
+
+    def update(self, state: TrainState, gradients: Any) -> TrainState:
+        """Their state after a round."""
+        return apply_gradients(self.optimizer_of_all(), state, gradients)
+
 
 def facing(program: LabelProgram, heads: Heads, key_of: Callable[[jax.Array], jax.Array]) -> LabelProgram:
     """The label program whose cotangents are those of the heads; their state is under "heads".
@@ -93,10 +106,8 @@ def facing(program: LabelProgram, heads: Heads, key_of: Callable[[jax.Array], ja
         return {**program.init(key, activations, columns), "heads": heads.init(key_of(key), others)}
 
     def of_heads(state: Any, activations: Activations, batch: Batch) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
-        own, others = state["heads"], {party: activations[party] for party in heads.networks}
-        gradient = jax.value_and_grad(heads.total, argnums=(0, 1))
-        loss, (gradients, cotangents) = gradient(own.params, others, own.round_key(), batch.randomised)
-        return loss, gradients, cotangents
+        others = {party: activations[party] for party in heads.networks}
+        return heads.backward(state["heads"], others, batch.randomised)
 
     def backward(
         state: Any, activations: Activations, batch: Batch
@@ -109,11 +120,7 @@ def facing(program: LabelProgram, heads: Heads, key_of: Callable[[jax.Array], ja
         return both, refuse_cotangents(cotangents, finite), stats._replace(finite=finite, apart=apart)
 
     def update(state: Any, gradients: dict[str, Any]) -> dict[str, Any]:
-        trained = guarded_update(
-            lambda own, of_own: apply_gradients(heads.optimizer_of_all(), own, of_own),
-            state["heads"],
-            gradients["heads"],
-        )
+        trained = guarded_update(heads.update, state["heads"], gradients["heads"])
         return {**program.update(state, gradients["own"]), "heads": trained}
 
     def numbers(state: Any, activations: Activations, batch: Batch) -> RoundNumbers:
