@@ -132,9 +132,7 @@ EPSILONS = (0.5, 1.0, 2.0)
 PROTECTIONS = {f"facing {epsilon:g}": Facing(epsilon) for epsilon in EPSILONS} | {"one shot 1": OneShot(1.0)}
 DEFENCES: dict[str, Build] = {"none": undefended} | {name: protected(protect) for name, protect in PROTECTIONS.items()}
 BOUNDS = {  # on the leak beyond "all"
-    name: math.tanh(protect.epsilon / 2)
-    for name, protect in PROTECTIONS.items()
-    if isinstance(protect.epsilon, float)
+    name: math.tanh(protect.epsilon / 2) for name, protect in PROTECTIONS.items() if isinstance(protect.epsilon, float)
 }
 BROKEN: dict[str, Build] = {
     "int8": changing(int8),

@@ -39,6 +39,26 @@ def float64():
     jax.config.update("jax_enable_x64", False)
 
 
+@pytest.fixture
+def one_key(monkeypatch):
+    """The label party's key under protection, the same for every model, so that two runs can be compared."""
+    from parties.party import participant
+
+    monkeypatch.setattr(participant, "new_key", lambda: bytes(range(32)))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The labels of `tests.support.protected` randomised once, whatever the clean ones are."""
+    from parties import Facing
+    from tests.support.protected import PROTECT, TASKS, build, data
+
+    model = build()._consortium.placement.parties["alice"].model
+    part = model.encode("alice", data(), (), training=True, labels=True)
+    first = PROTECT.randomise(TASKS, part, bytes(32))
+    monkeypatch.setattr(Facing, "randomise", lambda self, tasks, rows, key: first)
+
+
 def pytest_configure(config):
     """What one worker has compiled, another need not, nor the next run; unless pytest is to keep nothing."""
     if jax.__version_info__ < (0, 5):  # whose cache cannot be written by two at once

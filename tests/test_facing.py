@@ -4,14 +4,11 @@ import itertools
 import json
 import os
 from decimal import Decimal, localcontext
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-import pandas as pd
 import pytest
 from dp_accounting import NeighboringRelation
 from dp_accounting.dp_event import RandomizedResponseDpEvent
@@ -21,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import census, certificate, sampler
-from mmoe_jax import Categorical, Head, MMoEBase, MMoEFuse, Numeric, Task
+from mmoe_jax import Head, MMoEFuse, Task
 from mmoe_jax.randomisation import Randomisation
 from mmoe_jax.tasks import total_loss
 from parties import (
@@ -33,7 +30,6 @@ from parties import (
     Local,
     ModelError,
     NumberError,
-    Party,
     Recorded,
     SaveError,
     SplitModel,
@@ -50,87 +46,27 @@ from parties.protocol.messages import encode
 from parties.saving.private import Private
 from tests import devices
 from tests.support.hostile_files import JUNK, places, sealed, with_junk
+from tests.support.protected import (
+    ALICE,
+    BATCH,
+    BOB,
+    BROKEN,
+    CODE,
+    LABELS,
+    OTHER,
+    PROTECT,
+    ROUNDS,
+    RULES,
+    TASKS,
+    N,
+    Root,
+    build,
+    data,
+    on_devices,
+    randomised_of,
+    seen,
+)  # fmt: skip
 from tests.support.runs import read, same, scores, state_file
-
-N, BATCH, ROUNDS = 60, 8, 8
-RULES: dict[str, Any] = {"epochs": 2, "batch_size": BATCH, "progress": False}
-RNG = np.random.default_rng(0)
-IDS = [f"p{i}" for i in range(N)]
-LABELS = ["rich", "wed", "age"]
-TASKS = (  # without metrics, which another file tests and which take longest to compile
-    Task.binary("rich", metrics=()),
-    Task.multiclass("wed", 3, missing="mask", metrics=()),
-    Task.regression("age", metrics=()),
-)
-PROTECT = Facing(epsilon=1.0, bins={"age": (-3, -1, 0, 1, 3)})
-ALICE = pd.DataFrame(
-    {
-        "id": IDS,
-        "bonus": RNG.uniform(1, 2, N),
-        "rich": RNG.integers(0, 2, N),
-        "wed": np.where(RNG.random(N) < 0.8, RNG.integers(0, 3, N), np.nan),
-        "age": RNG.normal(size=N),
-        "weight": RNG.uniform(0.5, 2, N),
-    }
-)
-# Other clean labels, columns and row weights of the label party; the same labels are missing.
-OTHER = ALICE.assign(
-    bonus=RNG.uniform(1, 2, N),
-    rich=1 - ALICE["rich"],
-    wed=(ALICE["wed"] + 1) % 3,
-    age=-3 * ALICE["age"],
-    weight=RNG.uniform(0, 1, N).round(),
-)
-BOB = pd.DataFrame({"id": IDS, "job": RNG.choice(["cook", "smith"], N), "wage": RNG.normal(size=N)})
-CAROL = pd.DataFrame({"id": IDS, "pets": RNG.integers(0, 4, N).astype(float)})
-
-
-class Root(nn.Module):
-    """A base network with a value and no derivative at 0."""
-
-    @nn.compact
-    def __call__(self, columns):
-        scale = self.param("scale", nn.initializers.ones, (1, 2))
-        return jnp.sqrt(columns[0].values[:, None] * scale)
-
-
-def data(alice=ALICE, carol=False, **frames) -> VerticalData:
-    frames = {"alice": alice, "bob": BOB} | ({"carol": CAROL} if carol else {}) | frames
-    return VerticalData.from_frames(frames, on="id", label_party="alice", labels=LABELS, row_weight="weight")
-
-
-def build(
-    placement="local", protect: Facing | None = PROTECT, alice: nn.Module | None = None, carol=False
-) -> SplitModel:
-    parties = {
-        "alice": Party([Numeric("bonus")], alice or MMoEBase((3,), embedding_dim=2), optax.adam(0.01)),
-        "bob": Party([Categorical("job"), Numeric("wage")], MMoEBase((4,), "tanh", 2), optax.adam(0.01)),
-    }
-    if carol:
-        parties["carol"] = Party([Numeric("pets")], MMoEBase((2,), "tanh", 2), optax.sgd(0.1))
-    fuse = MMoEFuse(num_experts=2, expert_units_size=(3,), tower_units_size=(2,))
-    return SplitModel(parties, "alice", fuse, optax.adam(0.01), TASKS, placement, seed=5, protect=protect)
-
-
-CODE: dict[str, Any] = {
-    "optimizers": {"alice": optax.adam(0.01), "bob": optax.adam(0.01)},
-    "fuse_optimizer": optax.adam(0.01),
-}
-
-
-@pytest.fixture
-def one_key(monkeypatch):
-    """The label party's key, the same for every model, so that two runs can be compared."""
-    monkeypatch.setattr(participant, "new_key", lambda: bytes(range(32)))
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The labels randomised once, whatever the clean ones are."""
-    first = PROTECT.randomise(TASKS, build()._consortium.placement.parties["alice"].model.encode(
-        "alice", data(), (), training=True, labels=True), bytes(32))  # fmt: skip
-    monkeypatch.setattr(Facing, "randomise", lambda self, tasks, rows, key: first)
-
 
 # the draw
 
@@ -226,30 +162,6 @@ def test_placements_train_alike(one_key):
 # what a party sees
 
 
-def seen(
-    placement, alice, alice_base=None, stop=None, carol=False, **rules
-) -> tuple[list[bytes], dict, NumberError | None]:
-    """All that the other parties get and send in a run, as bytes; their states; and the label party's error."""
-    channel = Recorded()
-    model = build(Local(channel) if placement == "local" else placement, alice=alice_base, carol=carol)
-
-    class Stop(Callback):
-        def on_epoch_end(self, training):
-            training.stopped = "the operator"  # as Ctrl-C does; by a number of epochs that nobody chose by a score
-
-    error = None
-    try:
-        model.fit(data(alice, carol), record=True, callbacks=[Stop()] if stop else [], **(RULES | rules))
-    except NumberError as caught:
-        error = caught
-    others = model._consortium.placement.parties
-    kinds, ids = ("activation", "cotangent"), data().id_digests()
-    transcripts = [party.settled().transcript for name, party in others.items() if name != "alice"]
-    recorded = [held.messages("alice", kind, ids) for held in transcripts for kind in kinds]  # type: ignore[union-attr]
-    messages = [encode(message) for message in channel.messages] + [array.tobytes() for array in recorded]
-    return messages, {p: own for p, own in model.states().items() if p != "alice"}, error
-
-
 @pytest.mark.parametrize("placement", ["local", "fused"])
 def test_a_facing_party_sees_only_randomised_labels(drawn, placement):
     """Other clean labels, columns and row weights, the same randomised labels: all that it sees is equal to the byte.
@@ -272,12 +184,6 @@ def test_without_protection_they_differ_and_are_as_long(drawn):
     protected = build()
     protected.fit(data(), **RULES)
     assert protected.bytes_per_round() == model.bytes_per_round()
-
-
-BROKEN = {  # what is not finite in the label party's own part alone
-    "own gradient": ALICE.assign(bonus=np.where(np.arange(N) == 20, 0.0, ALICE["bonus"])),
-    "loss": ALICE.assign(age=np.where(np.arange(N) == 20, 1e30, ALICE["age"])),
-}
 
 
 @pytest.mark.parametrize("placement", ["local", "fused"])
@@ -328,14 +234,6 @@ def pyus(monkeypatch):
     return devices.start(("alice", "bob"), monkeypatch)
 
 
-def on_devices(pyus, folder: Path, alice=ALICE) -> VerticalData:
-    folder.mkdir(exist_ok=True)
-    for party, frame in (("alice", alice), ("bob", BOB)):
-        frame.to_csv(folder / f"{party}.csv", index=False)
-    files = {pyus[party]: folder / f"{party}.csv" for party in pyus}
-    return VerticalData.from_files(files, on="id", label_party="alice", labels=LABELS, row_weight="weight")
-
-
 @pytest.mark.filterwarnings("default")
 def test_devices_train_what_local_trains_and_keep_the_key(pyus, tmp_path, one_key):
     placement = pyu(pyus)
@@ -382,10 +280,6 @@ def test_devices_keep_what_is_not_finite_at_the_label_party(pyus, tmp_path, draw
 
 
 # once, and secret
-
-
-def randomised_of(model: SplitModel) -> np.ndarray:
-    return np.asarray(model._consortium.placement.parties["alice"].settled().data["train"].randomised)
 
 
 def test_the_flips_are_secret(tmp_path):

@@ -197,7 +197,7 @@ TAMPERED = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["activation", "cotangent"])
 @pytest.mark.parametrize("field", TAMPERED)
 def test_4_a_message_that_does_not_match_is_refused(field, kind):
     made = problem()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from mmoe_jax import Task
-from tests.support.comparison import check, error
+from tests.support.comparison import check, check_one_shot, error
 from tests.support.problems import keep_gradients, make, problems
 
 pytestmark = pytest.mark.xdist_group("test_split_equals_joint")  # one worker, which compiles an operation once
@@ -36,6 +36,14 @@ def test_split_equals_joint_float64_three_to_five_parties(float64, problem):
 def test_protected_split_equals_protected_joint(float64, problem):
     with jax.disable_jit():
         check(problem, 1e-9)
+
+
+@pytest.mark.long
+@settings(max_examples=max(2, settings().max_examples // 4))
+@given(problems(parties=(2, 3), units=("label", "row")))
+def test_one_shot_equals_its_oracle(float64, problem):
+    with jax.disable_jit():
+        check_one_shot(problem, 1e-9)
 
 
 FIXED = {

@@ -16,8 +16,8 @@ from parties.devices.activity import Activity
 from parties.devices.answers import check_rounds, hear, is_refusal, refusal, refuse, say
 from parties.errors import NumberError, PartyError
 from parties.model.description import public_description
-from parties.party.participant import Participant, PartyModel
 from parties.party.one_shot import OneShotFeature, OneShotLabel
+from parties.party.participant import Participant, PartyModel
 from parties.party.roles import FeatureRole
 from parties.protocol.channel import Counted
 from parties.protocol.messages import Message, decode, encode

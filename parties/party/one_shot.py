@@ -58,7 +58,8 @@ class OneShotFeature(FeatureRole):
         return {"base": self.state, "heads": self._heads}
 
     def restore(self, states: Mapping[str, Any]) -> None:
-        self.state, self._heads = states["base"], states["heads"]
+        super().restore(states)
+        self._heads = states["heads"]
 
     def load(self, parts: Mapping[str, PartyData]) -> None:
         if "train" in parts:
@@ -165,7 +166,8 @@ class OneShotLabel(LabelRole):
         rows, count = self.present_schedule().part(most)
         data = data._replace(columns=data.columns | self._activations)
         how = np.int32(count), np.bool_(skip), self.taken_apart
-        self.state, stats = self._train(self.state, data, rows, *how)
+        state, stats = self._train(self.state, data, rows, *how)
+        self.restore(state)
         taken = np.asarray(stats.apart.taken)
         if not taken[:count].all() and not skip and self.refusal is None:
             first = int(np.argmin(taken))

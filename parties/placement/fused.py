@@ -77,7 +77,7 @@ class Fused(InProcess):
         self._predict, self._numbers = jax.jit(predict), jax.jit(numbers)
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
-        label, data, self._trained_batch = self.label, self._batch(facts.data), facts.batch_size
+        plan, label, data, self._trained_batch = self._built(), self.label, self._batch(facts.data), facts.batch_size
         label.begin(facts)
         rows, count = label.present_schedule().part(most)
         skip, states = facts.nonfinite == "skip_round", self._states()
@@ -103,7 +103,7 @@ class Fused(InProcess):
             bad = np.union1d(bad, np.flatnonzero(~scored[:count]))
         elif not scored[:count].all():
             self._leave_apart(facts, rows, int(np.argmin(scored[:count])))
-        of_heads = np.asarray(stats.apart.loss) if isinstance(stats.apart, Apart) else ()
+        of_heads = np.asarray(stats.apart.loss) if isinstance(stats.apart, Apart) and not plan.one_shot else ()
         label.add_rounds(stats.logits, scored, len(bad), of_heads=of_heads)
         for _ in rounds(count):  # the one compiled call has trained them all
             pass

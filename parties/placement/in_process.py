@@ -6,8 +6,8 @@ from typing import Any
 
 from parties.data.vertical_data import VerticalData
 from parties.errors import DataError, ModelError
-from parties.party.participant import Answer, Participant, PartyModel
 from parties.party.one_shot import OneShotFeature, OneShotLabel
+from parties.party.participant import Answer, Participant, PartyModel
 from parties.party.roles import FeatureRole, LabelRole
 from parties.placement.contract import Abilities, Primitive, Rounds
 from parties.protocol import loop

@@ -6,9 +6,10 @@ import numpy as np
 
 from mmoe_jax import objective
 from parties import Encoded
+from parties.programs.packing import unpack_state
 from parties.protocol import loop
 from parties.protocol.rows import row_stream
-from tests.support.problems import Problem, states_of
+from tests.support.problems import Problem, one_shot_roles, states_of
 
 
 def error(a, b) -> float:
@@ -81,3 +82,38 @@ def check(problem: Problem, tolerance: float):
         fused, stats = run_fused(problem)
         same_states(fused, joint, tolerance)
         np.testing.assert_allclose(stats.loss, losses, rtol=tolerance, atol=tolerance)
+
+
+def run_one_shot(problem: Problem):
+    """An epoch of the roles under one shot; also each other party's heads."""
+    features, label = one_shot_roles(problem)
+    facts = problem.facts()._replace(rows=problem.rows)
+    for role in (*features.values(), label):
+        role.begin(facts.exchange(whole=True))
+    loop.teach(features, label, Encoded())
+    for party in features.values():
+        party.train_alone(facts)
+    for role in (*features.values(), label):
+        role.begin(facts.exchange())
+    rounds = -(-problem.rows // problem.batch_size)
+    loop.evaluate(features, label, Encoded(), range(rounds))
+    assert label.train_alone(facts, rounds) == rounds
+    heads = {party: unpack_state(role.states()["heads"]) for party, role in features.items()}
+    return states_of(features, label), heads, label.statistics()
+
+
+def check_one_shot(problem: Problem, tolerance: float):
+    """The parties are as facing heads teach them, by the oracle; the label party as it trains on their activations."""
+    split, heads, found = run_one_shot(problem)
+    taught, _, _ = run_joint(problem)
+    for party, of_party in heads.items():
+        assert error(trained(split.bases[party]), trained(taught.bases[party])) <= tolerance, party
+        assert error(of_party.params[party], taught.heads.params[party]) <= tolerance, party
+        assert error(of_party.opt_state[party], taught.heads.opt_state[party]) <= tolerance, party
+    begun = problem.states.bases | {party: split.bases[party] for party in heads}
+    problem = problem._replace(states=problem.states._replace(bases=begun), one_shot=True)
+    joint, wanted, _ = run_joint(problem)
+    same_states(split, joint._replace(heads=()), tolerance)
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=tolerance, atol=tolerance, err_msg=name)

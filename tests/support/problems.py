@@ -1,5 +1,6 @@
 """Small split-learning problems of every shape, for Hypothesis and for fixed cases."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from mmoe_jax import Bag, Head, Ids, MMoEBase, MMoEFuse, Real, Task, init_apply, objective
 from mmoe_jax.randomisation import Randomisation
+from parties.party.one_shot import OneShotFeature, OneShotLabel
 from parties.party.roles import FeatureRole, LabelRole
 from parties.party.schedule import PartyData
 from parties.programs.joint import joint_program
@@ -57,6 +59,7 @@ class Problem(NamedTuple):
     states: ModelState
     batch_size: int
     heads: Heads | None = None
+    one_shot: bool = False
 
     @property
     def rows(self) -> int:
@@ -84,7 +87,7 @@ class Problem(NamedTuple):
     def plan(self) -> Plan:
         tasks = objective(self.tasks)
         networks = self.bases, self.optimizers, self.fuse, self.fuse_optimizer
-        return Plan(self.label_party, *networks, tasks, heads=self.heads)
+        return Plan(self.label_party, *networks, tasks, heads=self.heads, one_shot=self.one_shot)
 
     def rows_of_all(self) -> Batch:
         own = self.data[self.label_party]
@@ -102,24 +105,48 @@ class Problem(NamedTuple):
 def roles(plan: Plan, data: dict[str, PartyData]) -> tuple[dict[str, FeatureRole], LabelRole]:
     """Party objects of a plan, without states and data; `data` say how columns look."""
     features = {p: FeatureRole(p, plan.label_party, packed_feature(plan.feature(p)), None) for p in plan.others}
+    label = packed_label(plan.label())
+    return features, LabelRole(plan.label_party, label, plan.objective, tuple(plan.bases), _structs(plan, data), None)
+
+
+def one_shot_roles(problem: "Problem") -> tuple[dict[str, OneShotFeature], OneShotLabel]:
+    """The problem's party objects under one shot, with its data and states: each party has its own head."""
+    plan, heads = problem._replace(one_shot=True).plan(), problem.states.heads
+    assert plan.heads is not None and isinstance(heads, TrainState)
+    features = {}
+    for p in plan.others:
+        own = heads._replace(params={p: heads.params[p]}, opt_state={p: heads.opt_state[p]})
+        states = {"base": pack_state(problem.states.bases[p]), "heads": pack_state(own)}
+        how = states, plan.taught_alone(p), plan.heads.tasks
+        features[p] = OneShotFeature(p, plan.label_party, packed_feature(plan.feature(p)), *how)
+    of_label = {"base": problem.states.bases[plan.label_party]} if plan.label_party in plan.bases else {}
+    states = {kind: pack_state(state) for kind, state in (of_label | {"fuse": problem.states.fuse}).items()}
+    order, structs = tuple(plan.bases), _structs(plan, problem.data)
+    arguments = plan.label_party, packed_label(plan.label()), plan.objective, order, structs, states
+    label = OneShotLabel(*arguments, alone=plan.label_alone())
+    load(features, label, problem.data)
+    return features, label
+
+
+def _structs(plan: Plan, data: dict[str, PartyData]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of one row's activation of each party but the label party."""
     structs = {}
     for party in plan.others:
         first = jax.tree.map(lambda leaf: leaf[:1], data[party].columns)
         params = jax.eval_shape(plan.bases[party].init, jax.random.key(0), first)
         struct = jax.eval_shape(plan.bases[party].apply, params, first, None)
         structs[party] = jax.ShapeDtypeStruct(struct.shape[1:], struct.dtype)
-    label = packed_label(plan.label())
-    return features, LabelRole(plan.label_party, label, plan.objective, tuple(plan.bases), structs, None)
+    return structs
 
 
-def load(features: dict[str, FeatureRole], label: LabelRole, data: dict[str, PartyData]) -> None:
+def load(features: Mapping[str, FeatureRole], label: LabelRole, data: dict[str, PartyData]) -> None:
     """Give party objects their parts of the data set "rows"."""
     for role in (*features.values(), label):
         part = data[role.name]
         role.load({"rows": part._replace(columns=pack(jax.tree.map(np.asarray, part.columns), 1))})
 
 
-def states_of(features: dict[str, FeatureRole], label: LabelRole) -> ModelState:
+def states_of(features: Mapping[str, FeatureRole], label: LabelRole) -> ModelState:
     own = {kind: unpack_state(state) for kind, state in label.states().items()}
     bases = {name: unpack_state(role.states()["base"]) for name, role in features.items()}
     bases |= {label.name: own["base"]} if "base" in own else {}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from parties.programs.network import Apart, Batch, RoundNumbers, Stats, all_finite, apply_gradients
+from parties.programs.network import Apart, Batch, RoundNumbers, Stats, all_finite
 from parties.programs.program import FeatureProgram, LabelProgram
 from parties.programs.transforms.facing import Heads
 from parties.programs.transforms.guard import Guarded, guarded_update, refuse_cotangents
@@ -38,7 +38,9 @@ def taught_alone(
 
     def init(key: jax.Array, columns: Any) -> dict[str, Any]:
         base = program.init(key, columns)
-        return {"base": base, "heads": own.init(key_of(key), {party: program.predict(base, columns)})}
+        struct = jax.eval_shape(program.predict, base, columns)
+        activation = jnp.zeros((1, *struct.shape[1:]), struct.dtype)  # as there may be no rows
+        return {"base": base, "heads": own.init(key_of(key), {party: activation})}
 
     def round(states: Any, batch: Batch) -> tuple[Any, Stats]:
         activation, pullback = program.forward(states["base"], batch.columns[party])
