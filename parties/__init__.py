@@ -14,6 +14,7 @@ from parties.placement.fused import Fused
 from parties.placement.joint import Joint
 from parties.placement.local import Local
 from parties.privacy.guarantee import Guarantee, Spent, spent
+from parties.privacy.heuristics import Protection, chain, clip, gaussian, marvell
 from parties.programs.network import Batch, ModelState, Stats
 from parties.programs.round import SplitProgram
 from parties.programs.transforms.row_sparse import sparse
@@ -53,6 +54,7 @@ __all__ = [
     "Party",
     "PartyError",
     "Plain",
+    "Protection",
     "Pyu",
     "Recorded",
     "Recording",
@@ -65,7 +67,11 @@ __all__ = [
     "VerticalData",
     "__version__",
     "as_batch",
+    "chain",
+    "clip",
     "fit_parties",
+    "gaussian",
+    "marvell",
     "production",
     "pyu",
     "row_stream",

@@ -27,7 +27,7 @@ from parties.model.arguments import (
 )
 from parties.model.assembly import ColumnSpec, Party, Task, bind_fuse, shows_gates
 from parties.model.blueprint import Blueprint, read_blueprint
-from parties.model.protection import Facing
+from parties.model.protection import Facing, public_protection
 from parties.party.participant import AuditFacts
 from parties.party.transcript import Recording
 from parties.placement.consortium import Consortium
@@ -38,6 +38,7 @@ from parties.placement.local import Local
 from parties.privacy.attacks import Attack
 from parties.privacy.audit import Line
 from parties.privacy.guarantee import Guarantee
+from parties.privacy.heuristics import Protection
 from parties.programs.network import TrainState
 from parties.protocol.passes import NONFINITE, Pass
 from parties.saving.checkpoints import newest_common
@@ -71,7 +72,8 @@ class SplitModel:
             per epoch, every column in one place), `"joint"` (the baseline that is not split), or a placement object
             such as `Local(channel)`.
         seed: decides parameters, rounds' keys and the order of rows.
-        protect: what keeps the labels from the other parties, such as `Facing(epsilon=1.0)`; by default nothing.
+        protect: what keeps the labels from the other parties: `Facing(epsilon=1.0)` or `OneShot(epsilon=1.0)`, which
+            prove it, or a heuristic for cotangents, such as `marvell(0.25)`, which proves nothing; by default nothing.
         epoch: epochs trained.
         history: scores of the latest run of `fit`, also of one that ended early.
         stopped: why that run ended before its last epoch; None if it did not.
@@ -89,7 +91,7 @@ class SplitModel:
     tasks: Sequence[Task]
     placement: str | Placement = "local"
     seed: int = 0
-    protect: Facing | None = None
+    protect: Facing | Protection | None = None
     epoch: int = field(default=0, init=False)
     history: dict[str, list[float]] = field(default_factory=dict, init=False)
     stopped: str | None = field(default=None, init=False)
@@ -120,7 +122,8 @@ class SplitModel:
     @property
     def guarantee(self) -> Guarantee | None:
         """What the protection proves; None without one. `parties.spent` gives its epsilon."""
-        return None if self.protect is None else self.protect.guarantee(self.tasks)
+        protect = self.protect
+        return protect.guarantee(self.tasks) if isinstance(protect, Facing) else protect and protect.guarantee
 
     def states(self) -> dict[str, dict[str, TrainState]]:
         """The state of each trained network, on the host: party -> "base", "fuse", under protection "heads".
@@ -217,7 +220,8 @@ class SplitModel:
         fuse_optimizer: optax.GradientTransformation,
         networks: Mapping[str, nn.Module] | None = None,
         fuse: nn.Module | None = None,
-        protect: Facing | None = None,
+        protect: Facing | Protection | None = None,
+        sends: Mapping[str, Protection] | None = None,
         placement: str | Placement = "local",
         callbacks: Sequence[Callback] = (),
         time_budget: float | None = None,
@@ -231,7 +235,7 @@ class SplitModel:
 
         Args:
             train, validation: the data of the run; others are refused.
-            optimizers, fuse_optimizer, networks, fuse, protect, placement: as in `load`; code is not saved.
+            optimizers, fuse_optimizer, networks, fuse, protect, sends, placement: as in `load`; code is not saved.
             callbacks, time_budget, progress: as in `fit`; an `EarlyStopping` sees the history so far.
 
         Returns:
@@ -245,7 +249,8 @@ class SplitModel:
         """
         placed, path = _placed(placement), Path(path)
         name = newest_common(placed.find_checkpoints(path), path)
-        model, label = cls._read(path, placed, optimizers, fuse_optimizer, networks, fuse, protect, checkpoint=name)
+        given = optimizers, fuse_optimizer, networks, fuse, protect, sends
+        model, label = cls._read(path, placed, *given, checkpoint=name)
         run, position = read_position(label, model.label_party)
         if not model._trainable:
             wanted = "optimizers={party: ...}, fuse_optimizer=..."
@@ -370,7 +375,8 @@ class SplitModel:
         fuse_optimizer: optax.GradientTransformation | None = None,
         networks: Mapping[str, nn.Module] | None = None,
         fuse: nn.Module | None = None,
-        protect: Facing | None = None,
+        protect: Facing | Protection | None = None,
+        sends: Mapping[str, Protection] | None = None,
         placement: str | Placement = "local",
     ) -> SplitModel:
         """Read a saved model back.
@@ -378,13 +384,13 @@ class SplitModel:
         Optimisers are code, which is not saved: without `optimizers` and `fuse_optimizer` the model evaluates and
         predicts; with the optimisers that it was trained with, it goes on training. Networks that are not this
         library's are not saved either, and must be given by party in `networks`, and as `fuse`. A protected model
-        that goes on training is given its `protect` again.
+        that goes on training is given its `protect` again, and any model what its parties had as `sends`.
 
         Raises:
             SaveError: a folder is missing, damaged, or of another party, format or architecture.
             ModelError: an argument does not fit the saved model.
         """
-        model, _ = cls._read(Path(path), _placed(placement), optimizers, fuse_optimizer, networks, fuse, protect)
+        model, _ = cls._read(Path(path), _placed(placement), optimizers, fuse_optimizer, networks, fuse, protect, sends)
         return model
 
     @classmethod
@@ -396,7 +402,8 @@ class SplitModel:
         fuse_optimizer: optax.GradientTransformation | None,
         networks: Mapping[str, nn.Module] | None,
         fuse: nn.Module | None,
-        protect: Facing | None,
+        protect: Facing | Protection | None,
+        sends: Mapping[str, Protection] | None,
         checkpoint: str = "",
     ) -> tuple[SplitModel, dict[str, Any]]:
         """The model in that folder, and what the label party's card says."""
@@ -406,7 +413,7 @@ class SplitModel:
         if trainable and protect is None and "protect" in label:
             wanted = f"the model's protection, {label['protect']}, as it is to be trained"
             raise ModelError(field="protect", seen="None", wanted=wanted)
-        saved, epoch = read_blueprint(cards, networks, fuse, optimizers, fuse_optimizer, protect)
+        saved, epoch = read_blueprint(cards, networks, fuse, optimizers, fuse_optimizer, protect, sends)
         arguments = saved.parties, saved.label_party, saved.fuse, saved.fuse_optimizer, saved.tasks
         model = cls(*arguments, placed, saved.seed, saved.protect)
         model._consortium.adopt(path, optimizer=trainable, checkpoint=checkpoint)
@@ -434,7 +441,7 @@ class SplitModel:
 
     def _pass(self, phase: str, name: str, data: VerticalData, batch_size: int, shuffle: bool) -> Pass:
         public = [self.label_party, list(self.parties), [task.name for task in self.tasks], self.seed, self._runs]
-        public += [] if self.protect is None else [self.protect.describe()]
+        public += [] if self.protect is None else [public_protection(self.protect)]
         run = hashlib.blake2b(json.dumps(public).encode(), digest_size=16).digest()
         size = min(batch_size, len(data))
         return Pass(run, phase, self.epoch, name, size, self.seed, shuffle, rows=len(data))

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from experiments import audits, census, census_income, certificate, leaks, pictures, recipes, sampler, sources, startup
-from parties import Local
+from parties import Facing, Local
 from parties.privacy.attacks import View
 
 
@@ -66,7 +66,7 @@ def test_only_the_split_model_is_protected(placement):
     settings = census_income.Settings(protect="facing", epsilon=2.0)
     frame = sampler.sample(10, seed=0)
     model = census_income.build(settings, recipes.RECIPES["tuned"], frame, 0, placement, ("alice", "bob"))
-    assert (model.protect is not None and model.protect.epsilon == 2.0) == (placement == "local")
+    assert (isinstance(model.protect, Facing) and model.protect.epsilon == 2.0) == (placement == "local")
 
 
 def test_without_protection_nothing_is_said_to_be_proved(few_rows, tmp_path):

@@ -478,7 +478,7 @@ def test_a_protected_model_is_loaded_as_it_was(tmp_path):
     model.fit(data(), **RULES)
     model.save(tmp_path)
     loaded = SplitModel.load(tmp_path)
-    assert loaded.protect is not None
+    assert isinstance(loaded.protect, Facing)
     assert loaded.evaluate(data(), batch_size=BATCH) == model.evaluate(data())
     assert loaded.protect.describe() == PROTECT.describe()
     for protect in (None, Facing(2.0, bins=PROTECT.bins)):

@@ -7,13 +7,17 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
 
 from parties.errors import DataError, ModelError
+from parties.model.audited import read_targets
 from parties.model.protection import Facing
 from parties.party.transcript import Recording
+from parties.privacy.heuristics import Protection
 from parties.protocol.messages import MAX_NAME_BYTES
 
 
@@ -79,6 +83,29 @@ def check_placement(placement: Any, named: Iterable[str]) -> None:
         raise ModelError(field="placement", seen=repr(placement), wanted=wanted)
 
 
+def _check_sends(sends: Any, party: str, label_party: str) -> None:
+    """Refuse what cannot protect a party's activations."""
+    if sends is None:
+        return
+    if not isinstance(sends, Protection):
+        raise ModelError(party=party, field="sends", seen=type(sends).__name__, wanted="None or a Protection")
+    if party == label_party:
+        wanted = "None: the label party sends no activation"
+        raise ModelError(party=party, field="sends", seen=sends.name, wanted=wanted)
+
+
+def _check_protection(protect: Any, tasks: Sequence[Any]) -> None:
+    """Refuse what cannot protect cotangents that are made of labels of these tasks."""
+    if not isinstance(protect, Protection):
+        wanted = "None, a Facing, a OneShot or a Protection"
+        raise ModelError(field="protect", seen=type(protect).__name__, wanted=wanted)
+    for task in tasks:
+        if task.kind not in protect.kinds:
+            seen = f"{protect.name} with the {task.kind} task {task.name!r}"
+            raise ModelError(field="protect", seen=seen, wanted=f"tasks of {protect.kinds}")
+    protect.init(jax.ShapeDtypeStruct((1, 1), jnp.float32), read_targets(tasks).number)
+
+
 def check_model(model: Any) -> None:
     """Refuse arguments of a `SplitModel` that cannot be used; its placement is not looked at.
 
@@ -104,6 +131,7 @@ def check_model(model: Any) -> None:
         if not isinstance(party.base, nn.Module):
             raise ModelError(party=name, field="base", seen=type(party.base).__name__, wanted="a Flax module")
         check_optimizer("optimizer", party.optimizer, name)
+        _check_sends(getattr(party, "sends", None), name, model.label_party)
     check_name(model.label_party)
     if not model.parties:
         raise ModelError(field="parties", seen="none", wanted="at least one party with columns")
@@ -119,9 +147,10 @@ def check_model(model: Any) -> None:
             wanted = "a finite weight, not negative"
             raise ModelError(field=f"weight of task {task.name!r}", seen=repr(weight), wanted=wanted)
     if model.protect is not None:
-        if not isinstance(model.protect, Facing):
-            raise ModelError(field="protect", seen=type(model.protect).__name__, wanted="None, a Facing or a OneShot")
-        model.protect.check(model.tasks, tuple(model.parties), model.label_party)
+        if isinstance(model.protect, Facing):
+            model.protect.check(model.tasks, tuple(model.parties), model.label_party)
+        else:
+            _check_protection(model.protect, model.tasks)
     check_count("seed", model.seed, 0)
     if model.seed >= 2**32:  # without x64, jax.random.key reads no more bits: two seeds would be one
         raise ModelError(field="seed", seen=str(model.seed), wanted="an int below 2**32")

@@ -18,6 +18,7 @@ from mmoe_jax.objective import objective
 from mmoe_jax.tasks import Task
 from parties.errors import ModelError
 from parties.model.arrays import naming
+from parties.privacy.heuristics import Protection
 from parties.programs.network import Network
 from parties.programs.plan import Plan
 from parties.programs.round import SplitProgram, round_program
@@ -34,12 +35,15 @@ class Party:
         optimizer: of the base network.
         sparse: whether to train only the embedding rows that a batch reads, by a "lazy" optimiser, which
             `parties.sparse` explains; for an `MMoEBase` with large vocabularies.
+        sends: a heuristic that protects its activations, in training and in prediction, such as
+            `chain(clip(1.0), gaussian(0.3))`; not of the label party, which sends none.
     """
 
     columns: Sequence[ColumnSpec]
     base: nn.Module
     optimizer: optax.GradientTransformation
     sparse: bool = False
+    sends: Protection | None = None
 
 
 def make_plan(
@@ -73,6 +77,7 @@ def make_plan(
         fuse_optimizer,
         objective(tasks),
         {name: batch_rows for name, party in parties.items() if party.sparse},
+        sends={name: party.sends for name, party in parties.items() if party.sends is not None},
     )
 
 

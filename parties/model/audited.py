@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -11,6 +13,7 @@ from mmoe_jax.columns import Real
 from mmoe_jax.features import Bucketed, ColumnSpec, MultiHot, Numeric
 from mmoe_jax.tasks import Task
 from parties.privacy.audit import Targets
+from parties.programs.transforms.perturbed import Targets as ReadTargets
 
 FREQUENT = 0.1  # share of rows that must have a value for it to be a target: of 40 hints some have it
 WIDEST = 32  # numbers that a column becomes; the rarest values share one
@@ -29,6 +32,24 @@ def task_targets(tasks: Sequence[Task], labels: np.ndarray) -> Targets:
         values += classes
         real += [task.kind == "regression"] * len(classes)
     return Targets(tuple(names), np.stack(values, axis=1).astype(np.float32), tuple(real))
+
+
+def read_targets(tasks: Sequence[Task]) -> ReadTargets:
+    """Labels as a protection of cotangents reads them: as `task_targets`, but a regression task has no class."""
+
+    def read(labels: jax.Array) -> jax.Array:
+        columns = []
+        for t, task in enumerate(tasks):
+            label = labels[:, t]
+            if task.kind == "multiclass":
+                missing = jnp.isnan(label)
+                columns += [jnp.where(missing, jnp.nan, label == k) for k in range(len(task.classes))]
+            else:
+                columns.append(label if task.kind == "binary" else jnp.full_like(label, jnp.nan))
+        return jnp.stack(columns, axis=1)
+
+    number = sum(len(task.classes) if task.kind == "multiclass" else 1 for task in tasks)
+    return ReadTargets(number, read)
 
 
 def column_targets(specs: Sequence[ColumnSpec], frame: pd.DataFrame) -> tuple[Targets, list[str]]:

@@ -18,11 +18,12 @@ from parties.errors import ModelError, SaveError
 from parties.model.arguments import check_model
 from parties.model.arrays import fit_parties, party_data, prediction_table
 from parties.model.assembly import Party, activation_struct, bind_fuse, check_fuse, make_plan
-from parties.model.audited import column_targets, numbers_of, task_targets
+from parties.model.audited import column_targets, numbers_of, read_targets, task_targets
 from parties.model.description import is_custom, read_columns, read_count, read_sizes, reading, rebuild
-from parties.model.protection import Facing, OneShot, protection_from_dict
+from parties.model.protection import Facing, OneShot, protection_from_dict, public_protection
 from parties.party.schedule import PartyData
 from parties.privacy.audit import Targets
+from parties.privacy.heuristics import Protection
 from parties.programs.plan import Plan
 from parties.saving.folder import Saved
 
@@ -37,11 +38,13 @@ class Blueprint:
     fuse_optimizer: optax.GradientTransformation
     tasks: tuple[Task, ...]
     seed: int
-    protect: Facing | None = None
+    protect: Facing | Protection | None = None
 
     def plan(self) -> Plan:
         """As `make_plan`, with heads under protection."""
         plan = make_plan(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks)
+        if isinstance(self.protect, Protection):
+            return plan._replace(protect=self.protect, targets=read_targets(self.tasks))
         if self.protect is None:
             return plan
         heads = self.protect.make_heads(self.tasks, tuple(self.parties), self.label_party, self.fuse)
@@ -50,16 +53,16 @@ class Blueprint:
     @property
     def protected(self) -> bool:
         """Whether the other parties learn from labels that the label party randomised."""
-        return self.protect is not None
+        return isinstance(self.protect, Facing)
 
     @property
     def keeps_labels(self) -> bool:
         """Whether nothing that is made of true labels may be shown to the other parties."""
-        return self.protect is not None and not self.protect.allow_unprotected
+        return isinstance(self.protect, Facing) and not self.protect.allow_unprotected
 
     def randomise(self, rows: PartyData, key: bytes) -> np.ndarray:
         """As `Facing.randomise`."""
-        assert self.protect is not None
+        assert isinstance(self.protect, Facing)
         return self.protect.randomise(self.tasks, rows, key)
 
     def has_columns(self, party: str) -> bool:
@@ -92,12 +95,14 @@ class Blueprint:
             described["columns"] = [spec.to_dict() for spec in columns]
             described["base"] = network_to_dict(self.parties[party].base)
             described["sparse"] = self.parties[party].sparse
+            if (sends := self.parties[party].sends) is not None:
+                described["sends"] = sends.name
         if party == self.label_party:
             described["parties"] = list(self.parties)
             described["fuse"] = network_to_dict(self.fuse)
             described["tasks"] = [task_to_dict(task) for task in self.tasks]
             if self.protect is not None:
-                described["protect"] = self.protect.describe()
+                described["protect"] = public_protection(self.protect)
         if taught := self._heads_at(party):
             described["heads"] = taught
         return described
@@ -107,7 +112,7 @@ class Blueprint:
         others = [name for name in self.parties if name != self.label_party]
         if isinstance(self.protect, OneShot):
             return [name for name in others if name == party]
-        return others if self.protect is not None and party == self.label_party else []
+        return others if self.protected and party == self.label_party else []
 
     def read(self, party: str, saved: Saved) -> tuple[tuple[ColumnSpec, ...], Any]:
         """The fitted columns in the party's folder, and typed columns of no rows by them.
@@ -169,7 +174,8 @@ def read_blueprint(
     fuse: nn.Module | None,
     optimizers: Mapping[str, optax.GradientTransformation] | None,
     fuse_optimizer: optax.GradientTransformation | None,
-    protect: Facing | None,
+    protect: Facing | Protection | None,
+    sends: Mapping[str, Protection] | None,
 ) -> tuple[Blueprint, int]:
     """The model that the folders describe, and how many epochs it was trained.
 
@@ -177,6 +183,7 @@ def read_blueprint(
         networks, fuse: the user's own networks, which no text describes.
         optimizers, fuse_optimizer: None for optimisers that change nothing.
         protect: as the model had it; None where it had none or is not to be trained.
+        sends: party -> what protects its activations, which no text describes.
 
     Raises:
         SaveError: naming party and field: a description that no save writes.
@@ -193,7 +200,8 @@ def read_blueprint(
             base = rebuild(described["base"], (networks or {}).get(name), name, "networks")
         if type(sparse := described.get("sparse", False)) is not bool:
             raise SaveError(party=name, field="sparse", seen=repr(sparse)[:200], wanted="true or false")
-        parties[name] = Party(read_columns(saved[name], name), base, optax.identity(), sparse)
+        given = _read_sends(described.get("sends"), (sends or {}).get(name), name)
+        parties[name] = Party(read_columns(saved[name], name), base, optax.identity(), sparse, given)
     with reading(label_party, "tasks"):
         tasks = tuple(task_from_dict(task) for task in label["tasks"])
     with reading(label_party, "fuse", custom=True):
@@ -204,14 +212,26 @@ def read_blueprint(
     with reading(label_party, "description", custom=is_custom(saved)):
         check_model(model)
         model.plan()
-    given = {name: replace(own, optimizer=(optimizers or {}).get(name, own.optimizer)) for name, own in parties.items()}
-    return replace(model, parties=given, fuse_optimizer=fuse_optimizer or model.fuse_optimizer), epoch
+    trained = {n: replace(own, optimizer=(optimizers or {}).get(n, own.optimizer)) for n, own in parties.items()}
+    return replace(model, parties=trained, fuse_optimizer=fuse_optimizer or model.fuse_optimizer), epoch
 
 
-def _read_protection(described: Mapping | None, given: Facing | None, party: str) -> Facing | None:
+def _read_sends(described: Any, given: Protection | None, party: str) -> Protection | None:
+    """What protects the party's activations: the one given, if its folder has that name."""
+    if described is not None and not isinstance(described, str):
+        raise SaveError(party=party, field="sends", seen=repr(described)[:200], wanted="a name")
+    if described != (None if given is None else given.name):
+        seen, wanted = "none" if given is None else given.name, described or "none"
+        raise ModelError(party=party, field="sends", seen=seen, wanted=f"{wanted}; give it to load as sends")
+    return given
+
+
+def _read_protection(
+    described: Mapping | None, given: Facing | Protection | None, party: str
+) -> Facing | Protection | None:
     """The protection that the label party's folder describes: the one given, if it is described alike."""
-    if given is not None and (described is None or given.describe() != described):
-        raise ModelError(field="protect", seen=str(given.describe()), wanted=f"{described}, as was saved")
+    if given is not None and (described is None or public_protection(given) != described):
+        raise ModelError(field="protect", seen=str(public_protection(given)), wanted=f"{described}, as was saved")
     if described is None or given is not None:
         return given
     with reading(party, "protect"):

@@ -20,6 +20,7 @@ from mmoe_jax.tasks import Task
 from parties.errors import ModelError
 from parties.party.schedule import PartyData
 from parties.privacy.guarantee import Guarantee, RandomisedResponse
+from parties.privacy.heuristics import Protection, chain
 from parties.privacy.randomised_response import UNITS, randomised, randomised_together
 from parties.programs.network import Network
 from parties.programs.transforms.facing import Heads
@@ -30,6 +31,7 @@ COVERS = (
     "hyperparameters and numbers of epochs chosen by results on true labels; predictions that are shown."
 )
 MAX_EPSILON = 80  # it protects nothing; a probability of e^-80 is not yet 0 in float32
+HEURISTIC = "heuristic"  # kind of a protection that proves nothing
 MAX_CLASSES = 1 << 32  # of all labels of a row together
 
 
@@ -185,16 +187,25 @@ class OneShot(Facing):
     kind: ClassVar[str] = "one_shot"
 
 
+def public_protection(protect: Facing | Protection) -> dict[str, Any]:
+    """What is public of a protection, in values that JSON has."""
+    return protect.describe() if isinstance(protect, Facing) else {"kind": HEURISTIC, "name": protect.name}
+
+
 PROTECTIONS: dict[str, type[Facing]] = {protection.kind: protection for protection in (Facing, OneShot)}
 
 
-def protection_from_dict(described: Mapping[str, Any]) -> Facing:
-    """What `describe` described, with an optimiser that changes nothing.
+def protection_from_dict(described: Mapping[str, Any]) -> Facing | Protection:
+    """What `public_protection` described: with an optimiser that changes nothing; of a heuristic the name alone.
 
     Raises:
         NetworkError, ModelError, ...: a description that no save writes.
     """
     public = dict(described)
+    if public["kind"] == HEURISTIC:
+        if set(public) != {"kind", "name"} or not isinstance(public["name"], str):
+            raise ValueError(f"protection {public}")
+        return chain()._replace(name=public["name"])
     make = PROTECTIONS[public.pop("kind")]
     if set(public) != {"epsilon", "unit", "bins", "heads", "allow_unprotected"}:
         raise ValueError(f"protection {sorted(described)}")

@@ -27,6 +27,7 @@ from parties.programs.network import TrainState, run_once
 from parties.programs.packing import pack, pack_state, unpack_state, unpacked
 from parties.programs.plan import Plan
 from parties.programs.transforms.packed import packed_feature, packed_label
+from parties.programs.transforms.perturbed import with_secret
 from parties.protocol.messages import dtype_name
 from parties.saving.checkpoints import data_digests, write_checkpoint
 from parties.saving.folder import Saved, read_party, write_party
@@ -206,7 +207,7 @@ class Participant:
         columns, like = self.model.read(self.name, saved)
         resumed = data_digests(saved.description, self.name) if checkpoint else {}
         private = None
-        if "protect" in saved.description:
+        if self.model.protected and "protect" in saved.description:
             private = Private.from_dict(saved.states.get(PRIVATE), self.name)
         self._proposal = _Proposal(columns, like, private, resumed=resumed, saved=saved, optimizer=optimizer)
         return self._proposed(like)
@@ -396,8 +397,12 @@ class Participant:
         zeros = {p: jnp.zeros((1, *struct.shape), struct.dtype) for p, struct in structs.items()}
         arguments: tuple = (key, zeros, first) if label else (key, first)
         if proposal.saved is None:
-            drawn = run_once(lambda *given: {n: pack(state) for n, state in self._init(*given).items()}, *arguments)
-            return drawn, proposal.kept
+            secret = np.frombuffer(new_key(), np.uint32)[:2]
+
+            def draw(secret: jax.Array, *given: Any) -> dict[str, Any]:
+                return {name: pack(with_secret(state, secret)) for name, state in self._init(*given).items()}
+
+            return run_once(draw, secret, *arguments), proposal.kept
         template, saved = jax.eval_shape(self._init, *arguments), proposal.saved.states
         states, kept = states_as(template, saved, self.name, optimizer=proposal.optimizer)
         return {network: pack_state(state) for network, state in states.items()}, kept

@@ -20,8 +20,14 @@ class Joint(Fused):
     program = staticmethod(joint_program)
 
     def build(self, model: PartyModel) -> None:
-        for party in model.plan().tables:
+        plan = model.plan()
+        for party in plan.tables:
             raise ModelError(party=party, field="sparse", seen="placement 'joint'", wanted="'local' or 'fused'")
+        for party in plan.sends:
+            raise ModelError(party=party, field="sends", seen="placement 'joint'", wanted="'local' or 'fused'")
+        if plan.protect is not None:
+            seen, wanted = f"{plan.protect.name} with placement 'joint', which has no messages", "'local' or 'fused'"
+            raise ModelError(field="protect", seen=seen, wanted=wanted)
         super().build(model)
 
     def exchange(self, facts: Pass, epochs: Sequence[int]) -> None:

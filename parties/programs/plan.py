@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import optax
 
+from parties.privacy.heuristics import Protection
 from parties.programs.keys import fuse_key
 from parties.programs.network import Batch, Network, Stats
 from parties.programs.program import FeatureProgram, LabelProgram, feature_program, label_program
@@ -12,6 +13,7 @@ from parties.programs.transforms.facing import Heads, facing
 from parties.programs.transforms.guard import guard_feature, guard_label
 from parties.programs.transforms.one_shot import AloneProgram, label_alone, taught_alone
 from parties.programs.transforms.own_columns import with_own_columns
+from parties.programs.transforms.perturbed import Targets, perturbed_feature, perturbed_label
 from parties.programs.transforms.row_sparse import Tables, sparse
 
 
@@ -27,6 +29,9 @@ class Plan(NamedTuple):
     tables: Mapping[str, Tables] = {}  # of the parties whose tables are trained by row; see parties.sparse
     heads: Heads | None = None  # what teaches the other parties under protection, in place of the fuse network
     one_shot: bool = False  # whether each party trains with its own head by itself
+    sends: Mapping[str, Protection] = {}  # party -> what protects its activations
+    protect: Protection | None = None  # what protects the cotangents
+    targets: Targets | None = None  # what that reads of the labels
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -36,7 +41,10 @@ class Plan(NamedTuple):
     def feature(self, party: str) -> FeatureProgram:
         """The feature role of a party with columns: guarded, and row-sparse where its tables are trained by row."""
         program = guard_feature(feature_program(party, self.bases[party], self.optimizers[party]))
-        return sparse(program, self.tables[party]) if party in self.tables else program
+        program = sparse(program, self.tables[party]) if party in self.tables else program
+        if party not in self.sends:
+            return program
+        return perturbed_feature(program, self.sends[party], self.label_party)
 
     def label(self) -> LabelProgram:
         """The label role: guarded, with the label party's own columns and the heads where it has them."""
@@ -46,6 +54,9 @@ class Plan(NamedTuple):
         program = guard_label(program)
         if party in self.bases:
             program = with_own_columns(program, self.feature(party), party)
+        if self.protect is not None:
+            assert self.targets is not None
+            return perturbed_label(program, self.protect, self.targets, self.others)
         if self.heads is None or self.one_shot:
             return program
         return facing(program, self.heads, lambda key: fuse_key(key, party))

@@ -18,6 +18,7 @@ from parties.party.scoring import FACING_LOSS
 from parties.party.transcript import Recording
 from parties.placement.consortium import Consortium
 from parties.placement.contract import Placement
+from parties.privacy.heuristics import Protection
 from parties.protocol.passes import Pass
 from parties.saving.checkpoints import checkpoint_name
 from parties.training.callbacks import Callback
@@ -32,7 +33,7 @@ class Trainee(Protocol):
     """What training asks of the model."""
 
     tasks: Sequence[Any]
-    protect: Facing | None
+    protect: Facing | Protection | None
     epoch: int
     history: dict[str, list[float]]
     stopped: str | None
@@ -114,7 +115,7 @@ class TrainingRun:
             self._call("on_fit_end")
             self._agree()
             model.stopped = self.stopped
-            if model.protect is not None:
+            if isinstance(model.protect, Facing):
                 self._consortium.conclude()
         if self.stopped is not None:
             log.warning("training ended in epoch %d of %d: %s", self.epoch, self._run.until, self.stopped)
@@ -214,19 +215,19 @@ class TrainingRun:
         self.stopped = (self.stopped or "the label party ended training") if stop else None
 
 
-def refuse_unprotected(seen: str, protect: Facing | None) -> None:
+def refuse_unprotected(seen: str, protect: Facing | Protection | None) -> None:
     """Refuse a callback that would tell the other parties of true labels, unless that is let pass.
 
     Raises:
         ModelError: the model is protected.
     """
-    if protect is not None and not protect.allow_unprotected:
+    if isinstance(protect, Facing) and not protect.allow_unprotected:
         wanted = f"protect={type(protect).__name__}(..., allow_unprotected=True)"
         wanted = wanted if isinstance(protect, OneShot) else f"EarlyStopping({FACING_LOSS!r}), or {wanted}"
         raise ModelError(field="callbacks", seen=f"{seen} under protection", wanted=wanted)
 
 
-def check_callbacks(callbacks: Any, placement: Placement, protect: Facing | None) -> None:
+def check_callbacks(callbacks: Any, placement: Placement, protect: Facing | Protection | None) -> None:
     """Refuse callbacks that this placement cannot call, or that protection does not let decide.
 
     Raises:
@@ -266,7 +267,7 @@ def check_time_budget(seconds: Any, placement: Placement) -> None:
 def _score_names(model: Trainee, run: Run) -> tuple[str, ...]:
     names = ["loss", *(f"{task.name}/{score}" for task in model.tasks for score in ("loss", *task.metrics))]
     held_out = [f"val_{name}" for name in names] if run.validated else []
-    names += [] if model.protect is None or isinstance(model.protect, OneShot) else [FACING_LOSS]
+    names += [FACING_LOSS] if isinstance(model.protect, Facing) and not isinstance(model.protect, OneShot) else []
     return (*names, *(["skipped"] if run.nonfinite == "skip_round" else []), *held_out, "seconds")
 
 
