@@ -47,6 +47,7 @@ from parties.training.position import Position, Run, read_position
 from parties.training.run import TrainingRun, check_callbacks, check_time_budget
 
 ARGUMENTS = ("parties", "label_party", "fuse", "fuse_optimizer", "tasks", "placement", "seed", "protect")
+SENSITIVITY = ["to", "task", "row", "own", "others"]
 PLACEMENTS = {"local": Local, "fused": Fused, "joint": Joint}
 
 
@@ -352,6 +353,27 @@ class SplitModel:
         check_count("seed", seed, 0)
         lines = self._consortium.audit(data, AuditFacts(hints, seed, tuple(attacks)))
         return pd.DataFrame(lines, columns=Line._fields)
+
+    def sensitivity(self, *, flips: int = 4, seed: int = 0) -> pd.DataFrame:
+        """How much one label speaks in all that the recorded run sent: one line per flipped label and receiver.
+
+        The label party replays the run with another class in place of the label, the others' messages and all noise as
+        they were. What a row's own messages change may be bounded, by clipping say; what others' change is not, as the
+        label trains the network that makes them. In production only the label party's process gets lines.
+
+        Args:
+            flips: how many labels are flipped, one at a time; which, `seed` decides.
+
+        Returns:
+            Columns: `to`, `task`, `row` (the id), `own`, `others`: the Euclidean norms of the changes.
+
+        Raises:
+            ModelError: the run was not recorded as a whole, or sent no cotangents; or an argument is out of range.
+        """
+        self._check_fitted()
+        check_count("flips", flips, 1)
+        check_count("seed", seed, 0)
+        return pd.DataFrame(self._consortium.sensitivity(flips, seed), columns=SENSITIVITY)
 
     def bytes_per_round(self) -> dict[str, int]:
         """Bytes of the encoded messages of a training round by edge, `"bob->alice"`; empty before a `fit`."""

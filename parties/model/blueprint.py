@@ -65,6 +65,10 @@ class Blueprint:
         assert isinstance(self.protect, Facing)
         return self.protect.randomise(self.tasks, rows, key)
 
+    def classes(self) -> dict[str, int]:
+        """Task -> the number of its classes; 0 where its labels are none."""
+        return {task.name: 0 if task.kind == "regression" else max(2, task.output_size) for task in self.tasks}
+
     def has_columns(self, party: str) -> bool:
         """Whether the party has a base network."""
         return party in self.parties

@@ -162,8 +162,8 @@ class OneShotLabel(LabelRole):
         A round that is not finite is this party's own affair: see `refusal`.
         """
         self.begin(facts)
-        skip, data = facts.nonfinite == "skip_round", self._batch()
-        rows, count = self.present_schedule().part(most)
+        skip, schedule = facts.nonfinite == "skip_round", self.present_schedule()
+        (rows, count), data = schedule.part(most), self.batch(schedule.data)
         data = data._replace(columns=data.columns | self._activations)
         how = np.int32(count), np.bool_(skip), self.taken_apart
         state, stats = self._train(self.state, data, rows, *how)

@@ -18,6 +18,7 @@ from parties.data.vertical_data import Selection, VerticalData, select
 from parties.errors import DataError, ModelError
 from parties.party.audits import AuditedModel, audit_party
 from parties.party.one_shot import OneShotFeature, OneShotLabel
+from parties.party.replays import draw_flips, sensitivity
 from parties.party.roles import FeatureRole, LabelRole
 from parties.party.schedule import PartyData, held_with
 from parties.party.transcript import Recording, Transcript
@@ -77,6 +78,10 @@ class PartyModel(AuditedModel, Protocol):
 
     def randomise(self, rows: PartyData, key: bytes) -> np.ndarray:
         """The labels of these rows, randomised by the label party's key."""
+        ...
+
+    def classes(self) -> Mapping[str, int]:
+        """Task -> the number of its classes; 0 where its labels are none."""
         ...
 
     def struct(self, party: str, columns: Any) -> jax.ShapeDtypeStruct:
@@ -330,6 +335,21 @@ class Participant:
         readers = self._plan.others if self.name == label_party else (label_party,)
         lines = audit_party(self.model, self.name, label_party, readers, transcript, data, *how)
         return {"lines": [list(line) for line in lines]}
+
+    def sensitivity(self, flips: int, seed: int) -> Answer:
+        """Of the label party: the `lines` of what labels would have changed; they are for the party alone.
+
+        Raises:
+            ModelError: as `replays.sensitivity` and `draw_flips`.
+        """
+        role, tasks, lines = self.label_role(), self.model.classes(), []
+        labels = np.zeros((0, len(tasks))) if "train" not in role.data else np.asarray(role.data["train"].labels)
+        drawn = draw_flips(labels, [*tasks.values()], flips, seed, self.name)
+        for party, changes in sensitivity(role, drawn).items():
+            for flip, change in zip(drawn, changes, strict=True):
+                row = self.ids["train"][flip.row]
+                lines.append([party, [*tasks][flip.task], getattr(row, "item", lambda row=row: row)(), *change])
+        return {"lines": lines}
 
     def reveal(self, table: Any) -> Answer:
         """The `cells` of a table of predictions with its `columns`, `dtype`, `ids` and their `name`.

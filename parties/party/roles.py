@@ -64,6 +64,8 @@ class _Role(abc.ABC):
         if schedule is None or schedule.data is not data or schedule.facts._replace(start=facts.start) != facts:
             schedule = Schedule(facts, data)
         schedule.round, self._schedule = facts.start, schedule
+        if facts.phase == "fit" and self.transcript is not None:
+            self.transcript.begin(facts, self.states())
         return schedule.rounds - schedule.round
 
     def present_schedule(self) -> Schedule:
@@ -209,6 +211,7 @@ class LabelRole(_Role):
 
     Attributes:
         state: packed states, `{"fuse": ...}`, with "base" where it has columns and "heads" under protection.
+        program: what it computes, on packed states.
         structs: other party -> shape and dtype of one row's activation, so without the leading axis.
         taken_apart: bool `[]`; false once its own part, apart from the others under protection, has not taken a round.
         refusal: the error of that round, which is for this party alone and for the end of the run; else None.
@@ -229,7 +232,7 @@ class LabelRole(_Role):
             structs: *other* party -> shape and dtype of one row's activation, so without the leading axis.
         """
         super().__init__(name)
-        self.state = state
+        self.state, self.program = state, program
         self._order, self.structs = tuple(order), dict(structs)
         self._scoring = Scoring(objective)
         self.taken_apart: Any = self._true
@@ -310,7 +313,7 @@ class LabelRole(_Role):
         """
         self.confirm(wait=False)
         schedule, arrays = self._accepted(activations)
-        rows, data, replies = schedule.rows[schedule.round], self._batch(), {}
+        rows, data, replies = schedule.rows[schedule.round], self.batch(self.present_schedule().data), {}
         if schedule.facts.phase == "fit":
             raises = schedule.facts.nonfinite == "raise"
             taken = self._pending[-1].finite if self._pending and raises else self._true
@@ -422,16 +425,15 @@ class LabelRole(_Role):
         rows = len(self.present_schedule().data.ids)
         return jax.tree.map(lambda leaf: leaf[:rows], (concatenate(self._scoring.logits), concatenate(self._seen)))
 
-    def _batch(self) -> Batch:
-        """All rows of the data set, from which the compiled functions take a round's."""
-        data = self.present_schedule().data
+    def batch(self, data: PartyData) -> Batch:
+        """All rows of a data set, from which the compiled functions take a round's."""
         columns = {self.name: data.columns} if self.name in self._order else {}
         return Batch(columns, data.labels, data.weights, data.randomised)
 
     def refused(self, activations: Mapping[str, Any], round: int) -> NumberError:
         """The error of a round that is not finite, of which these were the activations."""
         schedule = self.present_schedule()
-        numbers = self._numbers(self.state, activations, self._batch(), schedule.rows[round])
+        numbers = self._numbers(self.state, activations, self.batch(self.present_schedule().data), schedule.rows[round])
         where = schedule.facts.epoch, round, self.ids(round)
         return round_refused(numbers, self._order, self.name, *where)
 

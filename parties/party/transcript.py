@@ -1,11 +1,14 @@
 """What one party sent and received in training, by epoch and row, for audits: in memory, and in no checkpoint."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from parties.errors import ModelError
+from parties.programs.packing import pack_state, unpack_state
+from parties.protocol.passes import Pass
 
 PENDING = 256  # messages that are kept as they are, before they are taken to the host together
 
@@ -33,16 +36,30 @@ class Transcript:
 
     Attributes:
         ids: digests of the ids of all training rows, uint8 `[R, 16]`.
+        passes: the epochs that began while it was recording.
+        start: the states by network before the first of them, packed.
     """
 
     def __init__(self, recording: Recording, ids: np.ndarray):
         self.ids = ids
+        self.passes: dict[int, Pass] = {}
+        self.start: dict[str, Any] = {}
         self._epochs = frozenset(recording.epochs or ())
         recorded = np.arange(len(ids)) if recording.rows is None else np.array(recording.rows, int)
         self._recorded = np.zeros(len(ids), bool)
         self._recorded[recorded] = True
         self._pending: list[tuple[_Key, np.ndarray, Any]] = []
         self._held: dict[_Key, list[tuple[np.ndarray, np.ndarray]]] = {}  # rows and their values, as they came
+
+    def begin(self, facts: Pass, states: Mapping[str, Any]) -> None:
+        """Note an epoch that begins, or goes on, and what the party's states are if it is the first."""
+        if not self.passes:
+            self.start = {network: pack_state(unpack_state(state)) for network, state in states.items()}
+        self.passes.setdefault(facts.epoch, facts)
+
+    def whole(self) -> bool:
+        """Whether every round of these epochs was recorded, with all rows."""
+        return bool(self.passes) and set(self.passes) <= self._epochs and bool(self._recorded.all())
 
     def add(self, party: str, kind: str, epoch: int, rows: np.ndarray, array: Any) -> None:
         """Record messages of one epoch, to or from that party.

@@ -134,6 +134,11 @@ class Consortium:
         answers = self.placement.ask(Participant.audit, asked)
         return [line for answer in answers.values() for line in answer.get("lines", ())]
 
+    def sensitivity(self, flips: int, seed: int) -> list[list]:
+        """The lines of the label party, for its process alone."""
+        label = self.names[-1]
+        return self.placement.ask(Participant.sensitivity, {label: (flips, seed)})[label].get("lines", [])
+
     def _settle(self, answers: Mapping[str, Answer]) -> None:
         """Let every party take what it proposed, as all have agreed."""
         if not self.fitted:

@@ -1,0 +1,88 @@
+"""How much one label speaks in all messages: the run is replayed with another label, and the messages are compared.
+
+A label trains the networks that make every later message. So what bounds its own row's messages, such as clipping, does
+not bound what it tells: this measures the whole of it.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from parties.errors import ModelError
+
+
+class Flip(NamedTuple):
+    """A label that is replaced."""
+
+    row: int
+    task: int  # position
+    label: float  # another one
+
+
+class Change(NamedTuple):
+    """By how much all messages of a run change, as Euclidean norms."""
+
+    own: float  # of the row whose label was replaced
+    others: float  # of all other rows
+
+    @property
+    def norm(self) -> float:
+        """Of all rows."""
+        return math.hypot(self.own, self.others)
+
+
+def transcript_sensitivity(
+    replay: Callable[[jax.Array], Sequence[Mapping[str, np.ndarray]]],
+    labels: jax.Array,
+    rows: Sequence[np.ndarray],
+    flips: Sequence[Flip],
+) -> dict[str, list[Change]]:
+    """What one label changes in the messages of a run: receiver -> the change by each flip.
+
+    The values are of this run and these labels. They are no bound for other ones.
+
+    Args:
+        replay: labels `[N, T]` -> the messages of the run, by epoch and receiver `[S, B, ...]`, as they would have been
+            sent, with everything else as it was, the noise included.
+        rows: of each epoch's messages, int `[S, B]`.
+    """
+    before, changes = replay(labels), dict[str, list[Change]]()
+    for flip in flips:
+        after = replay(labels.at[flip.row, flip.task].set(flip.label))
+        for receiver in before[0]:
+            own = others = 0.0
+            for old, new, of_rows in zip(before, after, rows, strict=True):
+                differences = np.asarray(new[receiver], np.float64) - old[receiver]
+                squares = np.square(differences).reshape(*of_rows.shape, -1).sum(axis=-1)
+                own += float(squares[of_rows == flip.row].sum())
+                others += float(squares[of_rows != flip.row].sum())
+            changes.setdefault(receiver, []).append(Change(math.sqrt(own), math.sqrt(others)))
+    return changes
+
+
+def another(label: float, classes: int) -> float:
+    """Another class than this one: the next."""
+    return float((int(label) + 1) % classes)
+
+
+def gaussian_epsilon(norm: float, deviation: float, delta: float = 1e-5) -> float:
+    """The epsilon by which normal noise of that deviation tells two runs apart whose messages differ by that norm.
+
+    Of a norm that bounds every change it would be differential privacy (Dong et al., "Gaussian differential privacy",
+    2022); of a `Change` it is what that one label spent, a lower bound of what the run spends.
+
+    Raises:
+        ModelError: `dp-accounting` is not installed.
+    """
+    if norm == 0:
+        return 0.0
+    try:
+        from dp_accounting import NeighboringRelation, dp_event, pld
+    except ImportError as error:
+        raise ModelError(field="dp_accounting", seen=str(error), wanted="pip install mmoe-jax[privacy]") from error
+    accountant = pld.PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE)  # two means, at the distance `norm`
+    accountant.compose(dp_event.GaussianDpEvent(deviation / norm))
+    return float(accountant.get_epsilon(delta))
