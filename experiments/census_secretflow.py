@@ -37,6 +37,7 @@ from experiments.party_files import FILES, write_parties
 from parties import (
     Intersection,
     PartyError,
+    Protection,
     SplitModel,
     Tls,
     VerticalData,
@@ -64,7 +65,7 @@ class Settings:
     deadline: float = 60.0  # seconds of silence after which a party is given up
     scores: Literal["label", "all"] = "label"  # production: who hears the scores, alice's process alone or all
     audit: bool = False  # write what each party gave away: audit-PARTY.json, in production by that party alone
-    protect: census.Protection = "none"  # what keeps the labels from bob
+    protect: census.Protect = "none"  # what keeps the labels from bob
     epsilon: float = 1.0  # of each label, under protection
     save: str | None = None  # folder in which each party saves its part of the model
     out: str = "runs/census_secretflow"  # folder to write result.json to
@@ -165,11 +166,14 @@ def train(settings: Settings, files: Path, devices: Mapping[str, Any]) -> None:
         data[part] = VerticalData.from_files(paths, on="id", sep="|", label_party="alice", labels=labels, **how)
     placement, protect = pyu(devices, settings.deadline, settings.scores), census.protection(settings)
     model = SplitModel(**census.arguments(), placement=placement, seed=settings.seed, protect=protect)
+    heuristic = isinstance(protect, Protection)
     began = time.perf_counter()
     how = {"epochs": settings.epochs, "batch_size": settings.batch_size}
-    history = model.fit(data["train"], validation=data["test"], record=settings.audit, **how)
+    history = model.fit(data["train"], validation=data["test"], record=settings.audit or heuristic, **how)
     scores = model.evaluate(data["test"])
     seconds = time.perf_counter() - began
+    if heuristic and (changed := census.sensitivity(model)):  # in production at the label party alone
+        census.show_sensitivity(changed, settings.epochs)
     if settings.save is not None:
         model.save(settings.save)
     if settings.audit:

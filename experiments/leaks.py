@@ -46,7 +46,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import cross_val_predict
 
 from experiments import audits, census, options, pictures, sources
-from parties import Facing, Local, OneShot, Plain, Recording, SplitModel, VerticalData
+from parties import Facing, Local, OneShot, Plain, Protection, Recording, SplitModel, VerticalData, marvell
 from parties.party.transcript import Transcript
 from parties.privacy.attacks import Attack
 from parties.protocol.channel import Channel
@@ -63,6 +63,7 @@ Build = Callable[[Mapping, int], SplitModel]  # arguments as of census.arguments
 @dataclasses.dataclass
 class Settings:
     swapped: bool = False  # bob holds alice's nine columns; alice holds bob's four, and the labels
+    only: list[str] | None = None  # names of defences, as the table has them; by default all
     seeds: int = 1  # runs per defence, with seed 0, 1, ...
     epochs: int = 6  # passes over the training rows
     data: str = "auto"  # where the rows come from: auto, sampled, or a folder
@@ -70,6 +71,9 @@ class Settings:
 
     def __post_init__(self):
         options.at_least_one(self, "seeds", "epochs")
+        if unknown := {*(self.only or ())} - {*DEFENCES, *HEURISTICS, *BROKEN}:
+            wanted = [*DEFENCES, *HEURISTICS, *BROKEN]
+            raise options.OptionError(f"--only: saw {sorted(unknown)}, wanted some of {wanted}")
 
 
 class Changed:
@@ -123,8 +127,8 @@ def changing(change: Change) -> Build:
     return lambda arguments, seed: SplitModel(**arguments, placement=Local(Changed(change, seed)), seed=seed)
 
 
-def protected(protect: Facing) -> Build:
-    """A model whose labels stay home: bob is taught by a head of his own, on labels randomised once."""
+def protected(protect: Facing | Protection) -> Build:
+    """A model of which the library protects the labels, or tries to."""
     return lambda arguments, seed: SplitModel(**arguments, placement=Local(), seed=seed, protect=protect)
 
 
@@ -133,6 +137,11 @@ PROTECTIONS = {f"facing {epsilon:g}": Facing(epsilon) for epsilon in EPSILONS} |
 DEFENCES: dict[str, Build] = {"none": undefended} | {name: protected(protect) for name, protect in PROTECTIONS.items()}
 BOUNDS = {  # on the leak beyond "all"
     name: math.tanh(protect.epsilon / 2) for name, protect in PROTECTIONS.items() if isinstance(protect.epsilon, float)
+}
+HEURISTICS: dict[str, Build] = {
+    "marvell": protected(census.HEURISTICS["marvell"]),
+    "marvell of income": protected(marvell(0.25, only=[0])),
+    "noise": protected(census.HEURISTICS["noise"]),
 }
 BROKEN: dict[str, Build] = {
     "int8": changing(int8),
@@ -151,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     model_arguments["parties"] = census.arranged(model_arguments["parties"], settings.swapped)
     rows, test = (census.divide(frame, swapped=settings.swapped) for frame in (source.train, source.test))
     boosted, lines = boosting(model_arguments, rows), []
-    for name, build in (DEFENCES | BROKEN).items():
+    for name, build in chosen(settings).items():
         runs = [
             measure(build, model_arguments, rows, test, settings.epochs, seed, boosted)
             for seed in range(settings.seeds)
@@ -168,6 +177,12 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     show(lines)
     print(f"written: result.json, leaks.png to {out}")
     return result
+
+
+def chosen(settings: Settings) -> dict[str, Build]:
+    """The defences that are measured, by name."""
+    every = DEFENCES | HEURISTICS | BROKEN
+    return every if settings.only is None else {name: every[name] for name in settings.only}
 
 
 def measure(

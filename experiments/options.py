@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import inspect
 import io
+import math
 import tokenize
 from collections.abc import Sequence
 from types import NoneType, UnionType
@@ -87,6 +88,18 @@ def an_epsilon(settings: Settings, *names: str) -> None:
         value = getattr(settings, name)
         if value is not None and not 0 < value <= MAX_EPSILON:
             raise OptionError(f"{flag(name)}: saw {value}, wanted an epsilon above 0, of at most {MAX_EPSILON}")
+
+
+def positive(settings: Settings, *names: str) -> None:
+    """Check the fields that are a length or a deviation; None stands for none.
+
+    Raises:
+        OptionError: a field is not a finite number above 0.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < math.inf:
+            raise OptionError(f"{flag(name)}: saw {value}, wanted a finite number above 0")
 
 
 def _comments(settings: type[Settings]) -> dict[str, str]:

@@ -154,7 +154,10 @@ def marvell(sum_kl: float = 0.25, only: Sequence[int] | None = None) -> Protecti
     """
 
     def chosen(targets: int) -> Sequence[int]:
-        return range(targets) if only is None else only
+        places = range(targets) if only is None else only
+        if not places or not all(type(place) is int and 0 <= place < targets for place in places):
+            raise ModelError(field="marvell", seen=f"only={only!r}", wanted=f"positions of {targets} targets")
+        return places
 
     def init(message: jax.ShapeDtypeStruct, targets: int) -> dict[str, _Noise]:
         zeros = jnp.zeros(2, message.dtype), jnp.zeros(2, message.dtype)
@@ -198,8 +201,8 @@ def marvell(sum_kl: float = 0.25, only: Sequence[int] | None = None) -> Protecti
             of_row = (targets[:, place] == 1).astype(jnp.int32)
             across_key, along_key = jax.random.split(jax.random.fold_in(key, place))
             everywhere = jax.random.normal(across_key, flat.shape, flat.dtype)
-            sideways = everywhere - (everywhere @ noise.direction)[:, None] * noise.direction
-            straight = jax.random.normal(along_key, (len(flat), 1), flat.dtype) * noise.direction
+            sideways = everywhere - jnp.outer(everywhere @ noise.direction, noise.direction)
+            straight = jnp.outer(jax.random.normal(along_key, (len(flat),), flat.dtype), noise.direction)
             noisy += noise.across[of_row][:, None] * sideways + noise.along[of_row][:, None] * straight
             states[name], ready = noise, ready & (noise.direction != 0).any()
         return jnp.where(ready, noisy, 0).reshape(values.shape), states
