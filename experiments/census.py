@@ -22,7 +22,7 @@ from parties import (
     gaussian,
     marvell,
 )
-from parties.privacy.sensitivity import gaussian_epsilon
+from parties.privacy.guarantee import gaussian_epsilon
 
 NAMES = [
     "age",

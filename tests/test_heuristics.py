@@ -34,8 +34,8 @@ from parties import (
 )
 from parties.devices.pyu import pyu
 from parties.party import participant
+from parties.privacy.guarantee import gaussian_epsilon
 from parties.privacy.heuristics import least_divergence
-from parties.privacy.sensitivity import gaussian_epsilon
 from tests import devices
 from tests.support.hostile_files import sealed
 from tests.support.protected import ALICE, BATCH, BROKEN, ROUNDS, RULES, N, Root, data, on_devices

@@ -40,8 +40,9 @@ OPTIONS = {
         --seeds int = 1
         --split-only
         --audit
-        --protect facing|none = none
+        --protect facing|marvell|noise|none|one_shot = none
         --epsilon float = 1.0
+        --activation-noise float
         --swapped
         --data str = auto
         --write-parties str
@@ -63,7 +64,7 @@ OPTIONS = {
         --deadline float = 60.0
         --scores all|label = label
         --audit
-        --protect facing|none = none
+        --protect facing|marvell|noise|none|one_shot = none
         --epsilon float = 1.0
         --save str
         --out str = runs/census_secretflow
@@ -99,6 +100,7 @@ OPTIONS = {
     """,
     "leaks": """
         --swapped
+        --only str+
         --seeds int = 1
         --epochs int = 6
         --data str = auto

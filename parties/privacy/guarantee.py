@@ -65,13 +65,10 @@ def spent(guarantee: Guarantee, delta: float = 0.0, releases: int = 1) -> Spent 
         raise ModelError(field="delta", seen=repr(delta), wanted="a probability below 1")
     if not guarantee.proved:
         return None
-    try:
-        from dp_accounting import NeighboringRelation, pld
-    except ImportError as error:
-        raise ModelError(field="dp_accounting", seen=str(error), wanted="pip install mmoe-jax[privacy]") from error
+    accounting = _accounting()
 
     def epsilon(*events: RandomisedResponse) -> float:
-        accountant = pld.PLDAccountant(NeighboringRelation.REPLACE_ONE)
+        accountant = accounting.pld.PLDAccountant(accounting.NeighboringRelation.REPLACE_ONE)
         for event in events * releases:  # one by one: version 0.6 takes a count of randomised responses for 1
             accountant.compose(event.dp_event())
         return float(accountant.get_epsilon(delta))
@@ -79,3 +76,30 @@ def spent(guarantee: Guarantee, delta: float = 0.0, releases: int = 1) -> Spent 
     tasks = {task: epsilon(event) for task, event in guarantee.event.items()}
     together = guarantee.unit == "row"
     return Spent(tasks, max(tasks.values()) if together else epsilon(*guarantee.event.values()))
+
+
+def gaussian_epsilon(norm: float, deviation: float, delta: float = 1e-5) -> float:
+    """The epsilon by which normal noise of that deviation tells two runs apart whose messages differ by that norm.
+
+    Of a norm that bounds every change it would be differential privacy (Dong et al., "Gaussian differential privacy",
+    2022); of a `Change` it is what that one label spent, a lower bound of what the run spends.
+
+    Raises:
+        ModelError: `dp-accounting` is not installed.
+    """
+    if norm == 0:
+        return 0.0
+    accounting = _accounting()
+    accountant = accounting.pld.PLDAccountant(accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)  # two means
+    accountant.compose(accounting.dp_event.GaussianDpEvent(deviation / norm))
+    return float(accountant.get_epsilon(delta))
+
+
+def _accounting() -> Any:
+    """The package `dp_accounting`; raises ModelError where it is not installed."""
+    try:
+        import dp_accounting
+        import dp_accounting.pld
+    except ImportError as error:
+        raise ModelError(field="dp_accounting", seen=str(error), wanted="pip install mmoe-jax[privacy]") from error
+    return dp_accounting

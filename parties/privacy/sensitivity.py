@@ -11,8 +11,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from parties.errors import ModelError
-
 
 class Flip(NamedTuple):
     """A label that is replaced."""
@@ -66,23 +64,3 @@ def transcript_sensitivity(
 def another(label: float, classes: int) -> float:
     """Another class than this one: the next."""
     return float((int(label) + 1) % classes)
-
-
-def gaussian_epsilon(norm: float, deviation: float, delta: float = 1e-5) -> float:
-    """The epsilon by which normal noise of that deviation tells two runs apart whose messages differ by that norm.
-
-    Of a norm that bounds every change it would be differential privacy (Dong et al., "Gaussian differential privacy",
-    2022); of a `Change` it is what that one label spent, a lower bound of what the run spends.
-
-    Raises:
-        ModelError: `dp-accounting` is not installed.
-    """
-    if norm == 0:
-        return 0.0
-    try:
-        from dp_accounting import NeighboringRelation, dp_event, pld
-    except ImportError as error:
-        raise ModelError(field="dp_accounting", seen=str(error), wanted="pip install mmoe-jax[privacy]") from error
-    accountant = pld.PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE)  # two means, at the distance `norm`
-    accountant.compose(dp_event.GaussianDpEvent(deviation / norm))
-    return float(accountant.get_epsilon(delta))
