@@ -29,7 +29,7 @@ def draw_flips(labels: np.ndarray, classes: Sequence[int], number: int, seed: in
         raise ModelError(
             party=party, field="flips", seen=str(number), wanted=f"at most the {len(there)} labels of classes"
         )
-    drawn = there[np.random.default_rng(seed).choice(len(there), number, replace=False)]
+    drawn = there[np.asarray(jax.random.permutation(jax.random.key(seed), len(there)))[:number]]
     return [Flip(int(row), int(t), another(labels[row, t], classes[t])) for row, t in drawn]
 
 
