@@ -1,20 +1,20 @@
 """What every defence costs and hides, on Census Income: the AUC on the test rows beside what bob can read of labels.
 
-    python -m experiments.leaks [--swapped] [--seeds N] [--epochs N] [--data auto|sampled|DIR]
+    python -m experiments.leaks [--swapped] [--only NAME ...] [--seeds N] [--epochs N] [--data auto|sampled|DIR]
 
 One line per defence and task: the AUC, and the leak of the worst attack that knows at most 40, or 2,000, labels, beyond
 bob's own columns ("own") and beyond everyone's columns and the row's other label ("all"). `error` is the deviation of
-one seed. "none" is the model as it is; "facing" with its epsilon is the library's protection, whose `bound` on the leak
-"all" is proved; "one shot" is its other form. "marvell", on both tasks or one, and "noise", cotangents clipped and noised, are the
-library's heuristics. The others are known to be broken, and are here to be seen broken: each changes alice's cotangents in
-the channel, so alice's own transcript has what she sent before the change; `as_received` puts what bob received in its
-place, and `SplitModel.audit` then audits that.
+one seed. "none" is the model as it is. "facing" with its epsilon is the library's protection, whose `bound` on the leak
+"all" is proved, and "one shot" its other form. "marvell", on both tasks or one, and "noise", cotangents clipped and
+noised, are the library's heuristics. The others are known to be broken, and are here to be seen broken: each changes
+alice's cotangents in the channel, so alice's own transcript has what she sent before the change; `as_received` puts
+what bob received in its place, and `SplitModel.audit` then audits that.
 
 A second control beside the audit's own: scikit-learn's gradient boosting of bob's columns, cross-fitted, should leak
 0.02 at most with the prior "own". Where it leaks more, the prior says less than the columns do, and leaks are too high
 by up to as much. Writes `result.json` and `leaks.png`.
 
-Expected on real rows with seed 0, or of what draws a new key with three seeds, as AUC and "all" leak by 2,000 labels, of
+Expected on real rows with seed 0, of what draws new keys with three seeds, as AUC and "all" leak by 2,000 labels, of
 income above 50K and never married (a seed varies by 0.001 and 0.02):
 
 | | as they are | swapped |

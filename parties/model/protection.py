@@ -181,7 +181,7 @@ class OneShot(Facing):
     each party's own head.
 
     It saves round trips and bytes. It costs the label party memory for the activations of all rows, and the fuse
-    network sees no activation but the last.
+    network sees no activation but the last. The exchange is one step: Ctrl-C and a time budget end training after it.
     """
 
     kind: ClassVar[str] = "one_shot"
