@@ -364,7 +364,8 @@ def test_sensitivity_is_the_difference_of_two_runs(one_key):
         model.fit(data(), record=True, **RULES)
         table = model.sensitivity(flips=2, seed=1)
         assert list(table.columns) == ["to", "task", "row", "own", "others"] and set(table.to) == {"bob"}
-        for task, row_id, own, others in table[["task", "row", "own", "others"]].to_numpy().tolist():
+        columns = (table[name].tolist() for name in ("task", "row", "own", "others"))
+        for task, row_id, own, others in zip(*columns, strict=True):
             other, row = ALICE.copy(), int(row_id[1:])
             other[task] = np.where(np.arange(N) == row, (other[task] + 1) % (3 if task == "wed" else 2), other[task])
             second = build(placement, protect, rate=0.0)
