@@ -177,6 +177,31 @@ def _leak_bars(axis, place: np.ndarray, lines, colors: list[str], height: float)
         axis.text(1.09, y, text, va="center", fontsize=11, color=color)
 
 
+PLACES = (  # of a name beside its point, in points, and how it is aligned
+    {"xytext": (0, 9), "ha": "center"},
+    {"xytext": (0, -19), "ha": "center"},
+    {"xytext": (9, -4), "ha": "left"},
+    {"xytext": (0, -33), "ha": "center"},
+    {"xytext": (-9, -4), "ha": "right"},
+)
+
+
+def _name_points(axis, names: list[tuple[str, tuple[float, float]]]) -> None:
+    """Write each name at the first place beside its point where it covers no other name and no point."""
+    renderer = axis.figure.canvas.get_renderer()
+    marks = axis.transData.transform([at for _, at in names])
+    taken: list = []
+    for name, at in names:
+        for place in PLACES:
+            text = axis.annotate(name, at, textcoords="offset points", fontsize=12, **place)
+            box = text.get_window_extent(renderer)
+            inside = axis.bbox.x0 <= box.x0 and box.x1 <= axis.bbox.x1
+            if place is PLACES[-1] or (inside and not box.count_overlaps(taken) and not box.count_contains(marks)):
+                taken.append(box)
+                break
+            text.remove()
+
+
 def tradeoff(lines: list[dict], tasks: list[str], file: Path) -> None:
     """Each defence by what it hides and what it costs: leak of the worst attack against AUC, one plot per task.
 
@@ -185,14 +210,19 @@ def tradeoff(lines: list[dict], tasks: list[str], file: Path) -> None:
             worst attack with the prior "all"; and `bound`, the leak that is proved to be the most, or None.
     """
     figure, axes = plt.subplots(1, len(tasks), figsize=(13, 5.2), layout="constrained", squeeze=False)
+    named = []
     for axis, task, color in zip(axes[0], tasks, COLORS, strict=False):
         of_task = [line for line in lines if line["task"] == task]
-        proved = sorted((line["bound"], line["auc"]) for line in of_task if line["bound"] is not None)
-        if proved:
-            axis.plot(
-                *zip(*proved, strict=True), "k--", marker="|", markersize=16, label="proved: no attack leaks more"
-            )
-            axis.legend(fontsize=12, loc="lower right")
+        curves: dict[str, list[tuple[float, float]]] = {}  # of each defence that proves, one point per epsilon
+        for line in of_task:
+            if line["bound"] is not None:
+                curves.setdefault(line["defence"].rpartition(" ")[0], []).append((line["bound"], line["auc"]))
+        for curve in curves.values():
+            points = zip(*sorted(curve), strict=True)
+            (drawn,) = axis.plot(*points, "k--", marker="|", markersize=16)
+        if curves:
+            axis.legend([drawn], ["proved: no attack leaks more"], fontsize=12, loc="lower right")
+        names: list[tuple[str, tuple[float, float]]] = []
         for line in of_task:
             worst = line["all, 2000 labels"]
             void = not worst["valid"] or worst["leak"] is None
@@ -200,15 +230,20 @@ def tradeoff(lines: list[dict], tasks: list[str], file: Path) -> None:
             whiskers = {"xerr": worst["error"] or 0, "yerr": line["auc_std"]}
             face = "white" if void else color
             axis.errorbar(leak, line["auc"], **whiskers, fmt="o", capsize=3, color=color, mfc=face, markersize=9)
-            axis.annotate(name, (leak, line["auc"]), (0, 9), textcoords="offset points", fontsize=12, ha="center")
+            names.append((name, (leak, line["auc"])))
         axis.set_title(NAMES.get(task, task), fontsize=15)
         axis.set_xlabel("leak to bob: 0 = nothing beyond all columns, 1 = every label", fontsize=12)
         axis.set_xlim(-0.08, 1.12)
         axis.margins(y=0.2)
         axis.tick_params(labelsize=12)
         axis.grid(alpha=0.3)
+        named.append((axis, names))
     axes[0, 0].set_ylabel("AUC on the test rows (higher is better)", fontsize=13)
     title = "Defences: the upper left is best (leak of the worst attack, which knows 2,000 labels)"
     figure.suptitle(title, fontsize=15)
+    figure.draw_without_rendering()  # lays out the axes, which then stay
+    figure.set_layout_engine("none")
+    for axis, names in named:
+        _name_points(axis, names)
     figure.savefig(file, dpi=110)
     plt.close(figure)
