@@ -1,5 +1,6 @@
 """Strict settings for every test: no silent broadcasting, no warnings, random streams that agree on every version."""
 
+import gc
 import importlib.metadata
 import importlib.util
 import os
@@ -15,6 +16,9 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+gc.freeze()  # what is imported stays
+gc.set_threshold(100_000, 50, 100)  # tracing makes many objects and few circles
+
 pytest.register_assert_rewrite("tests.support")  # so that its assertions, too, say what they saw
 
 jax.config.update("jax_platforms", "cpu")
@@ -26,7 +30,7 @@ NEED_SECRETFLOW = [f"devices/{name}.py" for name in ("test_production", "test_ho
 collect_ignore = [] if importlib.util.find_spec("secretflow") else NEED_SECRETFLOW
 
 common: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
-settings.register_profile("ci", derandomize=True, database=None, max_examples=8, **common)
+settings.register_profile("ci", derandomize=True, database=None, max_examples=6, **common)
 settings.register_profile("deep", max_examples=500, **common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

@@ -9,7 +9,6 @@ import pytest
 from parties import (
     Callback,
     EarlyStopping,
-    Encoded,
     Local,
     MessageError,
     ModelError,
@@ -185,20 +184,11 @@ def test_labels_are_for_one_shot_alone():
             assert not hasattr(party.settled(), "labels") and not hasattr(party.settled(), "learn")
 
 
-def test_encoded_messages_train_alike(one_key):
-    models = [build(placement) for placement in ("local", Local(Encoded()))]
-    for model in models:
-        model.fit(data(), **RULES)
-    assert same(models[0].states(), models[1].states())
-
-
 def test_numbers_of_other_parties_are_refused_by_their_names(one_key):
     bob = BOB.assign(wage=np.where(np.arange(N) == 20, 3e38, BOB["wage"]))
-    for placement in ("local", "fused"):
-        model = build(placement)
-        with pytest.raises(NumberError) as caught:
-            model.fit(data(bob=bob), **RULES)
-        assert caught.value.party == "bob" and "'p20'" in caught.value.seen and "epoch 0" in caught.value.seen
+    with pytest.raises(NumberError) as caught:
+        build().fit(data(bob=bob), **RULES)
+    assert caught.value.party == "bob" and "'p20'" in caught.value.seen and "epoch 0" in caught.value.seen
 
 
 @pytest.mark.parametrize("callback", [EarlyStopping("val_loss"), EarlyStopping("facing_loss")])
@@ -226,7 +216,7 @@ class Killed(Exception):
 
 
 # Files: before the exchange, within an epoch, after it, and the last.
-@pytest.mark.parametrize(("placement", "written"), [("local", 2), ("fused", 3), ("local", 4), ("fused", 7)])
+@pytest.mark.parametrize(("placement", "written"), [("local", 2), ("fused", 4), ("local", 7)])
 def test_a_killed_run_goes_on_to_the_bit(one_key, tmp_path, monkeypatch, placement, written):
     rows, rules = data(), RULES | {"every_rounds": 5}
     whole = build(placement)

@@ -12,6 +12,7 @@ from parties.party.roles import LabelRole
 from parties.party.schedule import Schedule
 from parties.privacy.sensitivity import Change, Flip, another, transcript_sensitivity
 from parties.programs.network import Batch, take_rows
+from parties.protocol.rows import row_stream
 
 
 def draw_flips(labels: np.ndarray, classes: Sequence[int], number: int, seed: int, party: str) -> list[Flip]:
@@ -29,7 +30,7 @@ def draw_flips(labels: np.ndarray, classes: Sequence[int], number: int, seed: in
         raise ModelError(
             party=party, field="flips", seen=str(number), wanted=f"at most the {len(there)} labels of classes"
         )
-    drawn = there[np.asarray(jax.random.permutation(jax.random.key(seed), len(there)))[:number]]
+    drawn = there[row_stream(len(there), number, seed=seed, epoch=0, shuffle=True)[0]]
     return [Flip(int(row), int(t), another(labels[row, t], classes[t])) for row, t in drawn]
 
 

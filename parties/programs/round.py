@@ -32,6 +32,8 @@ def some_rounds(round: Callable) -> Callable:
     if `own` is false; the others go on.
     """
 
+    round = jax.jit(round, inline=True)  # so that it is traced once for its shapes and for the loop
+
     def train(state: Any, data: Batch, rows: jax.Array, count: jax.Array, skip: jax.Array, own: jax.Array) -> tuple:
         _, one = jax.eval_shape(lambda state, rows: round(state, data.take(rows)), state, rows[0])
         protected = isinstance(one.apart, Apart)
