@@ -196,6 +196,9 @@ def measure(
     """The scores of the test rows after training, and the audit of what bob received of the training rows."""
     model = build(arguments, seed)
     model.fit(rows, epochs=epochs, record=True, progress=False)
+    if isinstance(model.protect, Protection) and seed == 0:
+        print(f"{model.protect.name}: ", end="")
+        census.show_sensitivity(census.sensitivity(model), epochs)
     as_received(model, rows)
     return model.evaluate(test), model.audit(rows, hints=HINTS[0], seed=seed, attacks=[control])
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from experiments.leaks import isotropic, max_norm
 from parties.errors import ModelError
 from parties.privacy.attacks import ON_LABELS, Attack, Hints, View, head, ica, labels, nearest
 from parties.privacy.audit import CONTROL, PLANTED, Targets, audit
@@ -237,6 +238,18 @@ def test_a_table_has_every_attack_and_its_controls():
         assert lines["head_epochs_2000", target].hints == N // 2
         assert abs(lines[CONTROL, target].leak) < 0.1 and lines[PLANTED, target].leak > 0.95
         assert lines["norm", target].auc >= 0.5 and lines["head", target].valid
+
+
+@pytest.mark.parametrize(("change", "least"), [(max_norm, 0.6), (isotropic, 0.3)])
+def test_controls_that_are_known_to_be_broken_are_broken(change, least):
+    """Six epochs of the same residuals, each with noise of its own."""
+    label, _, view = planted(2)
+    epochs = jnp.stack([change(jax.random.key(epoch), view.cotangents[0]) for epoch in range(6)])
+    lines = table(label, view._replace(cotangents=epochs), np.zeros((N, 1), np.float32))
+    for target in ("task 0", "task 1"):
+        attacks = [line for (attack, of), line in lines.items() if of == target and attack not in (CONTROL, PLANTED)]
+        worst = max(line.leak for line in attacks)
+        assert worst > least and lines[CONTROL, target].leak == pytest.approx(0, abs=0.1)
 
 
 def test_a_prior_that_is_wrong_makes_the_table_void():
