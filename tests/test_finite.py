@@ -27,6 +27,9 @@ from parties import (
 )
 from parties.devices.pyu import pyu
 from parties.party.refusals import round_refused
+from parties.placement import fused
+from parties.placement.fused import Fused
+from parties.programs.network import CACHE_BYTES
 from parties.protocol.rows import row_stream
 from tests import devices
 from tests.support.clock import ticking
@@ -354,3 +357,22 @@ def test_devices_refuse_and_skip_an_own_gradient_as_local_does(tmp_path, monkeyp
         model.save(tmp_path / name)
     saved = [{p: state_file(tmp_path / name / p).read_bytes() for p in pyus} for name in ("ours", "local")]
     assert saved[0] == saved[1]
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_fused_trains_without_the_guard_and_once_more_with_it(monkeypatch, bad):
+    """Where all is finite it is not needed; where a number is not, the rounds are trained again from their start."""
+    models, guarded = [build("fused"), build("fused")], list[int]()
+    rows = data(wages=[(20, 0.0)] if bad else [])
+    for model, most in zip(models, (CACHE_BYTES, 0), strict=True):
+        monkeypatch.setattr(fused, "CACHE_BYTES", most)
+        placement = model._consortium.placement
+        assert isinstance(placement, Fused)
+        train = placement._train
+        monkeypatch.setattr(placement, "_train", lambda *a, train=train, **k: guarded.append(1) or train(*a, **k))
+        model.fit(rows, epochs=2, nonfinite="skip_round", **RULES)
+    assert len(guarded) == (4 if bad else 2)
+    if bad:
+        assert same(models[0].states(), models[1].states()) and scores(models[0]) == scores(models[1])
+    for a, b in zip(jax.tree.leaves(models[0].states()), jax.tree.leaves(models[1].states()), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)

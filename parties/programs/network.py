@@ -119,6 +119,8 @@ def init_state(network: Network, optimizer: optax.GradientTransformation, key: j
 def run_once(function: Callable, *arguments: Any) -> Any:
     """`function(*arguments)`, compiled without optimisation, as what runs once should not take seconds to compile."""
     options: dict[str, Any] = {"xla_backend_optimization_level": 0}
+    if jax.__version__.startswith("0.10."):  # whose emitters of fusions take most of the time, to the same bits
+        options["xla_cpu_use_fusion_emitters"] = False
     return jax.jit(function).lower(*arguments).compile(compiler_options=options)(*arguments)
 
 

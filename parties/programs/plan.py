@@ -32,6 +32,7 @@ class Plan(NamedTuple):
     sends: Mapping[str, Protection] = {}  # party -> what protects its activations
     protect: Protection | None = None  # what protects the cotangents
     targets: Targets | None = None  # what that reads of the labels
+    guarded: bool = True  # whether nobody takes a round that is not finite; else whoever trains looks at its end
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -40,7 +41,8 @@ class Plan(NamedTuple):
 
     def feature(self, party: str) -> FeatureProgram:
         """The feature role of a party with columns: guarded, and row-sparse where its tables are trained by row."""
-        program = guard_feature(feature_program(party, self.bases[party], self.optimizers[party]))
+        program = feature_program(party, self.bases[party], self.optimizers[party])
+        program = guard_feature(program) if self.guarded else program
         program = sparse(program, self.tables[party]) if party in self.tables else program
         if party not in self.sends:
             return program
@@ -51,7 +53,7 @@ class Plan(NamedTuple):
         party, order = self.label_party, tuple(self.bases)
         taught = order if self.heads is None else [party for party in order if party == self.label_party]
         program = label_program(party, self.fuse, self.fuse_optimizer, order, self.objective.loss, taught)
-        program = guard_label(program)
+        program = guard_label(program) if self.guarded else program
         if party in self.bases:
             program = with_own_columns(program, self.feature(party), party)
         if self.protect is not None:
@@ -59,7 +61,7 @@ class Plan(NamedTuple):
             return perturbed_label(program, self.protect, self.targets, self.others)
         if self.heads is None or self.one_shot:
             return program
-        return facing(program, self.heads, lambda key: fuse_key(key, party))
+        return facing(program, self.heads, lambda key: fuse_key(key, party), self.guarded)
 
     def taught_alone(self, party: str) -> AloneProgram:
         """What a party with columns trains under one shot."""

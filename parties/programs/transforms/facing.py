@@ -89,7 +89,9 @@ class Heads(NamedTuple):
         return apply_gradients(self.optimizer_of_all(), state, gradients)
 
 
-def facing(program: LabelProgram, heads: Heads, key_of: Callable[[jax.Array], jax.Array]) -> LabelProgram:
+def facing(
+    program: LabelProgram, heads: Heads, key_of: Callable[[jax.Array], jax.Array], guarded: bool = True
+) -> LabelProgram:
     """The label program whose cotangents are those of the heads; their state is under "heads".
 
     A round that is not finite in what the heads read and compute is taken by nobody, as of any guarded program. Where
@@ -97,8 +99,9 @@ def facing(program: LabelProgram, heads: Heads, key_of: Callable[[jax.Array], ja
     another party cannot tell.
 
     Args:
-        program: guarded; it gives no other party a cotangent.
+        program: it gives no other party a cotangent.
         key_of: the model's key -> the fuse network's.
+        guarded: whether `program` is, and with it the heads.
     """
 
     def init(key: jax.Array, activations: Activations, columns: Any) -> dict[str, Any]:
@@ -113,6 +116,9 @@ def facing(program: LabelProgram, heads: Heads, key_of: Callable[[jax.Array], ja
         state: Any, activations: Activations, batch: Batch
     ) -> tuple[dict[str, Any], dict[str, jax.Array], Stats]:
         loss, gradients, cotangents = of_heads(state, activations, batch)
+        if not guarded:
+            own, _, stats = program.backward(state, activations, batch)
+            return {"own": own, "heads": gradients}, cotangents, stats._replace(apart=Apart(stats.finite, loss))
         finite = all_finite(dict(activations), loss, cotangents, gradients) & ~jnp.isinf(batch.randomised).any()
         own, _, stats = program.backward(state, activations, batch)
         both = {"own": accept_where(own, finite), "heads": Guarded(gradients, finite)}

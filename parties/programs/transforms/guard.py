@@ -57,8 +57,10 @@ def guard_label(program: LabelProgram) -> LabelProgram:
     return program._replace(backward=backward, update=update)
 
 
-def guarded_update(update: Callable[[Any, Any], Any], state: Any, guarded: Guarded) -> Any:
+def guarded_update(update: Callable[[Any, Any], Any], state: Any, guarded: Any) -> Any:
     """The state that `update(state, gradients)` makes, if the gradients are accepted; else the state as it is."""
+    if not isinstance(guarded, Guarded):
+        return update(state, guarded)
     return _where(guarded.accepted, update(state, guarded.gradients), state)
 
 
