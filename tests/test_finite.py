@@ -33,6 +33,7 @@ from parties.programs.network import CACHE_BYTES
 from parties.protocol.rows import row_stream
 from tests import devices
 from tests.support.clock import ticking
+from tests.support.comparison import error as difference
 from tests.support.runs import same, scores, state_file
 
 pytestmark = pytest.mark.xdist_group("test_checkpoints")
@@ -128,7 +129,10 @@ def test_a_round_that_is_not_finite_is_refused_before_any_state_takes_it(case, p
     assert (error.party, error.field) == (party, field), error
     assert error.seen == f"NaN or infinity in round {BAD} of epoch 0, ids {ids}"
     clean = states_before(BAD, "fused" if placement == "fused" else "local", rooted)
-    assert same(made.states(), clean), "the state is that before the round"
+    if placement == "fused":  # whose rounds with the guard are compiled apart from those without
+        assert difference(made.states(), clean) <= 1e-6, "the state is that before the round"
+    else:
+        assert same(made.states(), clean), "the state is that before the round"
     assert made.epoch == 0 and np.isfinite(made.evaluate(data())["loss"])
     made.fit(data(), **RULES)
 
