@@ -53,6 +53,9 @@ class Fused(InProcess):
         def program_of(data: Batch, plan: Plan = computed, **how: bool) -> Any:
             return self.program(plan, unpacked(data.columns), **how)
 
+        def round_of(data: Batch, plan: Plan, record: bool) -> Callable:
+            return (program_of(data, plan, record=True) if record else program_of(data, plan)).round
+
         def train(
             states: States,
             data: Batch,
@@ -62,15 +65,14 @@ class Fused(InProcess):
             own: jax.Array,
             record: bool,
         ) -> tuple[States, Stats]:
-            program = program_of(data, record=True) if record else program_of(data)
-            rounds = some_rounds(program.round)
+            rounds = some_rounds(round_of(data, computed, record))
             state, stats = rounds(_joined(plan, states), data.laid_out(), rows, count, skip, own)
             return _divided(plan, state), stats
 
         def train_unguarded(
-            states: States, data: Batch, rows: jax.Array, count: jax.Array
+            states: States, data: Batch, rows: jax.Array, count: jax.Array, record: bool
         ) -> tuple[States, Stats, jax.Array]:
-            round = program_of(data, computed._replace(guarded=False)).round
+            round = round_of(data, computed._replace(guarded=False), record)
 
             def with_loss(state: ModelState, batch: Batch) -> tuple[ModelState, Stats]:
                 state, stats = round(state, batch)
@@ -92,7 +94,7 @@ class Fused(InProcess):
 
         # `train` may overwrite the states, so that it trains large tables in place.
         self._train = jax.jit(train, donate_argnums=0, static_argnames="record")
-        self._unguarded = jax.jit(train_unguarded)
+        self._unguarded = jax.jit(train_unguarded, static_argnames="record")
         self._predict, self._numbers = jax.jit(predict), jax.jit(numbers)
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
@@ -103,7 +105,7 @@ class Fused(InProcess):
         try:
             record = label.transcript is not None
             how = np.int32(count), np.bool_(skip), label.taken_apart
-            fast = None if record or not label.taken_apart else self._train_unguarded(states, data, rows, how[0])
+            fast = self._train_unguarded(states, data, rows, how[0], record) if label.taken_apart else None
             states, stats = fast or self._train(states, data, rows, *how, record=record)
             finite, taken, scored = jax.tree.map(np.asarray, (stats.finite, stats.taken, stats.scored))
         finally:
@@ -129,7 +131,7 @@ class Fused(InProcess):
             pass
 
     def _train_unguarded(
-        self, states: States, data: Batch, rows: np.ndarray, count: np.int32
+        self, states: States, data: Batch, rows: np.ndarray, count: np.int32, record: bool
     ) -> tuple[States, Stats] | None:
         """The rounds trained without the guard, which costs a fifth of their time; None where one is not finite.
 
@@ -140,7 +142,7 @@ class Fused(InProcess):
         small = sum(leaf.nbytes for leaf in jax.tree.leaves(states)) <= CACHE_BYTES
         if not small or self.program is not round_program or plan.tables or plan.sends or plan.protect is not None:
             return None
-        new, stats, finite = self._unguarded(states, data, rows, count)
+        new, stats, finite = self._unguarded(states, data, rows, count, record=record)
         return (new, stats) if finite else None
 
     def evaluate(self, facts: Pass, rounds: Rounds) -> Any:
