@@ -30,7 +30,7 @@ NEED_SECRETFLOW = [f"devices/{name}.py" for name in ("test_production", "test_ho
 collect_ignore = [] if importlib.util.find_spec("secretflow") else NEED_SECRETFLOW
 
 common: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
-settings.register_profile("ci", derandomize=True, database=None, max_examples=6, **common)
+settings.register_profile("ci", derandomize=True, database=None, max_examples=5, **common)
 settings.register_profile("deep", max_examples=500, **common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 from decimal import Decimal, localcontext
 from typing import Any
 
@@ -46,6 +45,7 @@ from parties.protocol.messages import encode
 from parties.saving.private import Private
 from tests import devices
 from tests.support.hostile_files import JUNK, places, sealed, with_junk
+from tests.support.profile import only_deep
 from tests.support.protected import (
     ALICE,
     BATCH,
@@ -186,7 +186,7 @@ def test_without_protection_they_differ_and_are_as_long(drawn):
     assert protected.bytes_per_round() == model.bytes_per_round()
 
 
-@pytest.mark.parametrize("placement", ["local", "fused"])
+@pytest.mark.parametrize("placement", ["local", pytest.param("fused", marks=only_deep)])
 def test_what_is_not_finite_at_the_label_party_is_seen_by_no_other(drawn, placement):
     whole = seen(placement, ALICE, Root())
     assert whole[2] is None
@@ -348,7 +348,8 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize(
-    ("placement", "frame"), [("local", "whole"), ("local", "own gradient"), ("fused", "own gradient")]
+    ("placement", "frame"),
+    [("local", "whole"), ("local", "own gradient"), pytest.param("fused", "own gradient", marks=only_deep)],
 )
 def test_a_killed_run_goes_on_to_the_bit(one_key, tmp_path, monkeypatch, placement, frame):
     """Also one whose label party's own part was refused before it was killed: the error comes at the end."""
@@ -580,7 +581,7 @@ def test_what_is_not_proved_spends_nothing_that_could_be_said():
 
 
 @pytest.mark.long
-@pytest.mark.skipif(os.environ.get("HYPOTHESIS_PROFILE") != "deep", reason="takes two minutes")
+@only_deep
 def test_no_run_is_certified_above_its_claim(monkeypatch):
     """20 runs, each wrong with probability 0.0025 at most if the claim holds: none refutes it."""
     for run in range(20):

@@ -38,6 +38,7 @@ from parties.privacy.guarantee import gaussian_epsilon
 from parties.privacy.heuristics import least_divergence
 from tests import devices
 from tests.support.hostile_files import sealed
+from tests.support.profile import DEEP, only_deep
 from tests.support.protected import ALICE, BATCH, BROKEN, ROUNDS, RULES, N, Root, data, on_devices
 from tests.support.runs import read, same, scores, state_file
 
@@ -184,7 +185,7 @@ def test_numbers_that_cannot_be_used(make, number):
 # trained
 
 
-@pytest.mark.parametrize("protect", [NOISE, marvell(0.25)], ids=["noise", "marvell"])
+@pytest.mark.parametrize("protect", [pytest.param(NOISE, marks=only_deep), marvell(0.25)], ids=["noise", "marvell"])
 def test_placements_train_alike_and_on(one_key, tmp_path, monkeypatch, protect):
     """`local` and `fused`; also a run that is killed and resumed, whose noise goes on where it was."""
     whole, fused = (build(placement, protect, gaussian(0.1)) for placement in ("local", "fused"))
@@ -286,7 +287,7 @@ def test_predictions_are_the_same_however_often_they_are_asked_for():
 
 
 def test_numbers_that_are_not_finite_end_the_run_as_ever():
-    for protect in (NOISE, marvell(0.25)):
+    for protect in (NOISE, marvell(0.25))[: 2 if DEEP else 1]:
         with pytest.raises(NumberError) as caught:
             build(protect=protect, alice=Root()).fit(data(BROKEN["own gradient"]), **RULES)
         assert caught.value.party == "alice"
@@ -359,7 +360,7 @@ def test_nothing_is_proved():
 
 def test_sensitivity_is_the_difference_of_two_runs(one_key):
     """Where bob does not train, his messages are the same in both: so the replay is the other run."""
-    for protect, placement in ((NOISE, "local"), (None, "fused")):
+    for protect, placement in ((NOISE, "local"), (None, "fused"))[: 2 if DEEP else 1]:
         model = build(placement, protect, rate=0.0)
         model.fit(data(), record=True, **RULES)
         table = model.sensitivity(flips=2, seed=1)

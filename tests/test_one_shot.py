@@ -25,6 +25,7 @@ from parties.protocol.messages import decode, encode
 from tests import devices
 from tests.support.comparison import error
 from tests.support.hostile_files import sealed
+from tests.support.profile import only_deep
 from tests.support.protected import (
     ALICE,
     BATCH,
@@ -69,6 +70,7 @@ def test_placements_train_alike(one_key):
     assert "facing_loss" not in made["local"].history and len(made["local"].history["loss"]) == 2
 
 
+@only_deep
 def test_a_base_is_the_one_that_facing_heads_teach(one_key):
     models = [build(protect=protect, carol=True) for protect in (ONCE, PROTECT)]
     for model in models:
@@ -106,7 +108,9 @@ def test_a_party_sees_only_randomised_labels_once(drawn):
     assert {m.header.sender for m in messages[2:]} == {"bob", "carol"}
 
 
-@pytest.mark.parametrize(("placement", "case"), [("local", "own gradient"), ("fused", "loss")])
+@pytest.mark.parametrize(
+    ("placement", "case"), [("local", "own gradient"), pytest.param("fused", "loss", marks=only_deep)]
+)
 def test_what_is_not_finite_at_the_label_party_is_seen_by_no_other(drawn, placement, case):
     whole = seen(placement, ALICE, Root(), protect=ONCE)
     for nonfinite in ("raise", "skip_round"):
@@ -216,7 +220,10 @@ class Killed(Exception):
 
 
 # Files: before the exchange, within an epoch, after it, and the last.
-@pytest.mark.parametrize(("placement", "written"), [("local", 2), ("fused", 4), ("local", 7)])
+@pytest.mark.parametrize(
+    ("placement", "written"),
+    [pytest.param("local", 2, marks=only_deep), ("fused", 4), pytest.param("local", 7, marks=only_deep)],
+)
 def test_a_killed_run_goes_on_to_the_bit(one_key, tmp_path, monkeypatch, placement, written):
     rows, rules = data(), RULES | {"every_rounds": 5}
     whole = build(placement)
@@ -288,6 +295,7 @@ def test_devices_train_what_local_trains(pyus, tmp_path, one_key, monkeypatch):
     assert same(found, wanted)
 
 
+@only_deep
 @pytest.mark.filterwarnings("default")
 def test_devices_refuse_numbers_that_are_not_finite(pyus, tmp_path):
     for name, frame in (("bonus", BROKEN["own gradient"]), ("age", BROKEN["loss"])):
