@@ -22,32 +22,15 @@ from parties import (
     VerticalData,
 )
 from parties.devices.pyu import pyu
-from parties.party import participant
 from parties.saving.folder import read_party
 from parties.training.position import read_position
 from tests import devices
 from tests.support.hostile_files import JUNK
+from tests.support.killed import Killed, kill_at
 from tests.support.people import ALICE, BOB, CODE, FUSE_OPTIMIZER, OPTIMIZERS, RULES, TASKS, build, data
 from tests.support.runs import FILES, read, same, scores, state_file
 
 pytestmark = pytest.mark.xdist_group("test_checkpoints")
-
-
-class Killed(Exception):
-    """Ends a run where the test says."""
-
-
-def kill_at(patch, write: int) -> None:
-    """The run ends when a party's checkpoint is about to be written for the so manieth time."""
-    done: list[None] = []
-    whole = participant.write_checkpoint
-
-    def counted(*arguments):
-        if len(done) == write - 1:
-            raise Killed
-        done.append(whole(*arguments))
-
-    patch.setattr(participant, "write_checkpoint", counted)
 
 
 @pytest.fixture(scope="module")

@@ -305,7 +305,7 @@ def test_fused_gives_borrowed_states_back_when_it_is_interrupted(when, monkeypat
     held, placement = data(), Fused()
     model = SplitModel(**arguments(), placement=placement)
     model.fit(held, batch_size=BATCH, progress=False)
-    before, scores, train = model.states(), model.evaluate(held), placement._train
+    before, scores, train = model.states(), model.evaluate(held), placement._compiled.train
 
     class Untold:
         def __array__(self, *_, **__):
@@ -317,7 +317,7 @@ def test_fused_gives_borrowed_states_back_when_it_is_interrupted(when, monkeypat
         states, stats = train(states, *given, **how)
         return states, stats._replace(finite=Untold())
 
-    monkeypatch.setattr(placement, "_train", interrupted)
+    monkeypatch.setattr(placement, "_compiled", placement._compiled._replace(train=interrupted))
     monkeypatch.setattr(fused, "CACHE_BYTES", 0)  # else the rounds are trained on a copy
     with pytest.raises(KeyboardInterrupt):
         model.fit(held, batch_size=BATCH, progress=False)

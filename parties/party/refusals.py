@@ -24,7 +24,7 @@ def round_refused(
     """
     none = np.zeros(len(numbers.weights), bool)
     failed = (number for number in _finite_rows(numbers, order, label_party) if not number[2].all())
-    party, field, finite = next(failed, (label_party, "loss", none))
+    party, field, finite = next(failed, (label_party, "round", none))
     bad = [id_ for id_, good in zip(ids, finite, strict=False) if not good]
     return _refused(party, field, epoch, round, bad)
 

@@ -388,7 +388,7 @@ class LabelRole(_Role):
         while self._apart and (wait or self._apart[0].finite.is_ready()):  # none is in a round that all refused
             if not (first := self._apart.popleft()).finite and self.refusal is None:
                 at = self.present_schedule().facts.epoch, first.round
-                self.refuse_apart(at, self.refused(first.activations, first.round))
+                self.refuse_apart(at, self.refused(first.activations, first.round, apart=True))
         self._scoring.skipped += len(set().union(*(refused or {}).values()))
 
     def statistics(self) -> dict[str, float]:
@@ -430,12 +430,16 @@ class LabelRole(_Role):
         columns = {self.name: data.columns} if self.name in self._order else {}
         return Batch(columns, data.labels, data.weights, data.randomised)
 
-    def refused(self, activations: Mapping[str, Any], round: int) -> NumberError:
-        """The error of a round that is not finite, of which these were the activations."""
+    def refused(self, activations: Mapping[str, Any], round: int, apart: bool = False) -> NumberError:
+        """The error of a round that is not finite, of which these were the activations.
+
+        Args:
+            apart: under protection, whether the error is for this party alone, as its own part alone is not finite.
+        """
         schedule = self.present_schedule()
         numbers = self._numbers(self.state, activations, self.batch(self.present_schedule().data), schedule.rows[round])
         where = schedule.facts.epoch, round, self.ids(round)
-        return round_refused(numbers, self._order, self.name, *where)
+        return round_refused(numbers.apart if apart else numbers, self._order, self.name, *where)
 
 
 class _Pending(NamedTuple):

@@ -6,7 +6,7 @@ differently, which grows through relu over 510 rounds to 3e-3 (JAX 0.10; 2e-2 on
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,15 @@ from parties.protocol.passes import Pass
 States = dict[str, dict[str, Any]]  # party -> "base", "fuse", "heads" -> packed state
 
 
+class Compiled(NamedTuple):
+    """What one plan computes, each compiled when it is first called."""
+
+    train: Callable
+    unguarded: Callable
+    predict: Callable
+    numbers: Callable
+
+
 class Fused(InProcess):
     """The split program on the parties' data. It borrows their states, trains them together, and gives them back."""
 
@@ -36,18 +45,15 @@ class Fused(InProcess):
         super().__init__()
         self._plan: Plan | None = None
         self._trained_batch = 0  # rows of a batch of the latest training; 0 before
-        self._train: Callable = _not_built
-        self._unguarded: Callable = _not_built
-        self._predict: Callable = _not_built
-        self._numbers: Callable = _not_built
+        self._compiled = Compiled(_not_built, _not_built, _not_built, _not_built)
 
     def build(self, model: PartyModel) -> None:
         super().build(model)
         self._plan = model.plan()
-        self._compile(self._plan)
+        self._compiled = self._compile(self._plan)
 
-    def _compile(self, computed: Plan) -> None:
-        """Compile what that plan computes, on the states that the parties of the model have."""
+    def _compile(self, computed: Plan) -> "Compiled":
+        """What that plan computes, on the states that the parties of the model have."""
         plan = self._built()
 
         def program_of(data: Batch, plan: Plan = computed, **how: bool) -> Any:
@@ -93,9 +99,9 @@ class Fused(InProcess):
             return program_of(data).numbers(_joined(plan, states), data.take(rows))
 
         # `train` may overwrite the states, so that it trains large tables in place.
-        self._train = jax.jit(train, donate_argnums=0, static_argnames="record")
-        self._unguarded = jax.jit(train_unguarded, static_argnames="record")
-        self._predict, self._numbers = jax.jit(predict), jax.jit(numbers)
+        trains = jax.jit(train, donate_argnums=0, static_argnames="record")
+        unguarded = jax.jit(train_unguarded, static_argnames="record")
+        return Compiled(trains, unguarded, jax.jit(predict), jax.jit(numbers))
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
         plan, label, data, self._trained_batch = self._built(), self.label, self._batch(facts.data), facts.batch_size
@@ -105,8 +111,8 @@ class Fused(InProcess):
         try:
             record = label.transcript is not None
             how = np.int32(count), np.bool_(skip), label.taken_apart
-            fast = self._train_unguarded(states, data, rows, how[0], record) if label.taken_apart else None
-            states, stats = fast or self._train(states, data, rows, *how, record=record)
+            fast = None if skip or not label.taken_apart else self._train_unguarded(states, data, rows, how[0], record)
+            states, stats = fast or self._compiled.train(states, data, rows, *how, record=record)
             finite, taken, scored = jax.tree.map(np.asarray, (stats.finite, stats.taken, stats.scored))
         finally:
             for party, state in states.items():
@@ -135,21 +141,21 @@ class Fused(InProcess):
     ) -> tuple[States, Stats] | None:
         """The rounds trained without the guard, which costs a fifth of their time; None where one is not finite.
 
-        The states are left as they are, so that the rounds can be trained once more with the guard: a copy of what is
-        small, where a party trains tables by row or large ones, there is no such trial.
+        Then they are trained once more with the guard, from the states given, which this leaves as they are. So it
+        needs room for a second copy of the states, and is not tried where these are large.
         """
         plan = self._built()
         small = sum(leaf.nbytes for leaf in jax.tree.leaves(states)) <= CACHE_BYTES
         if not small or self.program is not round_program or plan.tables or plan.sends or plan.protect is not None:
             return None
-        new, stats, finite = self._unguarded(states, data, rows, count, record=record)
+        new, stats, finite = self._compiled.unguarded(states, data, rows, count, record=record)
         return (new, stats) if finite else None
 
     def evaluate(self, facts: Pass, rounds: Rounds) -> Any:
         label = self.label
         label.begin(facts)
         rows = label.present_schedule().rows
-        logits, seen = self._predict(self._states(), self._batch(facts.data), rows)
+        logits, seen = self._compiled.predict(self._states(), self._batch(facts.data), rows)
         label.add_rounds(logits, np.ones(len(rows), bool), 0, seen)
         return self._predictions(facts)
 
@@ -183,12 +189,12 @@ class Fused(InProcess):
         """Note that the label party's own part has taken none of these rounds from the `first` on."""
         if self.label.refusal is None:
             at = facts.start + first
-            self.label.refuse_apart((facts.epoch, at), self._refused(facts, rows[first], at))
+            self.label.refuse_apart((facts.epoch, at), self._refused(facts, rows[first], at, apart=True))
 
-    def _refused(self, facts: Pass, rows: np.ndarray, round: int) -> NumberError:
-        plan, ids = self._built(), self.label.ids(round)
-        numbers = self._numbers(self._states(), self._batch(facts.data), rows)
-        return round_refused(numbers, tuple(plan.bases), plan.label_party, facts.epoch, round, ids)
+    def _refused(self, facts: Pass, rows: np.ndarray, round: int, apart: bool = False) -> NumberError:
+        plan, where = self._built(), (facts.epoch, round, self.label.ids(round))
+        numbers = self._compiled.numbers(self._states(), self._batch(facts.data), rows)
+        return round_refused((apart and numbers.apart) or numbers, tuple(plan.bases), plan.label_party, *where)
 
     def _built(self) -> Plan:
         if self._plan is None:

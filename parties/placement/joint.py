@@ -19,6 +19,10 @@ class Joint(Fused):
     abilities = Abilities(round_by_round=False, alone=True, sends=False)
     program = staticmethod(joint_program)
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._taught = self._compiled  # what trains the other parties under one shot
+
     def build(self, model: PartyModel) -> None:
         plan = model.plan()
         for party in plan.tables:
@@ -29,17 +33,18 @@ class Joint(Fused):
             seen, wanted = f"{plan.protect.name} with placement 'joint', which has no messages", "'local' or 'fused'"
             raise ModelError(field="protect", seen=seen, wanted=wanted)
         super().build(model)
+        self._taught = self._compile(plan._replace(one_shot=False))
 
     def exchange(self, facts: Pass, epochs: Sequence[int]) -> None:
         """Train the other parties as `Facing` teaches them, and leave the label party as it is."""
-        plan, label = self._built(), self.parties[self.label.name]
+        label = self.parties[self.label.name]
         before = label.states()
-        self._compile(plan._replace(one_shot=False))
+        compiled, self._compiled = self._compiled, self._taught
         try:
             for epoch in epochs:
                 self.train(facts._replace(epoch=epoch, start=0), range, facts.rows)
         finally:
-            self._compile(plan)
+            self._compiled = compiled
             label.restore(before)
             self.label.refuse_apart(None, None)
 

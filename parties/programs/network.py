@@ -108,6 +108,7 @@ class RoundNumbers(NamedTuple):
     loss: jax.Array  # []
     cotangents: dict[str, jax.Array]  # party -> [B, ...]
     gradients: dict[str, Any]  # party -> pytree
+    apart: Any = ()  # under protection the `RoundNumbers` of the label party's own part, which are for it alone
 
 
 def init_state(network: Network, optimizer: optax.GradientTransformation, key: jax.Array, inputs: Any) -> TrainState:

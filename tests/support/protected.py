@@ -47,12 +47,12 @@ CAROL = pd.DataFrame({"id": IDS, "pets": RNG.integers(0, 4, N).astype(float)})
 
 
 class Root(nn.Module):
-    """A base network with a value and no derivative at 0."""
+    """A base network of the last column, with a value and no derivative at 0, and no value below."""
 
     @nn.compact
     def __call__(self, columns):
         scale = self.param("scale", nn.initializers.ones, (1, 2))
-        return jnp.sqrt(columns[0].values[:, None] * scale)
+        return jnp.sqrt(columns[-1].values[:, None] * scale)
 
 
 def data(alice=ALICE, carol=False, **frames) -> VerticalData:
@@ -61,11 +61,15 @@ def data(alice=ALICE, carol=False, **frames) -> VerticalData:
 
 
 def build(
-    placement="local", protect: Facing | None = PROTECT, alice: nn.Module | None = None, carol=False
+    placement="local",
+    protect: Facing | None = PROTECT,
+    alice: nn.Module | None = None,
+    carol=False,
+    bob: nn.Module | None = None,
 ) -> SplitModel:
     parties = {
         "alice": Party([Numeric("bonus")], alice or MMoEBase((3,), embedding_dim=2), optax.adam(0.01)),
-        "bob": Party([Categorical("job"), Numeric("wage")], MMoEBase((4,), "tanh", 2), optax.adam(0.01)),
+        "bob": Party([Categorical("job"), Numeric("wage")], bob or MMoEBase((4,), "tanh", 2), optax.adam(0.01)),
     }
     if carol:
         parties["carol"] = Party([Numeric("pets")], MMoEBase((2,), "tanh", 2), optax.sgd(0.1))
@@ -109,9 +113,9 @@ def seen(
     return messages, {p: own for p, own in model.states().items() if p != "alice"}, error
 
 
-def on_devices(pyus, folder: Path, alice=ALICE) -> VerticalData:
+def on_devices(pyus, folder: Path, alice=ALICE, bob=BOB) -> VerticalData:
     folder.mkdir(exist_ok=True)
-    for party, frame in (("alice", alice), ("bob", BOB)):
+    for party, frame in (("alice", alice), ("bob", bob)):
         frame.to_csv(folder / f"{party}.csv", index=False)
     files = {pyus[party]: folder / f"{party}.csv" for party in pyus}
     return VerticalData.from_files(files, on="id", label_party="alice", labels=LABELS, row_weight="weight")

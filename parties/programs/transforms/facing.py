@@ -130,9 +130,10 @@ def facing(
         return {**program.update(state, gradients["own"]), "heads": trained}
 
     def numbers(state: Any, activations: Activations, batch: Batch) -> RoundNumbers:
-        _, gradients, cotangents = of_heads(state, activations, batch)
-        own = program.numbers(state, activations, batch)
-        label, of_own = next(iter(own.gradients.items()))
-        return own._replace(cotangents=cotangents | own.cotangents, gradients={label: (of_own, gradients)})
+        """What a round that nobody takes is explained by to all: nothing of the label party's own part."""
+        loss, gradients, cotangents = of_heads(state, activations, batch)
+        own, others = program.numbers(state, activations, batch), {p: activations[p] for p in heads.networks}
+        of_heads_alone = others, batch.randomised, jnp.ones(len(batch.randomised)), loss, cotangents
+        return RoundNumbers(*of_heads_alone, dict.fromkeys(own.gradients, gradients), own)
 
     return LabelProgram(init, backward, update, program.predict, numbers)
