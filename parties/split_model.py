@@ -27,7 +27,7 @@ from parties.model.arguments import (
 )
 from parties.model.assembly import ColumnSpec, Party, Task, bind_fuse, shows_gates
 from parties.model.blueprint import Blueprint, read_blueprint
-from parties.model.protection import Facing, public_protection
+from parties.model.protection import Facing, OneShot, public_protection
 from parties.party.participant import AuditFacts
 from parties.party.transcript import Recording
 from parties.placement.consortium import Consortium
@@ -368,9 +368,13 @@ class SplitModel:
             Columns: `to`, `task`, `row` (the id), `own`, `others`: the Euclidean norms of the changes.
 
         Raises:
-            ModelError: the run was not recorded as a whole, or sent no cotangents; or an argument is out of range.
+            ModelError: the run was not recorded as a whole, or sent no cotangents; an argument is out of range; or the
+                model's messages are made of randomised labels, for which `spent(model.guarantee)` is a bound.
         """
         self._check_fitted()
+        if isinstance(self.protect, Facing):
+            wanted = "a model whose messages are made of true labels; of this one `spent(model.guarantee)` is a bound"
+            raise ModelError(field="protect", seen=type(self.protect).__name__, wanted=wanted)
         check_count("flips", flips, 1)
         check_count("seed", seed, 0)
         return pd.DataFrame(self._consortium.sensitivity(flips, seed), columns=SENSITIVITY)
@@ -449,6 +453,8 @@ class SplitModel:
         if not self._consortium.placement.abilities.sends:
             seen, wanted = f"placement {self.placement!r}, which has no messages", "a placement with parties"
             raise ModelError(field="record", seen=seen, wanted=wanted)
+        # Under `OneShot` all messages are of the first epoch.
+        until = self.epoch + 1 if isinstance(self.protect, OneShot) else until
         return check_recording(Recording() if record is True else record, range(self.epoch, until), len(train))
 
     def _begin(self, phase: str, data: VerticalData, batch_size: int | None) -> Pass:

@@ -1,6 +1,7 @@
 """Heuristics on messages: their formulas, how they are trained with, saved and refused, and what one label changes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,12 +17,14 @@ from scipy.stats import norm as normal
 
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
 from parties import (
+    Callback,
     Facing,
     Local,
     ModelError,
     NumberError,
     OneShot,
     Party,
+    Protection,
     Recorded,
     Recording,
     SaveError,
@@ -33,20 +36,23 @@ from parties import (
     spent,
 )
 from parties.devices.pyu import pyu
-from parties.party import participant
 from parties.privacy.guarantee import gaussian_epsilon
 from parties.privacy.heuristics import least_divergence
+from parties.programs.transforms import perturbed
 from tests import devices
 from tests.support.hostile_files import sealed
-from tests.support.profile import DEEP, only_deep
+from tests.support.killed import Killed, kill_at
 from tests.support.protected import ALICE, BATCH, BROKEN, ROUNDS, RULES, N, Root, data, on_devices
 from tests.support.runs import read, same, scores, state_file
 
 TASKS = (Task.binary("rich", metrics=()), Task.multiclass("wed", 3, missing="mask", metrics=()))
 NOISE = chain(clip(0.05), gaussian(0.02))
+THOROUGH_MARVELL = pytest.param(marvell(0.25), marks=pytest.mark.thorough)
 
 
-def build(placement: Any = "local", protect=None, sends=None, *, base=None, rate=0.01, alice=None) -> SplitModel:
+def build(
+    placement: Any = "local", protect=None, sends=None, *, base=None, rate=0.01, alice=None, frozen=False
+) -> SplitModel:
     parties = {
         "alice": Party([Numeric("bonus")], alice or MMoEBase((3,), embedding_dim=2), optax.adam(0.01)),
         "bob": Party(
@@ -54,7 +60,10 @@ def build(placement: Any = "local", protect=None, sends=None, *, base=None, rate
         ),
     }
     fuse = MMoEFuse(num_experts=2, expert_units_size=(3,), tower_units_size=(2,))
-    return SplitModel(parties, "alice", fuse, optax.adam(0.01), TASKS, placement, seed=5, protect=protect)
+    if frozen:
+        parties["alice"] = replace(parties["alice"], optimizer=optax.sgd(0.0))
+    optimizer = optax.sgd(0.0) if frozen else optax.adam(0.01)
+    return SplitModel(parties, "alice", fuse, optimizer, TASKS, placement, seed=5, protect=protect)
 
 
 CODE: dict[str, Any] = {
@@ -185,7 +194,7 @@ def test_numbers_that_cannot_be_used(make, number):
 # trained
 
 
-@pytest.mark.parametrize("protect", [pytest.param(NOISE, marks=only_deep), marvell(0.25)], ids=["noise", "marvell"])
+@pytest.mark.parametrize("protect", [NOISE, THOROUGH_MARVELL], ids=["noise", "marvell"])
 def test_placements_train_alike_and_on(one_key, tmp_path, monkeypatch, protect):
     """`local` and `fused`; also a run that is killed and resumed, whose noise goes on where it was."""
     whole, fused = (build(placement, protect, gaussian(0.1)) for placement in ("local", "fused"))
@@ -194,19 +203,8 @@ def test_placements_train_alike_and_on(one_key, tmp_path, monkeypatch, protect):
     for a, b in zip(jax.tree.leaves(whole.states()), jax.tree.leaves(fused.states()), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
-    class Killed(Exception):
-        pass
-
-    write, done = participant.write_checkpoint, list[None]()
-
-    def killing(*arguments):
-        done.append(None)
-        if len(done) > 5:
-            raise Killed
-        return write(*arguments)
-
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(participant, "write_checkpoint", killing)
+        kill_at(patch, 6)
         build("local", protect, gaussian(0.1)).fit(data(), checkpoint=tmp_path, every_rounds=5, **RULES)
     given: dict[str, Any] = {"protect": protect, "sends": {"bob": gaussian(0.1)}, "progress": False} | CODE
     resumed = SplitModel.resume(tmp_path, data(), **given)
@@ -248,16 +246,23 @@ def test_activations_are_clipped_as_if_by_the_network():
     np.testing.assert_allclose(inside.predict(data()), outside.predict(data()), atol=1e-6)
 
 
-def test_cotangents_are_clipped_and_noised_by_secret_keys():
-    models = [build(Local(), protect=protect) for protect in (clip(1e-3), NOISE, NOISE)]
+def test_cotangents_are_clipped():
+    model = build(protect=clip(1e-3))
+    model.fit(data(), record=True, **RULES)
+    assert np.linalg.norm(messages(model, "cotangent"), axis=-1).max() == pytest.approx(1e-3, rel=1e-5)
+
+
+def test_every_message_has_noise_of_its_own():
+    """Where nothing learns, two epochs' cotangents of a row differ by their noises alone, as do those of two models."""
+    models = [build(protect=gaussian(0.02), rate=0.0, frozen=True) for _ in range(2)]
     for model in models:
         model.fit(data(), record=True, **RULES)
-    lengths = np.linalg.norm(messages(models[0], "cotangent"), axis=-1)
-    assert lengths.max() == pytest.approx(1e-3, rel=1e-5)
-    first, second = (messages(model, "cotangent") for model in models[1:])
-    assert not np.allclose(first[0], second[0]), "two models alike in all that is public have other noise"
-    assert abs(np.corrcoef(first[0].ravel(), first[1].ravel())[0, 1]) < 0.9
-    assert len(np.unique(first[np.isfinite(first)])) == first.size, "and no message the noise of another"
+    first, second = (messages(model, "cotangent") for model in models)
+    noises = first[0] - first[1], first[0] - second[0]
+    for noise in noises:
+        assert abs(noise.std() - 0.02 * np.sqrt(2)) < 0.004, "independent, and not the same"
+    same_place = first[:, :1] - first[:, 1:]  # a noise that depended on the place in the batch alone would cancel
+    assert (np.abs(same_place) > 0).all()
 
 
 def test_the_key_lies_in_the_states_alone(one_key, tmp_path):
@@ -286,14 +291,84 @@ def test_predictions_are_the_same_however_often_they_are_asked_for():
     assert not np.allclose(first, model.predict(data(), batch_size=BATCH + 1)), "another batch has other noise"
 
 
-def test_numbers_that_are_not_finite_end_the_run_as_ever():
-    for protect in (NOISE, marvell(0.25))[: 2 if DEEP else 1]:
-        with pytest.raises(NumberError) as caught:
-            build(protect=protect, alice=Root()).fit(data(BROKEN["own gradient"]), **RULES)
-        assert caught.value.party == "alice"
-        model = build(protect=protect, alice=Root())
-        model.fit(data(BROKEN["own gradient"]), nonfinite="skip_round", **RULES)
-        assert model.history["skipped"] == [1, 1] and np.isfinite(model.history["loss"]).all()
+@pytest.mark.parametrize("protect", [NOISE, THOROUGH_MARVELL], ids=["noise", "marvell"])
+def test_numbers_that_are_not_finite_end_the_run_as_ever(protect):
+    with pytest.raises(NumberError) as caught:
+        build(protect=protect, alice=Root()).fit(data(BROKEN["own gradient"]), **RULES)
+    assert caught.value.party == "alice"
+    model = build(protect=protect, alice=Root())
+    model.fit(data(BROKEN["own gradient"]), nonfinite="skip_round", **RULES)
+    assert model.history["skipped"] == [1, 1] and np.isfinite(model.history["loss"]).all()
+
+
+@pytest.mark.parametrize("placement", ["local", pytest.param("fused", marks=pytest.mark.thorough)])
+def test_a_protection_that_makes_numbers_that_are_not_finite_ends_the_run(placement):
+    """At all parties: the label party does not take a round that the others refuse."""
+    broken = Protection("broken", lambda *_: (), lambda state, key, values, targets: (values / 0.0, state))
+    model = build(placement, broken)
+    with pytest.raises(NumberError) as caught:
+        model.fit(data(), **RULES)
+    assert (caught.value.party, caught.value.field) == ("bob", "cotangent")
+    assert [int(state.round) for own in model.states().values() for state in own.values()] == [0, 0, 0]
+
+
+def test_no_two_batches_are_predicted_with_the_same_noise():
+    """Batches that differ in signs, in one bit, in scale or in the order of their rows."""
+    values = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    batches: list[Any] = [values, -values, 2 * values, values[::-1], values.T.reshape(8, 4), values * [-1, 1, 1, 1]]
+    batches += [np.nextafter(values, np.where(np.arange(32).reshape(8, 4) == i, np.inf, values)) for i in range(32)]
+    batches += [np.where(np.arange(32).reshape(8, 4) == i, -values, values) for i in range(32)]
+    batches += [np.where(np.isin(np.arange(32).reshape(8, 4), [i, 31 - i]), -values, values) for i in range(16)]
+    found = jax.vmap(lambda batch: perturbed._hashes(batch, jax.random.key(1)))(jnp.asarray(np.stack(batches)))
+    assert len({hashes.tobytes() for hashes in np.asarray(found)}) == len(batches)
+
+
+def counting() -> Protection:
+    """A protection with a state: the k-th activation is moved by k."""
+    return Protection("counting", lambda *_: {"sent": jnp.zeros(())}, _count)
+
+
+def _count(state, key, values, targets):
+    return values + state["sent"], {"sent": state["sent"] + 1}
+
+
+def test_a_protection_with_a_state_predicts_when_it_is_loaded_without_optimisers(tmp_path):
+    model = build(sends=counting())
+    model.fit(data(), **RULES)
+    model.save(tmp_path)
+    loaded = SplitModel.load(tmp_path, sends={"bob": counting()})
+    assert model.predict(data()).equals(loaded.predict(data()))
+
+
+def sending(model: SplitModel) -> Any:
+    """What alice's protection holds for her messages to bob."""
+    return model.states()["alice"]["fuse"].opt_state.sending["bob"]
+
+
+def test_no_two_messages_have_the_same_noise(tmp_path):
+    """A run that begins draws its key; kept states and loaded ones do not bring back noise that was used."""
+
+    class Back(Callback):
+        def on_epoch_end(self, training):
+            if training.epoch == 1:
+                training.keep()
+            else:
+                training.restore_kept(1)
+                training.stop("the test")
+
+    model = build(protect=NOISE)
+    model.fit(data(), callbacks=[Back()], **RULES)
+    assert int(model.states()["alice"]["fuse"].round) == ROUNDS, "the states of the first epoch"
+    assert int(sending(model).sent) == 2 * ROUNDS, "and what was sent in the second counts"
+    keys = [sending(model).key]
+    model.save(tmp_path)
+    model.fit(data(), **RULES)
+    keys.append(sending(model).key)
+    for _ in range(2):
+        loaded = SplitModel.load(tmp_path, protect=NOISE, **CODE)
+        loaded.fit(data(), **RULES)
+        keys.append(sending(loaded).key)
+    assert len({key.tobytes() for key in keys}) == 4
 
 
 # refused, saved, loaded
@@ -308,6 +383,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no such target": (lambda: build(protect=marvell(0.25, only=[4])), "marvell"),
     "no target": (lambda: build(protect=marvell(0.25, only=[])), "marvell"),
     "no activation's": (lambda: build(sends="clip"), "sends"),
+    "one that reads labels": (lambda: build(sends=marvell()), "sends"),
     "joint": (lambda: build("joint", protect=NOISE), "protect"),
     "joint, activations": (lambda: build("joint", sends=NOISE), "sends"),
 }  # fmt: skip
@@ -358,22 +434,24 @@ def test_nothing_is_proved():
 # what one label changes
 
 
-def test_sensitivity_is_the_difference_of_two_runs(one_key):
+@pytest.mark.parametrize(
+    ("protect", "placement"), [(NOISE, "local"), pytest.param(None, "fused", marks=pytest.mark.thorough)]
+)
+def test_sensitivity_is_the_difference_of_two_runs(one_key, protect, placement):
     """Where bob does not train, his messages are the same in both: so the replay is the other run."""
-    for protect, placement in ((NOISE, "local"), (None, "fused"))[: 2 if DEEP else 1]:
-        model = build(placement, protect, rate=0.0)
-        model.fit(data(), record=True, **RULES)
-        table = model.sensitivity(flips=2, seed=1)
-        assert list(table.columns) == ["to", "task", "row", "own", "others"] and set(table.to) == {"bob"}
-        columns = (table[name].tolist() for name in ("task", "row", "own", "others"))
-        for task, row_id, own, others in zip(*columns, strict=True):
-            other, row = ALICE.copy(), int(row_id[1:])
-            other[task] = np.where(np.arange(N) == row, (other[task] + 1) % (3 if task == "wed" else 2), other[task])
-            second = build(placement, protect, rate=0.0)
-            second.fit(data(other), record=True, **RULES)
-            change = np.square(messages(second, "cotangent").astype(float) - messages(model, "cotangent"))
-            np.testing.assert_allclose(own, np.sqrt(change[:, row].sum()), rtol=1e-3)
-            np.testing.assert_allclose(others, np.sqrt(np.delete(change, row, axis=1).sum()), rtol=1e-3)
+    model = build(placement, protect, rate=0.0)
+    model.fit(data(), record=True, **RULES)
+    table = model.sensitivity(flips=2, seed=1)
+    assert list(table.columns) == ["to", "task", "row", "own", "others"] and set(table.to) == {"bob"}
+    columns = (table[name].tolist() for name in ("task", "row", "own", "others"))
+    for task, row_id, own, others in zip(*columns, strict=True):
+        other, row = ALICE.copy(), int(row_id[1:])
+        other[task] = np.where(np.arange(N) == row, (other[task] + 1) % (3 if task == "wed" else 2), other[task])
+        second = build(placement, protect, rate=0.0)
+        second.fit(data(other), record=True, **RULES)
+        change = np.square(messages(second, "cotangent").astype(float) - messages(model, "cotangent"))
+        np.testing.assert_allclose(own, np.sqrt(change[:, row].sum()), rtol=1e-3)
+        np.testing.assert_allclose(others, np.sqrt(np.delete(change, row, axis=1).sum()), rtol=1e-3)
 
 
 def test_the_clip_bounds_the_own_part_alone():
@@ -383,17 +461,10 @@ def test_the_clip_bounds_the_own_part_alone():
     assert (table.own <= 2 * 1e-3 * np.sqrt(4) * (1 + 1e-5)).all() and (table.others > 0).all()
 
 
-def test_a_protected_label_changes_nothing():
-    model = build(protect=Facing(1.0))
-    model.fit(data(), record=True, **RULES)
-    assert (model.sensitivity()[["own", "others"]] == 0).all(axis=None)
-
-
 UNRECORDED: dict[str, tuple[Any, dict[str, Any]]] = {
     "no record": (None, {}),
     "some rows": (None, {"record": Recording(rows=(0, 1))}),
     "one epoch": (None, {"record": Recording(epochs=(0,))}),
-    "one shot": (OneShot(1.0), {"record": True}),
 }
 
 
@@ -407,6 +478,30 @@ def test_sensitivity_needs_a_whole_run(case):
     assert (caught.value.party, caught.value.field) == ("alice", "record")
     with pytest.raises(ModelError, match="flips"):
         model.sensitivity(flips=0)
+
+
+@pytest.mark.parametrize("protect", [Facing(1.0), OneShot(1.0)], ids=lambda protect: protect.kind)
+def test_sensitivity_is_refused_where_messages_are_made_of_randomised_labels(protect):
+    """The replay would hold the draws still, and say nothing of what is proved."""
+    model = build(protect=protect)
+    model.fit(data(), record=True, **RULES)
+    with pytest.raises(ModelError, match="spent"):
+        model.sensitivity()
+
+
+def test_rounds_that_were_not_trained_change_nothing():
+    """Of a run that ended within an epoch, and of one that skipped rounds."""
+
+    class Early(Callback):
+        def on_round_end(self, training):
+            if training.epoch == 1 and training.round == 3:
+                training.stop("enough")
+
+    for how in ({"callbacks": [Early()]}, {"nonfinite": "skip_round"}):
+        model = build(protect=NOISE, alice=Root())
+        model.fit(data(ALICE if "callbacks" in how else BROKEN["own gradient"]), record=True, **RULES | how)
+        table = model.sensitivity()
+        assert np.isfinite(table[["own", "others"]]).all(axis=None) and (table.others > 0).any()
 
 
 @pytest.mark.filterwarnings("default")

@@ -89,6 +89,9 @@ def _check_sends(sends: Any, party: str, label_party: str) -> None:
         return
     if not isinstance(sends, Protection):
         raise ModelError(party=party, field="sends", seen=type(sends).__name__, wanted="None or a Protection")
+    if "regression" not in sends.kinds:
+        wanted = "one that reads no labels, such as clip or gaussian; this one is for protect, of cotangents"
+        raise ModelError(party=party, field="sends", seen=sends.name, wanted=wanted)
     if party == label_party:
         wanted = "None: the label party sends no activation"
         raise ModelError(party=party, field="sends", seen=sends.name, wanted=wanted)

@@ -28,7 +28,7 @@ from parties.programs.network import TrainState, run_once
 from parties.programs.packing import pack, pack_state, unpack_state, unpacked
 from parties.programs.plan import Plan
 from parties.programs.transforms.packed import packed_feature, packed_label
-from parties.programs.transforms.perturbed import with_secret
+from parties.programs.transforms.perturbed import with_secret, with_sending_of
 from parties.protocol.messages import dtype_name
 from parties.saving.checkpoints import data_digests, write_checkpoint
 from parties.saving.folder import Saved, read_party, write_party
@@ -249,6 +249,8 @@ class Participant:
             self.columns, self.role, self._private = proposal.columns, proposal.role, proposal.private
             self.ids = held_with(self.ids, proposal.ids)
             self._digests = proposal.digests or self._digests
+            if "train" in proposal.parts and not self._resumed:
+                self._renew_secret()
             if "train" in proposal.parts or proposal.saved is not None:
                 if isinstance(self.role, LabelRole) and not self._resumed:
                     adopted = None if proposal.saved is None else proposal.private
@@ -273,8 +275,12 @@ class Participant:
         return {}
 
     def restore_kept(self) -> Answer:
-        """Go back to the states that were kept, by this run or by the one that it resumes."""
-        self.restore(check_kept(self._kept))
+        """Go back to the states that were kept, by this run or by the one that it resumes.
+
+        What noised its messages does not go back: no two messages may have the same noise.
+        """
+        present = self.states()
+        self.restore({n: with_sending_of(state, present[n]) for n, state in check_kept(self._kept).items()})
         return {}
 
     def save(self, path: str, epoch: int) -> Answer:
@@ -347,8 +353,8 @@ class Participant:
         drawn = draw_flips(labels, [*tasks.values()], flips, seed, self.name)
         for party, changes in sensitivity(role, drawn).items():
             for flip, change in zip(drawn, changes, strict=True):
-                row = self.ids["train"][flip.row]
-                lines.append([party, [*tasks][flip.task], getattr(row, "item", lambda row=row: row)(), *change])
+                row = self.ids["train"][[flip.row]].tolist()[0]
+                lines.append([party, [*tasks][flip.task], row, *change])
         return {"lines": lines}
 
     def reveal(self, table: Any) -> Answer:
@@ -401,6 +407,15 @@ class Participant:
             raise DataError(party=self.name, field="labels", seen=seen, wanted="the same labels, or a new model")
         return self._private._replace(rows=np.unique(np.concatenate([self._private.rows, rows]), axis=0))
 
+    def _renew_secret(self) -> None:
+        """Draw the key of what protects its messages, if anything does: a run that begins shares none with another.
+
+        A model that is loaded twice, or goes on after an error, so noises no two messages alike.
+        """
+        if self.name in self._plan.sends or (self._plan.protect is not None and self.name == self._plan.label_party):
+            secret = jnp.asarray(np.frombuffer(new_key(), np.uint32)[:2])
+            self.restore({network: with_secret(state, secret) for network, state in self.states().items()})
+
     def _role_name(self) -> str:
         return "label" if self.name == self.model.label_party else "feature"
 
@@ -417,12 +432,8 @@ class Participant:
         zeros = {p: jnp.zeros((1, *struct.shape), struct.dtype) for p, struct in structs.items()}
         arguments: tuple = (key, zeros, first) if label else (key, first)
         if proposal.saved is None:
-            secret = np.frombuffer(new_key(), np.uint32)[:2]
-
-            def draw(secret: jax.Array, *given: Any) -> dict[str, Any]:
-                return {name: pack(with_secret(state, secret)) for name, state in self._init(*given).items()}
-
-            return run_once(draw, secret, *arguments), proposal.kept
+            drawn = run_once(lambda *given: {n: pack(state) for n, state in self._init(*given).items()}, *arguments)
+            return drawn, proposal.kept
         template, saved = jax.eval_shape(self._init, *arguments), proposal.saved.states
         states, kept = states_as(template, saved, self.name, optimizer=proposal.optimizer)
         return {network: pack_state(state) for network, state in states.items()}, kept

@@ -28,7 +28,7 @@ class Protection(NamedTuple):
     from a secret key of the party's, drawn when the model is first trained, which lies in the party's folder alone.
 
     Attributes:
-        name: what it is, with its numbers; the parties compare it, and folders have it.
+        name: what it is, with its numbers. Folders have it; the parties compare that of `SplitModel(protect=...)`.
         init: shape `[B, ...]` and dtype of a message, and M -> the state before the first message, a pytree of arrays.
         apply: state, the message's key, values `[B, ...]`, targets `[B, M]` -> values, state. A target is 1, 0, or NaN
             where it is missing, or of a regression task: a binary label, or one class of a multiclass label. Of

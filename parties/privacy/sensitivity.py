@@ -40,7 +40,8 @@ def transcript_sensitivity(
 ) -> dict[str, list[Change]]:
     """What one label changes in the messages of a run: receiver -> the change by each flip.
 
-    The values are of this run and these labels. They are no bound for other ones.
+    The values are of this run and these labels. They are no bound for other ones. A message of NaN in both runs, as of
+    a round that nobody took or that was not trained, has not changed.
 
     Args:
         replay: labels `[N, T]` -> the messages of the run, by epoch and receiver `[S, B, ...]`, as they would have been
@@ -54,7 +55,8 @@ def transcript_sensitivity(
             own = others = 0.0
             for old, new, of_rows in zip(before, after, rows, strict=True):
                 differences = np.asarray(new[receiver], np.float64) - old[receiver]
-                squares = np.square(differences).reshape(*of_rows.shape, -1).sum(axis=-1)
+                alike = np.isnan(new[receiver]) & np.isnan(old[receiver])
+                squares = np.square(np.where(alike, 0, differences)).reshape(*of_rows.shape, -1).sum(axis=-1)
                 own += float(squares[of_rows == flip.row].sum())
                 others += float(squares[of_rows != flip.row].sum())
             changes.setdefault(receiver, []).append(Change(math.sqrt(own), math.sqrt(others)))

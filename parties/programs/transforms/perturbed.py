@@ -9,17 +9,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.serialization import from_state_dict
 
 from parties.privacy.heuristics import Protection
 from parties.programs.keys import fold_name
-from parties.programs.network import Batch, RoundNumbers, Stats, TrainState
+from parties.programs.network import Batch, RoundNumbers, Stats, TrainState, all_finite
 from parties.programs.program import Activations, FeatureProgram, LabelProgram
+from parties.programs.transforms.guard import accept_where, refuse_cotangents
 
 
 class Sending(NamedTuple):
     """What a protection holds for the messages to one party."""
 
-    key: jax.Array  # [2] uint32, the data of the secret key; 0 until the party draws one
+    key: jax.Array  # [2] uint32, the data of the secret key, drawn when a run begins; 0 before
     sent: jax.Array  # [] int32, messages so far
     state: Any  # the protection's own
 
@@ -47,10 +49,19 @@ def send(
 
 
 def with_secret(state: TrainState, secret: jax.Array) -> TrainState:
-    """The new state of a network, with the party's secret, uint32 `[2]`, as the key of what protects its messages."""
+    """The state of a network, with a secret of the party's, uint32 `[2]`, as the key of what protects its messages."""
     if not isinstance(held := state.opt_state, Held):
         return state
     sending = {receiver: own._replace(key=secret) for receiver, own in held.sending.items()}
+    return state._replace(opt_state=held._replace(sending=sending))
+
+
+def with_sending_of(state: TrainState, present: TrainState) -> TrainState:
+    """An earlier state, whose next messages take keys that no message has had yet: those of the present state."""
+    if not isinstance(held := state.opt_state, Held):
+        return state
+    keys = present.opt_state.sending
+    sending = {receiver: keys[receiver]._replace(state=own.state) for receiver, own in held.sending.items()}
     return state._replace(opt_state=held._replace(sending=sending))
 
 
@@ -71,8 +82,9 @@ def perturbed_label(
 ) -> LabelProgram:
     """The label program whose cotangents to the receivers are protected; what it holds is in the state "fuse".
 
-    A row of weight 0, padding among them, keeps its cotangent of 0. A round that nobody takes keeps its cotangents of
-    NaN; its keys are spent, and nothing else that is held changes.
+    A row of weight 0, padding among them, keeps its cotangent of 0. A round whose protected cotangents are not finite
+    is taken by nobody. A round that nobody takes has cotangents of NaN; its keys are spent, and nothing else that is
+    held changes.
 
     Args:
         program: guarded.
@@ -88,8 +100,12 @@ def perturbed_label(
 
     def backward(state: Any, activations: Activations, batch: Batch) -> tuple[Any, dict[str, jax.Array], Stats]:
         gradients, cotangents, stats = program.backward(inner(state), activations, batch)
-        sent, sending = perturb(protection, targets, state["fuse"].opt_state.sending, cotangents, batch, stats.finite)
-        return {"inner": gradients, "sending": sending}, {**cotangents, **sent}, stats
+        before = state["fuse"].opt_state.sending
+        sent, sending = perturb(protection, targets, before, cotangents, batch)
+        finite = stats.finite & all_finite(sent)
+        sending = {receiver: accepted(new, before[receiver], finite) for receiver, new in sending.items()}
+        both = {"inner": accept_where(gradients, finite), "sending": sending}
+        return both, refuse_cotangents({**cotangents, **sent}, finite), stats._replace(finite=finite)
 
     def update(state: Any, gradients: Any) -> dict[str, Any]:
         new = program.update(inner(state), gradients["inner"])
@@ -99,7 +115,9 @@ def perturbed_label(
         return program.predict(inner(state), activations, columns)
 
     def numbers(state: Any, activations: Activations, batch: Batch) -> RoundNumbers:
-        return program.numbers(inner(state), activations, batch)
+        clean = program.numbers(inner(state), activations, batch)
+        sent, _ = perturb(protection, targets, state["fuse"].opt_state.sending, clean.cotangents, batch)
+        return clean._replace(cotangents={**clean.cotangents, **sent})
 
     return LabelProgram(init, backward, update, predict, numbers)
 
@@ -110,19 +128,19 @@ def perturb(
     sending: Mapping[str, Sending],
     cotangents: Mapping[str, jax.Array],
     batch: Batch,
-    finite: jax.Array,
 ) -> tuple[dict[str, jax.Array], dict[str, Sending]]:
     """Each receiver's cotangent as it goes out, and what is held after it."""
     counted, sent, after = batch.weights != 0, dict[str, jax.Array](), dict[str, Sending]()
     of_rows = jnp.where(counted[:, None], targets.read(batch.labels), jnp.nan)
     for receiver, before in sending.items():
-        clean = cotangents[receiver]
-        values, new = send(protection, before, receiver, clean, of_rows)
-        real = counted.reshape(-1, *[1] * (clean.ndim - 1))
-        sent[receiver] = jnp.where(finite, jnp.where(real, values, 0), jnp.nan)
-        state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new.state, before.state)
-        after[receiver] = new._replace(state=state)
+        values, after[receiver] = send(protection, before, receiver, cotangents[receiver], of_rows)
+        sent[receiver] = jnp.where(counted.reshape(-1, *[1] * (values.ndim - 1)), values, 0)
     return sent, after
+
+
+def accepted(new: Sending, old: Sending, finite: jax.Array) -> Sending:
+    """What is held after a message: the protection's own state changes only where the round is taken."""
+    return new._replace(state=jax.tree.map(lambda new, old: jnp.where(finite, new, old), new.state, old.state))
 
 
 def perturbed_feature(program: FeatureProgram, protection: Protection, receiver: str) -> FeatureProgram:
@@ -164,11 +182,26 @@ def perturbed_feature(program: FeatureProgram, protection: Protection, receiver:
 def predicted(protection: Protection, state: TrainState, receiver: str, values: jax.Array) -> jax.Array:
     """The activation that goes out in prediction."""
     held = state.opt_state
-    sending = held.sending[receiver] if isinstance(held, Held) else Sending(**held["sending"][receiver])
+    if isinstance(held, Held):
+        sending = held.sending[receiver]
+    else:  # nested dicts, as of a model that was loaded without its optimisers
+        sending = from_state_dict(start(protection, values, 0), held["sending"][receiver])
     secret = fold_name(jax.random.wrap_key_data(sending.key), f"predict {receiver}")
+    first, second = _hashes(values, secret)
+    key = jax.random.fold_in(jax.random.fold_in(secret, first), second)
+    return protection.apply(sending.state, key, values, _no_targets(values))[0]
+
+
+def _hashes(values: jax.Array, secret: jax.Array) -> jax.Array:
+    """Two hashes of all these numbers, uint32 `[2]`, such that two batches have the same with a chance of 2^-64.
+
+    Each number is mixed with a secret of its place by the finaliser of MurmurHash3, and these are added.
+    """
     bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.uint32).reshape(-1)
-    mixed = (bits * (jax.random.bits(secret, bits.shape, jnp.uint32) | 1)).sum(dtype=jnp.uint32)
-    return protection.apply(sending.state, jax.random.fold_in(secret, mixed), values, _no_targets(values))[0]
+    mixed = bits[None] ^ jax.random.bits(secret, (2, bits.size), jnp.uint32)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
+    return (mixed ^ (mixed >> 16)).sum(axis=1, dtype=jnp.uint32)
 
 
 def _no_targets(values: jax.Array) -> jax.Array:
