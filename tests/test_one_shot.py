@@ -1,7 +1,7 @@
 """One shot: randomised labels go down once, activations come up once, and each party trains alone."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,17 +15,18 @@ from parties import (
     NumberError,
     OneShot,
     Recorded,
+    Recording,
     SaveError,
     SplitModel,
 )
 from parties.devices import party_actor
 from parties.devices.pyu import pyu
-from parties.party import participant
+from parties.placement.joint import Joint
 from parties.protocol.messages import decode, encode
 from tests import devices
 from tests.support.comparison import error
 from tests.support.hostile_files import sealed
-from tests.support.profile import only_deep
+from tests.support.killed import Killed, kill_at
 from tests.support.protected import (
     ALICE,
     BATCH,
@@ -70,7 +71,7 @@ def test_placements_train_alike(one_key):
     assert "facing_loss" not in made["local"].history and len(made["local"].history["loss"]) == 2
 
 
-@only_deep
+@pytest.mark.thorough
 def test_a_base_is_the_one_that_facing_heads_teach(one_key):
     models = [build(protect=protect, carol=True) for protect in (ONCE, PROTECT)]
     for model in models:
@@ -109,7 +110,7 @@ def test_a_party_sees_only_randomised_labels_once(drawn):
 
 
 @pytest.mark.parametrize(
-    ("placement", "case"), [("local", "own gradient"), pytest.param("fused", "loss", marks=only_deep)]
+    ("placement", "case"), [("local", "own gradient"), pytest.param("fused", "loss", marks=pytest.mark.thorough)]
 )
 def test_what_is_not_finite_at_the_label_party_is_seen_by_no_other(drawn, placement, case):
     whole = seen(placement, ALICE, Root(), protect=ONCE)
@@ -122,6 +123,14 @@ def test_what_is_not_finite_at_the_label_party_is_seen_by_no_other(drawn, placem
         else:
             assert found is not None and "epoch 0" in found.seen and "'p20'" in found.seen
             assert (found.party, found.field) == ("alice", "gradient" if case == "own gradient" else "loss")
+
+
+def test_what_is_recorded_is_of_the_first_epoch():
+    model = build()
+    with pytest.raises(ModelError, match="record epochs"):
+        model.fit(data(), record=Recording(epochs=(1,)), **RULES)
+    model.fit(data(), record=Recording(epochs=(0,)), **RULES)
+    assert "labels" in set(model.audit(data(), hints=10).attack)
 
 
 def test_bytes_are_those_of_one_exchange(drawn):
@@ -215,29 +224,21 @@ def test_callbacks_of_rounds_are_refused():
 # saved, and resumed
 
 
-class Killed(Exception):
-    """Ends a run where the test says."""
-
-
 # Files: before the exchange, within an epoch, after it, and the last.
 @pytest.mark.parametrize(
     ("placement", "written"),
-    [pytest.param("local", 2, marks=only_deep), ("fused", 4), pytest.param("local", 7, marks=only_deep)],
+    [
+        pytest.param("local", 2, marks=pytest.mark.thorough),
+        ("fused", 4),
+        pytest.param("local", 7, marks=pytest.mark.thorough),
+    ],
 )
 def test_a_killed_run_goes_on_to_the_bit(one_key, tmp_path, monkeypatch, placement, written):
     rows, rules = data(), RULES | {"every_rounds": 5}
     whole = build(placement)
     whole.fit(rows, **rules)
-    write, done = participant.write_checkpoint, list[None]()
-
-    def killing(*arguments):
-        if len(done) == written:
-            raise Killed
-        done.append(None)
-        return write(*arguments)
-
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(participant, "write_checkpoint", killing)
+        kill_at(patch, written + 1)
         build(placement).fit(rows, checkpoint=tmp_path, **rules)
     resumed = SplitModel.resume(tmp_path, rows, protect=ONCE, placement=placement, progress=False, **CODE)
     assert same(resumed.states(), whole.states()) and scores(resumed) == scores(whole)
@@ -295,7 +296,7 @@ def test_devices_train_what_local_trains(pyus, tmp_path, one_key, monkeypatch):
     assert same(found, wanted)
 
 
-@only_deep
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("default")
 def test_devices_refuse_numbers_that_are_not_finite(pyus, tmp_path):
     for name, frame in (("bonus", BROKEN["own gradient"]), ("age", BROKEN["loss"])):
@@ -303,3 +304,27 @@ def test_devices_refuse_numbers_that_are_not_finite(pyus, tmp_path):
         with pytest.raises(NumberError) as caught:
             model.fit(on_devices(pyus, tmp_path / name, frame), **RULES)
         assert caught.value.party == "alice" and model.epoch == 2, "after the last epoch"
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("wage", [-1.0, 0.0], ids=["activation", "own gradient"])
+def test_devices_end_the_run_where_another_party_refuses_a_round(pyus, tmp_path, wage):
+    """Before its next epoch, and before anything is made of its activations."""
+    bob = BOB.assign(wage=np.where(np.arange(N) == 20, wage, 1.0))
+    model = build(pyu(pyus), bob=Root())
+    with pytest.raises(NumberError) as caught:
+        model.fit(on_devices(pyus, tmp_path, bob=bob), **RULES)
+    local = build(bob=Root())
+    with pytest.raises(NumberError) as wanted:
+        local.fit(data(bob=bob), **RULES)
+    assert str(caught.value) == str(wanted.value) and caught.value.party == "bob" and "epoch 0" in caught.value.seen
+    assert model.epoch == local.epoch == 0
+
+
+def test_joint_is_compiled_once(one_key):
+    model = build("joint")
+    for _ in range(2):
+        model.fit(data(), **RULES)
+    placement = model._consortium.placement
+    assert isinstance(placement, Joint)
+    assert [cast(Any, part.train)._cache_size() for part in (placement._compiled, placement._taught)] == [1, 1]

@@ -100,9 +100,10 @@ class PartyActor:
         """As `OneShotFeature.learn`."""
         self._guarded(self._learn, labels)
 
-    def train_alone(self, facts: Pass, most: int) -> None:
-        """As `OneShotFeature.train_alone`, or `OneShotLabel.train_alone`."""
-        self._guarded(self._train_alone, facts, most)
+    def train_alone(self, facts: Pass, most: int) -> bytes:
+        """As `OneShotFeature.train_alone`, or `OneShotLabel.train_alone`; an answer."""
+        result = self._guarded(self._train_alone, facts, most)
+        return result if isinstance(result, bytes) else say()
 
     def confirm(self, *answers: bytes) -> None:
         """As `LabelRole.confirm`, of what each other party's `refused` answered.

@@ -122,9 +122,9 @@ class Pyu:
         if epochs:
             self._begin(facts.exchange(whole=True))
             loop.teach(self._features, self.remote[self.label_party], self)
-        for epoch in epochs:
-            for party in self._features.values():
-                party.train_alone(facts._replace(epoch=epoch, start=0), 0)
+        for epoch in epochs:  # each is awaited: so a party that refuses ends the run, and one that trains is not silent
+            epoch_facts = facts._replace(epoch=epoch, start=0)
+            self._devices.ask({name: party.train_alone(epoch_facts, 0) for name, party in self._features.items()})
         self._run(loop.evaluate, facts.exchange(), range)
 
     def train_alone(self, facts: Pass, rounds: Rounds, most: int) -> None:
@@ -249,8 +249,8 @@ class RemoteParty:
     def learn(self, labels: Any) -> None:
         self._call("learn", labels)
 
-    def train_alone(self, facts: Pass, most: int) -> None:
-        self._call("train_alone", facts, most)
+    def train_alone(self, facts: Pass, most: int) -> Any:
+        return self._call("train_alone", facts, most)
 
     def confirm(self, refused: Mapping[str, Any] | None = None) -> Any:
         """At the label party: take what the others answered. At another: its answer, moved to the label party."""

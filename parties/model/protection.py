@@ -181,7 +181,9 @@ class OneShot(Facing):
     each party's own head.
 
     It saves round trips and bytes. It costs the label party memory for the activations of all rows, and the fuse
-    network sees no activation but the last. The exchange is one step: Ctrl-C and a time budget end training after it.
+    network sees no activation but the last. The exchange is one step: Ctrl-C and a time budget end training before or
+    after it, and then the others have trained for all epochs of the call. Scores, `skipped` among them, and `seconds`
+    are of the label party's own epochs.
     """
 
     kind: ClassVar[str] = "one_shot"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parties.errors import NumberError
-from parties.party.refusals import round_refused
+from parties.party.refusals import SHOWN, round_refused
 from parties.party.roles import FeatureRole, LabelRole
 from parties.party.schedule import PartyData
 from parties.party.scoring import concatenate
@@ -183,7 +183,11 @@ class OneShotLabel(LabelRole):
             activations = concatenate([arrays[party] for arrays in received])[:rows]
             finite = np.isfinite(activations).reshape(rows, -1).all(axis=1)
             if facts.nonfinite == "raise" and not finite.all():
-                seen = f"NaN or infinity in {int((~finite).sum())} of {rows} rows"
+                data = self.present_schedule().data
+                ids = np.arange(rows) if data.row_ids is None else np.asarray(data.row_ids)
+                bad = ids[~finite].tolist()
+                more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+                seen = f"NaN or infinity in the exchange, ids {bad[:SHOWN]}{more}"
                 wanted = "finite numbers, or nonfinite='skip_round'"
                 raise NumberError(party=party, field="activation", seen=seen, wanted=wanted)
             self._activations[party] = jnp.asarray(activations)

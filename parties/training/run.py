@@ -106,7 +106,7 @@ class TrainingRun:
             model.history, model.stopped = self.history, None
             if not self._resumed:
                 self._checkpoint()  # so that a run can be resumed even if it ends before the next checkpoint
-            if self._one_shot:
+            if self._one_shot and not self._over():
                 self._exchange()
             while self.epoch < self._run.until and not self._over():
                 self._train_epoch()
