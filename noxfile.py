@@ -9,8 +9,8 @@ nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = True
 
 
-def run_tests(session: nox.Session, **variables: str) -> None:
-    session.run("python", "-m", "pytest", "-q", "-n", "2", *session.posargs, env=variables)
+def run_tests(session: nox.Session, *arguments: str, **variables: str) -> None:
+    session.run("python", "-m", "pytest", "-q", "-n", "2", *arguments, *session.posargs, env=variables)
 
 
 @nox.session(python=False)
@@ -33,9 +33,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python="3.12")
 def newest(session: nox.Session) -> None:
-    """The newest JAX, which Pythons before 3.12 do not get."""
+    """The newest JAX, which Pythons before 3.12 do not get; every test, the thorough ones among them."""
     session.install("-e", ".[test,experiments]")
-    run_tests(session)
+    run_tests(session, "--thorough")
 
 
 @nox.session(python="3.10")

@@ -74,6 +74,14 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def pytest_collection_modifyitems(items):
-    """Long tests first, so that workers share them and end together."""
+def pytest_addoption(parser):
+    parser.addoption("--thorough", action="store_true", help="also the tests that the default run has no time for")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Long tests first, so that workers share them and end together; thorough ones only where they are asked for."""
+    if not config.getoption("--thorough"):
+        left_out = [item for item in items if item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: item.get_closest_marker("long") is None)

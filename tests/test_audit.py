@@ -15,7 +15,6 @@ from parties.devices.pyu import pyu
 from parties.privacy.attacks import Attack, latest
 from parties.protocol.rows import PADDING
 from tests import devices
-from tests.support.profile import only_deep
 from tests.support.runs import same, scores
 
 N, BATCH = 600, 32
@@ -200,7 +199,7 @@ def test_an_audit_repeats_and_its_seed_draws_the_hints(recorded):
     assert not np.allclose(first.leak[first.attack == "head"], other.leak[other.attack == "head"])
 
 
-@only_deep
+@pytest.mark.thorough
 def test_rows_may_come_in_another_order(recorded):
     model, rows = recorded
     table = model.audit(rows.take(np.arange(N)[::-1]))
