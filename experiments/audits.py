@@ -39,13 +39,13 @@ def shown(line: pd.Series) -> str:
     return f"{line.leak:.2f} ± {line.error:.2f}" if line.valid and np.isfinite(line.leak) else "void"
 
 
-def sentence(table: pd.DataFrame, target: str, hints: int) -> str:
-    """What the reader can tell of the target beyond its own columns, and by which attack."""
-    most, few = worst(table, target), worst(table, target, hints=hints)
+def sentence(table: pd.DataFrame, target: str, hints: int, prior: str) -> str:
+    """What the reader can tell of the target beyond the columns of that prior, and by which attack."""
+    most, few = worst(table, target, prior), worst(table, target, prior, hints)
     if not most.valid:
         return f"leak to {most.to}  {target:<14}  void: the controls of the audit failed"
     known = f"with at most {hints} known labels {shown(few)} ({few.attack})"
-    return f"leak to {most.to}  {target:<14}  {shown(most)} ({most.attack}); {known}"
+    return f"leak to {most.to}, prior {prior}  {target:<14}  {shown(most)} ({most.attack}); {known}"
 
 
 def records(table: pd.DataFrame) -> list[dict]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import optax
 import pandas as pd
 
+from experiments import options
 from mmoe_jax import Bucketed, Categorical, MMoEBase, MMoEFuse, Task
 from parties import (
     Facing,
@@ -112,16 +113,36 @@ def model(seed: int, placement, parties: tuple[str, ...] = ("alice", "bob")) -> 
 
 
 Protect = Literal["none", "facing", "one_shot", "marvell", "noise"]
+PROVED: dict[str, type[Facing]] = {"facing": Facing, "one_shot": OneShot}
 CLIP, NOISE = 0.005, 0.02  # length to which a cotangent is clipped, about their median; deviation of the noise on it
 HEURISTICS = {"marvell": marvell(0.25), "noise": chain(clip(CLIP), gaussian(NOISE))}
 
 
 def protection(settings: Any) -> Facing | Protection | None:
     """What `--protect` and `--epsilon` ask for."""
-    proved: dict[str, type[Facing]] = {"facing": Facing, "one_shot": OneShot}
-    if settings.protect in proved:
-        return proved[settings.protect](settings.epsilon)
+    if settings.protect in PROVED:
+        return PROVED[settings.protect](settings.epsilon)
     return HEURISTICS.get(settings.protect)
+
+
+def check_protection(settings: Any) -> None:
+    """Refuse an `--epsilon` that nothing would read."""
+    if settings.protect not in PROVED and settings.epsilon != 1.0:
+        seen, wanted = f"{settings.epsilon:g} with --protect {settings.protect}", " or ".join(PROVED)
+        raise options.OptionError(f"--epsilon: saw {seen}, wanted --protect {wanted}")
+
+
+def show_epsilon(spent: Mapping[str, Any], epsilon: float) -> None:
+    """Print the epsilon that is spent, of "tasks" and a "row", where each label has that `epsilon`."""
+    of_tasks = ", ".join(f"{task} {each:.3f}" for task, each in spent["tasks"].items())
+    print(f"epsilon of a label: {of_tasks}; of a row's labels together {spent['row']:.3f}")
+    print(f"proved: with the prior all, no attack leaks more of a label than {math.tanh(epsilon / 2):.3f}\n")
+
+
+def show_bytes(settings: Any, sizes: Mapping[str, int]) -> None:
+    """Print the bytes of the messages that were sent, by edge."""
+    sent = "bytes of the exchange" if settings.protect == "one_shot" else "bytes per round"
+    print(f"{sent}: " + ", ".join(f"{edge} {size:,}" for edge, size in sizes.items()))
 
 
 def sensitivity(model: SplitModel) -> list[dict]:

@@ -43,6 +43,7 @@ from parties import (
     VerticalData,
     production,
     pyu,
+    spent,
 )
 
 PartyName = Literal["alice", "bob"]
@@ -75,6 +76,7 @@ class Settings:
         if self.deadline <= 0:
             raise options.OptionError(f"--deadline: saw {self.deadline}, wanted a number above 0")
         options.an_epsilon(self, "epsilon")
+        census.check_protection(self)
         if self.align == "psi" and self.mode != "production":
             raise options.OptionError("--align psi: wanted --mode production: in one process there is nothing private")
         if self.party is not None and (self.cluster is None or self.files is None):
@@ -190,7 +192,9 @@ def report(settings: Settings, model: SplitModel, history, scores, seconds: floa
     tasks = {label: {"split": scores[f"{label}/auc"]} for label in census.LABELS}
     print(f"\nTest AUC, 1 seed(s):\n{pd.DataFrame(tasks).T.to_string(float_format='{:.4f}'.format)}\n")
     sizes = model.bytes_per_round()
-    print("bytes per round: " + ", ".join(f"{edge} {size:,}" for edge, size in sizes.items()))
+    if model.guarantee is not None and (found := spent(model.guarantee)) is not None:
+        census.show_epsilon({"tasks": found.tasks, "row": found.row}, settings.epsilon)
+    census.show_bytes(settings, sizes)
     rounds = -(-rows // settings.batch_size)
     epoch = float(np.median(history["seconds"]))
     print(f"seconds: {seconds:.1f} in all, {epoch:.2f} per epoch (median): {rounds / epoch:.0f} rounds per second")

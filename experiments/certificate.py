@@ -47,6 +47,8 @@ class Settings:
         if self.canaries < 2:
             raise options.OptionError(f"--canaries: saw {self.canaries}, wanted at least 2")
         options.an_epsilon(self, "randomised", "facing")
+        if self.randomised is not None and self.facing is not None:
+            raise options.OptionError(f"--randomised: saw {self.randomised:g} with --facing, wanted one of the two")
 
 
 def main(arguments: Sequence[str] | None = None) -> dict:

@@ -240,6 +240,7 @@ def test_a_users_own_attack_is_run(recorded):
         model.audit(rows, attacks=[mine._replace(assigned=True)])
 
 
+@pytest.mark.thorough
 def test_three_parties_and_a_label_party_without_columns():
     model, rows = build(carol=True, columns=False, tasks=TASKS[:1]), data(carol=CAROL, labels=["rich"])
     model.fit(rows, record=True, **RULES)
@@ -256,6 +257,7 @@ def test_every_label_is_read_also_where_others_are_missing(recorded):
     assert read.leak["rich"] > 0.8 and (read.leak > 0.3).all() and (read.hints == N // 2).all()
 
 
+@pytest.mark.thorough
 def test_no_row_needs_every_label():
     """One half of the rows has one label, the other half the other."""
     half = np.arange(N) < N // 2
@@ -277,6 +279,7 @@ def double():
     jax.config.update("jax_enable_x64", False)
 
 
+@pytest.mark.thorough
 def test_local_fused_and_devices_say_the_same(double, tmp_path, monkeypatch):
     pyus = devices.start(("alice", "bob"), monkeypatch)
     for party, frame in (("alice", ALICE), ("bob", BOB)):

@@ -47,6 +47,7 @@ def test_a_worker_answers_a_line_with_a_line(tiny, monkeypatch, capsys):
     assert (ready, turns) == (None, [3.0, 3.0]) and report["peak_mb"] >= 0
 
 
+@pytest.mark.thorough
 def test_where_local_spends_its_seconds_adds_up():
     data, placement = census.divide(sampler.sample(300, seed=0)), Local()
     model = census.model(0, placement)

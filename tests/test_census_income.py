@@ -12,7 +12,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import audits, census, census_income, certificate, leaks, pictures, recipes, sampler, sources, startup
+from experiments import (
+    audits,
+    census,
+    census_income,
+    census_secretflow,
+    certificate,
+    leaks,
+    pictures,
+    recipes,
+    sampler,
+    sources,
+    startup,
+)
+from experiments.options import OptionError
 from parties import Facing, Local
 from parties.privacy.attacks import View
 
@@ -57,8 +70,31 @@ def test_the_main_job_protects_labels(few_rows, tmp_path, capsys):
     assert result["epsilon"]["tasks"] == pytest.approx(dict.fromkeys(census.LABELS, 0.5), abs=2e-4)
     assert result["epsilon"]["row"] == pytest.approx(1.0, abs=4e-4)
     assert len(result["history"][0]["facing_loss"]) == 1
-    assert "no attack leaks more of a label than 0.245" in capsys.readouterr().out
+    assert "with the prior all, no attack leaks more of a label than 0.245" in capsys.readouterr().out
     assert set(result["bytes"].values()) == {200 * 32 * 4 + 164}, "bob has alice's network"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "name", "printed"),
+    [
+        (["--protect", "one_shot"], "one_shot", "bytes of the exchange"),
+        (["--protect", "noise", "--activation-noise", "1"], "heuristic", "the clip alone would say"),
+        pytest.param(["--protect", "marvell"], "heuristic", "Nothing is proved", marks=pytest.mark.thorough),
+    ],
+)
+def test_the_main_job_defends_otherwise(few_rows, tmp_path, capsys, chosen, name, printed):
+    how = ["--epochs", "1", "--batch-size", "200", "--split-only", *chosen, "--out", str(tmp_path)]
+    result = census_income.main(how)
+    assert strict((tmp_path / "result.json").read_text()) == result
+    assert result["protect"]["kind"] == name and result["guarantee"]["proved"] == (name == "one_shot")
+    assert (result["epsilon"] is None) == (result["sensitivity"] is not None) == (name == "heuristic")
+    assert printed in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("job", [census_income, census_secretflow], ids=lambda job: job.__name__)
+def test_an_epsilon_that_nothing_reads_is_refused(job):
+    with pytest.raises(OptionError, match="--epsilon: saw 2 with --protect marvell"):
+        job.Settings(protect="marvell", epsilon=2.0)
 
 
 @pytest.mark.parametrize("placement", ["local", "joint"])
@@ -89,7 +125,7 @@ def test_the_main_job_audits(few_rows, tmp_path, capsys):
     assert [len(lines) for lines in result["audit_seeds"]] == [len(table)]
     assert result["seconds"]["audit"] > 0 and result["seconds"]["train"] > 0
     printed = capsys.readouterr().out
-    assert all(f"leak to bob  {label}" in printed for label in census.LABELS) and "audit" in printed
+    assert all(f"leak to bob, prior own  {label}" in printed for label in census.LABELS) and "audit" in printed
 
 
 def audited(leak: float, **changes) -> pd.DataFrame:
@@ -104,10 +140,11 @@ def test_a_leak_is_the_mean_over_seeds_and_void_where_one_is():
     worst = audits.worst(table, "income_50k")
     assert (worst.attack, worst.leak) == ("head", pytest.approx(0.7)), "a control is no attack"
     assert worst.error == pytest.approx((0.03**2 + 0.1**2) ** 0.5)
-    assert "0.70 ± 0.10 (head)" in audits.sentence(table, "income_50k", 40)
+    assert "0.70 ± 0.10 (head)" in audits.sentence(table, "income_50k", 40, "own")
     assert list(table) == list(audited(0.6)) and audits.mean([audited(0.6)]).equals(audited(0.6))
     table = audits.mean([audited(0.6), audited(0.6, valid=False)])
-    assert "void" in audits.sentence(table, "income_50k", 40) and "0.6" not in audits.sentence(table, "income_50k", 40)
+    said = audits.sentence(table, "income_50k", 40, "own")
+    assert "void" in said and "0.6" not in said
     absent = audits.mean([audited(float("nan"), error=float("nan"))])
     assert audits.shown(audits.worst(absent, "income_50k")) == "void"
     assert audits.records(absent)[1]["leak"] is None
@@ -127,6 +164,7 @@ def test_the_picture_of_leaks_has_the_bound(tmp_path, monkeypatch):
     assert [text.get_text() for text in right.texts] == ["void", "void"]
 
 
+@pytest.mark.thorough
 def test_defences_are_compared(few_rows, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(leaks, "TREES", 3)
     result = leaks.main(["--epochs", "1", "--only", "facing 1", "--out", str(tmp_path)])
@@ -183,7 +221,8 @@ def test_a_run_is_certified(few_rows, tmp_path, capsys, randomised):
     assert strict((tmp_path / "result.json").read_text()) == result and result["guesses"] == 100
     assert all(0 <= bound <= (1 if randomised else 10) for bound in result["epsilon_at_least"].values())
     assert capsys.readouterr().out.count("at least") == 2
-    for bad in (["--randomised", "0"], ["--canaries", "1"], ["--canaries", "601"]):
+    both = ["--randomised", "1", "--facing", "1"]
+    for bad in (["--randomised", "0"], both, ["--canaries", "1"], ["--canaries", "601"]):
         with pytest.raises(SystemExit):
             certificate.main([*bad, "--out", str(tmp_path)])
 
@@ -202,6 +241,7 @@ def test_labels_are_randomised_as_epsilon_says():
     assert kept.mean() == pytest.approx(np.e / (1 + np.e), abs=0.01)
 
 
+@pytest.mark.thorough
 def test_the_sweep_writes_a_line_a_run_and_epoch(few_rows, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # which importing it changes
     from experiments import sweep

@@ -341,6 +341,7 @@ def test_rounds_that_one_party_skipped_are_counted_over_a_checkpoint(placement, 
     assert same(resumed.states(), whole.states()) and scores(resumed) == scores(whole)
 
 
+@pytest.mark.thorough
 def test_devices_refuse_and_skip_an_own_gradient_as_local_does(tmp_path, monkeypatch):
     pyus = devices.start(("alice", "bob", "carol"), monkeypatch)
     rows = data(wages=[(ROW, 0.0)])

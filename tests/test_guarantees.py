@@ -30,6 +30,7 @@ from parties.programs.network import TrainState, run_once
 from parties.protocol import loop
 from parties.protocol.messages import HEADER_BYTES, KINDS, Header, Message, accept, decode, encode, nbytes
 from parties.protocol.rows import row_order, row_stream
+from tests.support import protected
 from tests.support.problems import make, states_of
 from tests.support.runs import same
 
@@ -509,3 +510,17 @@ def test_12_a_number_that_is_not_finite_is_taken_by_no_state(kind, party):
     states = states_of(features, label)
     rounds = {name: int(state.round) for name, state in states.bases.items()}
     assert rounds == {"bob": 2, "carol": 3, "alice": 3} and int(states.fuse.round) == 3
+
+
+# 13: labels stay home
+
+
+@pytest.mark.parametrize("placement", ["local", pytest.param("fused", marks=pytest.mark.thorough)])
+def test_13_under_protection_other_parties_see_only_randomised_labels(drawn, placement):
+    """Other clean labels, columns and row weights, the same randomised labels: all that it sees is equal to the byte.
+
+    Two parties: colluding ones learn no more.
+    """
+    first, other = (protected.seen(placement, frame, carol=True) for frame in (protected.ALICE, protected.OTHER))
+    assert first[0] == other[0] and same(first[1], other[1])
+    assert len(first[0]) == (4 * 2 * protected.ROUNDS if placement == "local" else 0) + 4, "messages were compared"

@@ -149,6 +149,7 @@ def classes(rows=400, seed=0):
     return (0.01 * values).astype(np.float32), targets
 
 
+@pytest.mark.thorough
 def test_marvell_adds_the_least_noise_that_hides_each_target():
     values, targets = classes()
     one = marvell(0.25, only=[0])
@@ -483,12 +484,11 @@ def test_sensitivity_needs_a_whole_run(case):
 @pytest.mark.parametrize("protect", [Facing(1.0), OneShot(1.0)], ids=lambda protect: protect.kind)
 def test_sensitivity_is_refused_where_messages_are_made_of_randomised_labels(protect):
     """The replay would hold the draws still, and say nothing of what is proved."""
-    model = build(protect=protect)
-    model.fit(data(), record=True, **RULES)
     with pytest.raises(ModelError, match="spent"):
-        model.sensitivity()
+        build(protect=protect).sensitivity()
 
 
+@pytest.mark.thorough
 def test_rounds_that_were_not_trained_change_nothing():
     """Of a run that ended within an epoch, and of one that skipped rounds."""
 
@@ -504,6 +504,7 @@ def test_rounds_that_were_not_trained_change_nothing():
         assert np.isfinite(table[["own", "others"]]).all(axis=None) and (table.others > 0).any()
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("default")
 def test_devices_say_the_same(monkeypatch, tmp_path, one_key):
     pyus = devices.start(("alice", "bob"), monkeypatch)

@@ -13,6 +13,7 @@ WARM = ["--rounds", "3000", "--warm-up", "0.9"]  # all of it
 OPTIONS = ["--parties", "2", "--batch-size", "4", "--warm-up", "0.2"]
 
 
+@pytest.mark.thorough
 def test_rounds_leave_no_array_and_nothing_to_compile():
     settings = long_run.parse([*OPTIONS, "--rounds", "1000", "--epoch-rounds", "100"])
     seen, history = long_run.run(settings)

@@ -30,7 +30,7 @@ def check_scores(scores, recorded_scores):
         assert abs(seen - wanted) <= tolerance, (name, seen, wanted)
 
 
-@pytest.mark.parametrize("case", ["seed20", "three"])
+@pytest.mark.parametrize("case", ["seed20", pytest.param("three", marks=pytest.mark.thorough)])
 def test_recorded_run(case):
     run = recorded(case)
     meta = run.meta

@@ -273,6 +273,7 @@ def test_a_users_own_attack_has_its_lines():
     assert abs(line.leak) > 0.9 and line.hints == 0
 
 
+@pytest.mark.thorough
 def test_classes_share_a_line_and_numbers_are_read_above_their_median():
     rng = np.random.default_rng(0)
     classes = np.eye(3, dtype=np.float32)[rng.integers(0, 3, N)]
@@ -306,7 +307,7 @@ def test_the_bound_is_the_binomials(guesses, data):
     assert bound > 0 or chance(1e-6) > 0.05
 
 
-@pytest.mark.parametrize("epsilon", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("epsilon", [pytest.param(0.5, marks=pytest.mark.thorough), 1.0, 2.0])
 def test_the_bound_is_not_above_the_truth_in_nineteen_of_twenty_runs(epsilon):
     right = np.random.default_rng(0).binomial(500, 1 / (1 + np.exp(-epsilon)), 400)
     above = np.mean([epsilon_lower_bound(int(correct), 500) > epsilon for correct in right])

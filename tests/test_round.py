@@ -203,6 +203,7 @@ table.to_csv(sys.stdout, index=False)
 """
 
 
+@pytest.mark.thorough
 def test_a_sweep_over_two_devices_is_the_sweep_over_one(swept):
     """Three runs do not divide evenly: the last is computed twice, and told once."""
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"

@@ -23,6 +23,7 @@ def test_split_equals_joint_float64_one_or_two_parties(float64, problem):
         check(problem, 1e-9)
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 @given(problems(parties=(3, 4, 5)))
 def test_split_equals_joint_float64_three_to_five_parties(float64, problem):

@@ -289,7 +289,7 @@ def test_library_code_sets_no_configuration():
     assert jax.config.values["jax_numpy_rank_promotion"] == "raise"
 
 
-@pytest.mark.parametrize("placement", ["local", "fused"])
+@pytest.mark.parametrize("placement", ["local", pytest.param("fused", marks=pytest.mark.thorough)])
 def test_only_the_data_sets_of_the_run_and_of_the_last_call_stay_on_the_device(placement):
     def on_device() -> set[int]:
         gc.collect()

@@ -75,5 +75,5 @@ class Placement(Protocol):
         ...
 
     def bytes_per_round(self) -> dict[str, int]:
-        """Bytes of the encoded messages of a round of the latest training, by edge "sender->receiver"."""
+        """Bytes of the encoded messages of a round of the latest training, or of its exchange, by edge "from->to"."""
         ...
