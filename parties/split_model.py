@@ -19,6 +19,7 @@ from parties.errors import ModelError
 from parties.model.arguments import (
     check_count,
     check_data,
+    check_in_flight,
     check_model,
     check_optimizers,
     check_path,
@@ -146,6 +147,7 @@ class SplitModel:
         callbacks: Sequence[Callback] = (),
         time_budget: float | None = None,
         nonfinite: str = "raise",
+        in_flight: int = 1,
         checkpoint: str | Path | None = None,
         checkpoint_every: int = 1,
         every_rounds: int | None = None,
@@ -155,7 +157,7 @@ class SplitModel:
         """Train for `epochs` more epochs, in rounds of `batch_size` rows; the last round is filled with padding.
 
         The first call fits the columns on `train`; a later one goes on training. A call that refuses its arguments
-        changes nothing. A `MessageError` ends the run for all parties, which are then at most one round apart.
+        changes nothing. A `MessageError` ends the run for all parties, which are then at most `in_flight` rounds apart.
 
         Ctrl-C ends training after the round (`fused`, `joint`: after the rounds compiled together), and `fit` returns;
         a second one interrupts at once. Where training ends within an epoch, the model can be used, `epoch` counts the
@@ -169,6 +171,9 @@ class SplitModel:
             nonfinite: what is done about a round in which an activation, a cotangent, a label, a weight or the loss is
                 NaN or infinite: "raise" ends the run before any party has taken the round; "skip_round" lets every
                 party go on as if the round had not been, and counts such rounds.
+            in_flight: k, how many activations a party sends before it takes in the first one's cotangent: a round's
+                forward then has the parameters of k - 1 rounds before. Between organisations it hides a round trip of
+                k - 1 rounds; all that is in flight is taken in where an epoch or a part of `every_rounds` ends.
             checkpoint: a folder without checkpoints, to which those are written from which `resume` goes on.
             checkpoint_every: epochs between two checkpoints; there is also one when training begins and when it ends.
             every_rounds: rounds between two checkpoints within an epoch; `fused` and `joint` compile so many together.
@@ -198,6 +203,7 @@ class SplitModel:
         check_count("checkpoint_every", checkpoint_every, 1)
         if every_rounds is not None:
             check_count("every_rounds", every_rounds, 1)
+        check_in_flight(in_flight, self.parties, self._consortium.placement)
         if nonfinite not in NONFINITE:
             raise ModelError(field="nonfinite", seen=repr(nonfinite), wanted=f"one of {NONFINITE}")
         path = check_path(checkpoint)
@@ -206,7 +212,8 @@ class SplitModel:
             wanted = "a folder that has none, or SplitModel.resume"
             raise ModelError(field="checkpoint", seen=f"checkpoints in {str(path)!r}", wanted=wanted)
         number, until, validated = self._runs + 1, self.epoch + epochs, validation is not None
-        run = Run(number, until, batch_size, shuffle, nonfinite, checkpoint_every, every_rounds, validated)
+        how = batch_size, shuffle, nonfinite, checkpoint_every, every_rounds, validated, in_flight
+        run = Run(number, until, *how)
         recording = self._recording(record, train, until)
         return self._train(run, train, validation, path, callbacks, time_budget, progress, recording)
 
@@ -371,16 +378,19 @@ class SplitModel:
             ModelError: the run was not recorded as a whole, or sent no cotangents; an argument is out of range; or the
                 model's messages are made of randomised labels, for which `spent(model.guarantee)` is a bound.
         """
-        self._check_fitted()
         if isinstance(self.protect, Facing):
             wanted = "a model whose messages are made of true labels; of this one `spent(model.guarantee)` is a bound"
             raise ModelError(field="protect", seen=type(self.protect).__name__, wanted=wanted)
+        self._check_fitted()
         check_count("flips", flips, 1)
         check_count("seed", seed, 0)
         return pd.DataFrame(self._consortium.sensitivity(flips, seed), columns=SENSITIVITY)
 
     def bytes_per_round(self) -> dict[str, int]:
-        """Bytes of the encoded messages of a training round by edge, `"bob->alice"`; empty before a `fit`."""
+        """Bytes of the encoded messages of a training round by edge, `"bob->alice"`; empty before a `fit`.
+
+        Under `OneShot` rounds send nothing: these are then the bytes of the exchange.
+        """
         return self._consortium.placement.bytes_per_round()
 
     def save(self, path: str | Path) -> None:
@@ -467,12 +477,15 @@ class SplitModel:
         self._runs += 1
         return self._pass(phase, phase, data, batch_size, False)
 
-    def _pass(self, phase: str, name: str, data: VerticalData, batch_size: int, shuffle: bool) -> Pass:
+    def _pass(
+        self, phase: str, name: str, data: VerticalData, batch_size: int, shuffle: bool, in_flight: int = 1
+    ) -> Pass:
         public = [self.label_party, list(self.parties), [task.name for task in self.tasks], self.seed, self._runs]
         public += [] if self.protect is None else [public_protection(self.protect)]
+        public += [] if in_flight == 1 else [{"in_flight": in_flight}]
         run = hashlib.blake2b(json.dumps(public).encode(), digest_size=16).digest()
         size = min(batch_size, len(data))
-        return Pass(run, phase, self.epoch, name, size, self.seed, shuffle, rows=len(data))
+        return Pass(run, phase, self.epoch, name, size, self.seed, shuffle, rows=len(data), in_flight=in_flight)
 
     def _check_data(self, data: VerticalData) -> None:
         self._consortium.placement.check_data(data)

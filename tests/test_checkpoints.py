@@ -278,7 +278,9 @@ def test_a_best_state_that_was_never_kept(ended):
 def test_a_card_of_another_kind_is_refused(ended):
     """Each field of a run, and of where it is, replaced by each thing that JSON can say."""
     card = json.loads(next((ended / "alice").glob("*/party.json")).read_text())
-    assert read_position(card, "alice")[1].history == card["history"]
+    card["run"] |= {"in_flight": 2, "drains": [[1, 2]]}
+    whole, position = read_position(card, "alice")
+    assert position.history == card["history"] and whole.drains == ((1, 2),)
     wrong = [{**card, field: junk} for field in ("run", "round", "history", "seconds") for junk in JUNK]
     wrong += [{**card, "run": {**card["run"], field: junk}} for field in card["run"] for junk in JUNK]
     wrong += [{**card, "run": {**card["run"], "more": 1}}, {**card, "history": {"loss": ["x"]}}]
@@ -291,7 +293,7 @@ def test_a_card_of_another_kind_is_refused(ended):
         else:
             taken += 1
             assert all(
-                type(value) is type(card["run"][name]) for name, value in run._asdict().items() if value is not None
+                type(value) is type(getattr(whole, name)) for name, value in run._asdict().items() if value is not None
             )
             assert isinstance(position.round, int) and isinstance(position.seconds, float)
     assert 0 < taken < len(wrong) / 4

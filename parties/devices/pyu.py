@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -116,7 +117,7 @@ class Pyu:
         return answers
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
-        self._run(loop.train, facts, lambda left: rounds(min(left, most)))
+        self._run(partial(loop.train, in_flight=facts.in_flight), facts, lambda left: rounds(min(left, most)))
 
     def exchange(self, facts: Pass, epochs: Sequence[int]) -> None:
         if epochs:

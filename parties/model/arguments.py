@@ -109,6 +109,24 @@ def _check_protection(protect: Any, tasks: Sequence[Any]) -> None:
     protect.init(jax.ShapeDtypeStruct((1, 1), jnp.float32), read_targets(tasks).number)
 
 
+def check_in_flight(in_flight: int, parties: Mapping[str, Any], placement: Any) -> None:
+    """Refuse rounds in flight where what a party holds would be older than its last message, or too large.
+
+    Raises:
+        ModelError: naming the party.
+    """
+    check_count("in_flight", in_flight, 1)
+    for name, party in parties.items() if in_flight > 1 else ():
+        if party.sparse and not placement.abilities.round_by_round:
+            seen = f"{in_flight} with sparse=True, compiled together"
+            raise ModelError(party=name, field="in_flight", seen=seen, wanted="1, or placement 'local'")
+        if party.sends is not None:
+            held = party.sends.init(jax.ShapeDtypeStruct((1, 1), jnp.float32), 0)
+            if jax.tree.leaves(held):
+                seen = f"{in_flight} with {party.sends.name}, which remembers earlier messages"
+                raise ModelError(party=name, field="in_flight", seen=seen, wanted="1")
+
+
 def check_model(model: Any) -> None:
     """Refuse arguments of a `SplitModel` that cannot be used; its placement is not looked at.
 

@@ -20,7 +20,8 @@ from parties.party.scoring import Scoring, concatenate
 from parties.party.transcript import Transcript
 from parties.programs.network import Batch, take_rows
 from parties.programs.packing import unpacked
-from parties.programs.program import FeatureProgram, LabelProgram
+from parties.programs.program import LabelProgram
+from parties.programs.transforms.packed import FlyingProgram
 from parties.protocol.messages import Header, Message, accept, check_format, dtype_name
 from parties.protocol.passes import Pass
 from parties.protocol.rows import PADDING
@@ -106,24 +107,26 @@ class FeatureRole(_Role):
         state: its network's packed state. A pass replaces it only once the cotangent was accepted.
     """
 
-    def __init__(self, name: str, label_party: str, program: FeatureProgram, state: Any):
+    def __init__(self, name: str, label_party: str, program: FlyingProgram, state: Any):
         super().__init__(name)
         self.label_party = label_party
         self.state = state
-        self._pending: tuple[Any, Header] | None = None
+        self._flying: deque[tuple[Any, Header]] = deque()  # pullback of each round in flight, header of its cotangent
         self._verdicts: deque[tuple[Any, int]] = deque()  # bool [] and number of each round that may be computing yet
         self._refused: list[int] = []  # rounds since `begin` that this party alone did not take
-        self._taken = self._true  # bool []: the verdict on the round before
+        self._taken = self._true  # bool []: whether it has taken all rounds that it could take, so that it goes on
 
         @jax.jit
-        def forward(state: Any, columns: Any, rows: jax.Array, taken: jax.Array) -> tuple[jax.Array, Any]:
-            activation, pullback = program.forward(state, take_rows(columns, rows))
+        def forward(
+            state: Any, columns: Any, rows: jax.Array, taken: jax.Array, in_flight: jax.Array
+        ) -> tuple[jax.Array, Any]:
+            activation, pullback = program.forward(state, take_rows(columns, rows), in_flight)
             return jnp.where(taken, activation, jnp.nan), pullback
 
         @jax.jit
-        def backward(state: Any, pullback: Any, cotangent: jax.Array) -> tuple[Any, jax.Array]:
-            gradients, verdict = program.backward(pullback, cotangent)
-            return program.update(state, gradients), verdict
+        def backward(state: Any, pullback: Any, cotangent: jax.Array, taken: jax.Array) -> tuple[Any, ...]:
+            gradients, verdict = program.backward(pullback, jnp.where(taken, cotangent, jnp.nan))
+            return program.update(state, gradients), verdict, taken & verdict
 
         @jax.jit
         def predict(state: Any, columns: Any, rows: jax.Array) -> jax.Array:
@@ -138,29 +141,30 @@ class FeatureRole(_Role):
         self.state = states["base"]
 
     def begin(self, facts: Pass) -> int:
-        self._pending, self._taken = None, self._true
+        self._flying.clear()
+        self._taken = self._true
         self._verdicts.clear()
         self._refused.clear()
         return super().begin(facts)
 
     def turn(self, cotangent: Message | None) -> Message:
-        """The backward of the pending round, then the forward of the next.
+        """The backward of the oldest round in flight, then the forward of the next.
 
-        The first turn of a pass takes no cotangent, nor does any turn of a pass that does not train. Where the party's
-        own gradient of the pending round is not finite, and such rounds are not skipped, the activation is NaN, so that
-        nobody takes the next round.
+        The first `in_flight` turns of a pass take no cotangent, nor does any turn of a pass that does not train. Where
+        the party's own gradient of a round is not finite, and such rounds are not skipped, it takes no later round, and
+        its next activations are NaN, so that nobody takes these.
 
         Raises:
-            MessageError: the cotangent is not that of the pending round, or the pass has no next round. The state is
-                then untouched.
+            MessageError: the cotangent is not that of the oldest round in flight, or the pass has no next round. The
+                state is then untouched.
         """
         schedule = self._next_round()
-        self.finish(cotangent)
+        self._take_in(cotangent, due=len(self._flying) == schedule.facts.in_flight)
         rows, columns = schedule.rows[schedule.round], schedule.data.columns
         if schedule.facts.phase == "fit":
-            taken = self._taken if schedule.facts.nonfinite == "raise" else self._true
-            activation, pullback = self._forward(self.state, columns, rows, taken)
-            self._pending = pullback, schedule.header(self.label_party, self.name, "cotangent", activation)
+            in_flight = np.int32(len(self._flying))
+            activation, pullback = self._forward(self.state, columns, rows, self._taken, in_flight)
+            self._flying.append((pullback, schedule.header(self.label_party, self.name, "cotangent", activation)))
             self._record(self.label_party, "activation", schedule.round, activation)
         else:
             activation = self._predict(self.state, columns, rows)
@@ -171,21 +175,12 @@ class FeatureRole(_Role):
         return Message(header, activation)
 
     def finish(self, cotangent: Message | None) -> None:
-        """The backward of the pending round alone, after the last turn.
+        """The backward of the oldest round in flight alone, after the last turn.
 
         Raises:
             MessageError: as `turn`.
         """
-        self._look(wait=False)
-        if self._pending is not None:
-            pullback, expected = self._pending
-            message = accept(cotangent, expected)
-            self._record(self.label_party, "cotangent", expected.round, message.array)
-            self.state, self._taken = self._backward(self.state, pullback, message.array)
-            self._verdicts.append((self._taken, expected.round))
-            self._pending = None
-        elif cotangent is not None:
-            raise MessageError(party=self.name, field="message", seen="a cotangent", wanted="none: no round is pending")
+        self._take_in(cotangent, due=bool(self._flying))
 
     def confirm(self) -> list[int]:
         """The rounds since `begin` that this party alone did not take, as its own gradient was not finite.
@@ -197,6 +192,20 @@ class FeatureRole(_Role):
         if self._refused and (facts := self.present_schedule().facts).nonfinite == "raise":
             raise gradient_refused(self.name, facts.epoch, self._refused[0], self.ids(self._refused[0]))
         return list(self._refused)
+
+    def _take_in(self, cotangent: Message | None, due: bool) -> None:
+        """The backward of the oldest round in flight, if its cotangent is due; raises as `turn`."""
+        self._look(wait=False)
+        if due:
+            pullback, expected = self._flying[0]
+            message = accept(cotangent, expected)
+            self._flying.popleft()
+            self._record(self.label_party, "cotangent", expected.round, message.array)
+            self.state, verdict, taken = self._backward(self.state, pullback, message.array, self._taken)
+            self._verdicts.append((verdict, expected.round))
+            self._taken = taken if self.present_schedule().facts.nonfinite == "raise" else self._true
+        elif cotangent is not None:
+            raise MessageError(party=self.name, field="message", seen="a cotangent", wanted="none: no round is due")
 
     def _look(self, wait: bool) -> None:
         """Note the verdicts of all rounds so far; without `wait` only of those that are computed."""

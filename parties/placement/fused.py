@@ -17,6 +17,7 @@ from parties.party.participant import PartyModel
 from parties.party.refusals import gradient_refused, round_refused
 from parties.placement.contract import Rounds
 from parties.placement.in_process import InProcess
+from parties.programs.in_flight import fly
 from parties.programs.network import CACHE_BYTES, Apart, Batch, ModelState, Stats, TrainState, all_finite, take_rows
 from parties.programs.packing import pack, unpacked
 from parties.programs.plan import Plan
@@ -40,6 +41,7 @@ class Fused(InProcess):
     """The split program on the parties' data. It borrows their states, trains them together, and gives them back."""
 
     program: Callable = staticmethod(round_program)
+    fly: Callable = staticmethod(fly)
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,6 +64,9 @@ class Fused(InProcess):
         def round_of(data: Batch, plan: Plan, record: bool) -> Callable:
             return (program_of(data, plan, record=True) if record else program_of(data, plan)).round
 
+        def flying(round: Callable, state: ModelState, in_flight: int) -> tuple[Any, Callable]:
+            return (state, round) if in_flight == 1 else self.fly(round, state, plan.others, in_flight)
+
         def train(
             states: States,
             data: Batch,
@@ -70,23 +75,27 @@ class Fused(InProcess):
             skip: jax.Array,
             own: jax.Array,
             record: bool,
+            in_flight: int,
         ) -> tuple[States, Stats]:
-            rounds = some_rounds(round_of(data, computed, record))
-            state, stats = rounds(_joined(plan, states), data.laid_out(), rows, count, skip, own)
-            return _divided(plan, state), stats
+            round = round_of(data, computed, record)
+            carry, step = flying(round, _joined(plan, states), in_flight)
+            carry, stats = some_rounds(step)(carry, data.laid_out(), rows, count, skip, own)
+            return _divided(plan, carry if in_flight == 1 else carry.state), stats
 
         def train_unguarded(
-            states: States, data: Batch, rows: jax.Array, count: jax.Array, record: bool
+            states: States, data: Batch, rows: jax.Array, count: jax.Array, record: bool, in_flight: int
         ) -> tuple[States, Stats, jax.Array]:
             round = round_of(data, computed._replace(guarded=False), record)
 
-            def with_loss(state: ModelState, batch: Batch) -> tuple[ModelState, Stats]:
-                state, stats = round(state, batch)
+            def with_loss(*given: Any) -> tuple[ModelState, Stats]:
+                state, stats = round(*given)
                 of_heads = stats.apart.loss if isinstance(stats.apart, Apart) else ()
                 return state, stats._replace(finite=all_finite(stats.loss, of_heads))
 
             how = jnp.bool_(False), jnp.bool_(True)
-            state, stats = some_rounds(with_loss)(_joined(plan, states), data.laid_out(), rows, count, *how)
+            carry, step = flying(with_loss, _joined(plan, states), in_flight)
+            carry, stats = some_rounds(step)(carry, data.laid_out(), rows, count, *how)
+            state = carry if in_flight == 1 else carry.state
             trained = [network.params for network in jax.tree.leaves(state, is_leaf=_is_trained)]
             finite = all_finite(trained) & (stats.finite | (jnp.arange(len(rows)) >= count)).all()
             return _divided(plan, state), stats, finite
@@ -99,9 +108,14 @@ class Fused(InProcess):
             return program_of(data).numbers(_joined(plan, states), data.take(rows))
 
         # `train` may overwrite the states, so that it trains large tables in place.
-        trains = jax.jit(train, donate_argnums=0, static_argnames="record")
-        unguarded = jax.jit(train_unguarded, static_argnames="record")
+        trains = jax.jit(train, donate_argnums=0, static_argnames=("record", "in_flight"))
+        unguarded = jax.jit(train_unguarded, static_argnames=("record", "in_flight"))
         return Compiled(trains, unguarded, jax.jit(predict), jax.jit(numbers))
+
+    def _use(self, compiled: Compiled) -> Compiled:
+        """Compute by these from now on; returns those by which it did."""
+        before, self._compiled = self._compiled, compiled
+        return before
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
         plan, label, data, self._trained_batch = self._built(), self.label, self._batch(facts.data), facts.batch_size
@@ -110,9 +124,10 @@ class Fused(InProcess):
         skip, states = facts.nonfinite == "skip_round", self._states()
         try:
             record = label.transcript is not None
+            what = {"record": record, "in_flight": facts.in_flight}
             how = np.int32(count), np.bool_(skip), label.taken_apart
-            fast = None if skip or not label.taken_apart else self._train_unguarded(states, data, rows, how[0], record)
-            states, stats = fast or self._compiled.train(states, data, rows, *how, record=record)
+            fast = None if skip or not label.taken_apart else self._train_unguarded(states, data, rows, how[0], **what)
+            states, stats = fast or self._compiled.train(states, data, rows, *how, **what)
             finite, taken, scored = jax.tree.map(np.asarray, (stats.finite, stats.taken, stats.scored))
         finally:
             for party, state in states.items():
@@ -137,7 +152,7 @@ class Fused(InProcess):
             pass
 
     def _train_unguarded(
-        self, states: States, data: Batch, rows: np.ndarray, count: np.int32, record: bool
+        self, states: States, data: Batch, rows: np.ndarray, count: np.int32, **what: Any
     ) -> tuple[States, Stats] | None:
         """The rounds trained without the guard, which costs a fifth of their time; None where one is not finite.
 
@@ -148,7 +163,7 @@ class Fused(InProcess):
         small = sum(leaf.nbytes for leaf in jax.tree.leaves(states)) <= CACHE_BYTES
         if not small or self.program is not round_program or plan.tables or plan.sends or plan.protect is not None:
             return None
-        new, stats, finite = self._compiled.unguarded(states, data, rows, count, record=record)
+        new, stats, finite = self._compiled.unguarded(states, data, rows, count, **what)
         return (new, stats) if finite else None
 
     def evaluate(self, facts: Pass, rounds: Rounds) -> Any:

@@ -9,7 +9,7 @@ from parties.errors import ModelError
 from parties.party.participant import PartyModel
 from parties.placement.contract import Abilities, Rounds
 from parties.placement.fused import Fused
-from parties.programs.joint import joint_program
+from parties.programs.joint import delayed, joint_program
 from parties.protocol.passes import Pass
 
 
@@ -18,6 +18,7 @@ class Joint(Fused):
 
     abilities = Abilities(round_by_round=False, alone=True, sends=False)
     program = staticmethod(joint_program)
+    fly = staticmethod(delayed)
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,12 +40,12 @@ class Joint(Fused):
         """Train the other parties as `Facing` teaches them, and leave the label party as it is."""
         label = self.parties[self.label.name]
         before = label.states()
-        compiled, self._compiled = self._compiled, self._taught
+        compiled = self._use(self._taught)
         try:
             for epoch in epochs:
                 self.train(facts._replace(epoch=epoch, start=0), range, facts.rows)
         finally:
-            self._compiled = compiled
+            self._use(compiled)
             label.restore(before)
             self.label.refuse_apart(None, None)
 

@@ -18,7 +18,7 @@ class Local(InProcess):
         features, label = self.features, self.label
         left = self._begin(facts)
         try:
-            loop.train(features, label, self.channel, rounds(min(left, most)))
+            loop.train(features, label, self.channel, rounds(min(left, most)), facts.in_flight)
         except NumberError:
             for party in features.values():
                 party.confirm()  # raises first where the party itself refused the round: it knows better why

@@ -4,7 +4,7 @@ It knows nothing of programs, pullbacks and messages: it differentiates the netw
 `value_and_grad`. The protocol is right when it computes what this computes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +32,7 @@ class JointProgram(NamedTuple):
 
     init: Callable  # key -> state
     gradients: Callable  # state, batch -> stats, {"bases": ..., "fuse": ...}
-    round: Callable  # state, batch -> state, stats
+    round: Callable  # state, batch, other parties' states to take the gradients at, by default theirs -> state, stats
     epoch: Callable  # state, data, rows [S, B] -> state, stats [S, ...]
     predict: Callable  # state, columns -> logits, what the fuse network's inspect sees
     numbers: Callable  # as `SplitProgram.numbers`, without activations and cotangents: a joint model has none
@@ -81,8 +81,8 @@ def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
         taken = finite & all_finite(loss, own, grads["fuse"])
         return Stats(loss, logits, finite, {}, apart=Apart(taken, of_heads)), grads
 
-    def round(state: ModelState, batch: Batch) -> tuple[ModelState, Stats]:
-        stats, grads = gradients(state, batch)
+    def round(state: ModelState, batch: Batch, old: Mapping[str, TrainState] = {}) -> tuple[ModelState, Stats]:
+        stats, grads = gradients(state._replace(bases=state.bases | dict(old)), batch)
 
         def step(optimizer: optax.GradientTransformation, old: Any, gradient: Any, taken: jax.Array) -> TrainState:
             new = apply_gradients(optimizer, old, gradient)
@@ -106,3 +106,30 @@ def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
         return RoundNumbers({}, batch.labels, batch.weights, stats.loss, {}, grads["bases"] | label)
 
     return JointProgram(init, gradients, round, scan_rounds(round), predict, numbers)
+
+
+class Delayed(NamedTuple):
+    """A model's state, and the bases by which rounds to come will be differentiated."""
+
+    state: ModelState
+    waiting: tuple[dict[str, TrainState], ...]  # as of k - 1 rounds ago, ..., as of the round before
+
+
+def delayed(
+    round: Callable, state: ModelState, parties: Sequence[str], in_flight: int
+) -> tuple[Delayed, Callable[[Delayed, Batch], tuple[Delayed, Stats]]]:
+    """As `in_flight.fly`: theta[r+1] = update(theta[r], g_r(theta[max(s, r-k+1)])) of these parties, by a queue.
+
+    A base's key is that of its number of rounds, which goes up by one with every round that it waits.
+    """
+
+    def waiting(state: ModelState, rounds: int) -> dict[str, TrainState]:
+        return {p: state.bases[p]._replace(opt_state=(), round=state.bases[p].round + rounds) for p in parties}
+
+    def one(delayed: Delayed, batch: Batch) -> tuple[Delayed, Stats]:
+        late = [{p: s._replace(round=s.round + 1) for p, s in bases.items()} for bases in delayed.waiting]
+        due, *queue = [*late, waiting(delayed.state, 0)]
+        state, stats = round(delayed.state, batch, due)
+        return Delayed(state, tuple(queue)), stats
+
+    return Delayed(state, (waiting(state, -1),) * (in_flight - 1)), one

@@ -65,7 +65,8 @@ class SplitProgram(NamedTuple):
         init: key -> state, a `ModelState`.
         round: state, batch -> state, stats: one mini-batch, a `Batch` of B rows, through the protocol. `stats.loss` is
             `[]`, `stats.logits` a tuple of `[B, K_t]`. Where `stats.finite`, bool `[]`, is false, no state has changed.
-            Where `stats.taken[party]`, bool `[]`, is false, that party's state alone has not, by its own gradient.
+            Where `stats.taken[party]`, bool `[]`, is false, that party's state alone has not, by its own gradient. With
+            `old`, party -> state, the forward of these parties has those parameters and keys; see `in_flight`.
         epoch: state, data, rows -> state, stats: one round for each line of `rows`, int32 `[S, B]` from
             `parties.row_stream`, -1 for padding; `data` is a `Batch` of all N rows. Stats are stacked, `[S, ...]`.
         predict: state, columns -> logits, and what the fuse network's `inspect` sees (gates `[B, T, E]` of an MMoE).
@@ -107,9 +108,10 @@ def round_program(plan: Plan, columns: Mapping[str, Any], record: bool = False) 
         activations = {p: jnp.zeros(struct.shape, struct.dtype) for p, struct in structs.items()}
         return joined(states, label.init(key, activations, columns.get(party)))
 
-    def round(state: ModelState, batch: Batch) -> tuple[ModelState, Stats]:
+    def round(state: ModelState, batch: Batch, old: Mapping[str, TrainState] = {}) -> tuple[ModelState, Stats]:
         states, own = split(state)
-        forward = {p: feature.forward(states[p], batch.columns[p]) for p, feature in features.items()}
+        of_forward = states | dict(old)
+        forward = {p: feature.forward(of_forward[p], batch.columns[p]) for p, feature in features.items()}
         activations = {p: activation for p, (activation, _) in forward.items()}
         gradients, cotangents, stats = label.backward(own, activations, batch)
         own = label.update(own, gradients)

@@ -1,5 +1,6 @@
 """The protocol: one loop to train and one to evaluate, the same for every placement that moves messages."""
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -10,11 +11,11 @@ class Feature(Protocol):
     """A party with columns. It sends and receives what its channel moves."""
 
     def turn(self, cotangent: Any) -> Any:
-        """The backward of the pending round, if there is a cotangent, then the forward of the next: its activation."""
+        """The backward of the oldest round in flight, if its cotangent is given, then the forward of the next."""
         ...
 
     def finish(self, cotangent: Any) -> None:
-        """The backward of the last round."""
+        """The backward of the oldest round in flight alone."""
 
     def confirm(self) -> Any:
         """The rounds that this party alone did not take."""
@@ -47,22 +48,28 @@ class Teacher(Protocol):
         ...
 
 
-def train(features: Mapping[str, Feature], label: Label, channel: Channel, rounds: Iterable) -> None:
+def train(
+    features: Mapping[str, Feature], label: Label, channel: Channel, rounds: Iterable, in_flight: int = 1
+) -> None:
     """Train the rounds of a pass that every party has begun; `rounds` yields once per round.
 
-    In a round every activation goes up to the label party, and each party's own cotangent comes down to it. The
-    backward of a round and the forward of the next are one turn, so that a remote party costs one call per round. The
-    loop may end after any round, and then finishes that round at every party. At the end each party tells the label
-    party which rounds it alone did not take.
+    In a round every activation goes up to the label party, and each party's own cotangent comes down to it. A party
+    sends the activations of `in_flight` rounds before it takes in the first one's cotangent; from then on the backward
+    of the oldest round in flight and the forward of the next are one turn, so that a remote party costs one call per
+    round. The loop may end after any round, and then every party takes in what is in flight. At the end each party
+    tells the label party which rounds it alone did not take.
     """
-    cotangents: Mapping[str, Any] = {}
+    flying: deque[Mapping[str, Any]] = deque()  # the cotangents of each round in flight, by party
     for _ in rounds:
-        turns = {name: party.turn(cotangents.get(name)) for name, party in features.items()}
+        due = flying.popleft() if len(flying) == in_flight else {}
+        turns = {name: party.turn(due.get(name)) for name, party in features.items()}
         activations = {name: channel.deliver(message) for name, message in turns.items()}
-        cotangents = {name: channel.deliver(message) for name, message in label.step(activations).items()}
-    for name, cotangent in cotangents.items():
-        features[name].finish(cotangent)
-    label.confirm({name: features[name].confirm() for name in cotangents})
+        flying.append({name: channel.deliver(message) for name, message in label.step(activations).items()})
+    for due in flying:
+        for name, cotangent in due.items():
+            features[name].finish(cotangent)
+    if flying:
+        label.confirm({name: party.confirm() for name, party in features.items()})
 
 
 def evaluate(features: Mapping[str, Feature], label: Label, channel: Channel, rounds: Iterable) -> None:

@@ -18,6 +18,7 @@ class Pass(NamedTuple):
     start: int = 0  # the round to begin at
     nonfinite: str = "raise"  # or "skip_round": what is done about a training round that is not finite
     rows: int = 0  # the rows of the data set
+    in_flight: int = 1  # training rounds whose activations a party sends before it takes in the first one's cotangent
 
     def exchange(self, *, whole: bool = False) -> "Pass":
         """A pass over the same rows in their own order, in which nothing is trained; `whole`: in one round."""

@@ -18,6 +18,22 @@ class Run(NamedTuple):
     checkpoint_every: int  # epochs between checkpoints
     every_rounds: int | None  # rounds between checkpoints within an epoch
     validated: bool  # whether it has validation data
+    in_flight: int = 1  # rounds in flight
+    # Epoch and round of each place, beside scheduled checkpoints, at which the run takes in all rounds in flight.
+    drains: tuple[tuple[int, int], ...] = ()
+
+    def described(self) -> dict[str, Any]:
+        """As a card has it: without the fields of rounds in flight, where there is one at a time."""
+        return {name: value for name, value in self._asdict().items() if value != self._field_defaults.get(name)}
+
+    def drained(self, epoch: int, round: int) -> "Run":
+        """The run, which takes in all rounds in flight before that round, too."""
+        return self._replace(drains=tuple(sorted({*self.drains, (epoch, round)})))
+
+    def part(self, epoch: int, round: int, rounds: int) -> int:
+        """How many rounds at most are trained from that one on, until all in flight are taken in."""
+        step = rounds if self.every_rounds is None else self.every_rounds - round % self.every_rounds
+        return min([step, *(r - round for e, r in self.drains if e == epoch and r > round)])
 
 
 class Position(NamedTuple):
@@ -29,7 +45,7 @@ class Position(NamedTuple):
 
     def described(self, run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
         """What every party's card says, and what only the label party's card says."""
-        public = {"run": run._asdict(), "round": self.round}
+        public = {"run": run.described(), "round": self.round}
         return public, {"history": self.history, "seconds": self.seconds}
 
 
@@ -41,10 +57,14 @@ def read_position(card: Mapping[str, Any], party: str) -> tuple[Run, Position]:
     """
     try:
         run = Run(**card["run"])
+        if not isinstance(run.drains, list | tuple):
+            raise ValueError(f"drains {run.drains!r}")
+        run = run._replace(drains=tuple((epoch, round) for epoch, round in run.drains))
         history = {str(name): [float(value) for value in values] for name, values in card["history"].items()}
         position = Position(card["round"], history, float(card["seconds"]))
         positive = [run.batch_size, run.checkpoint_every, 1 if run.every_rounds is None else run.every_rounds]
-        counts = [run.number, run.until, position.round, *positive]
+        positive.append(run.in_flight)
+        counts = [run.number, run.until, position.round, *positive, *(count for drain in run.drains for count in drain)]
         if not all(type(count) is int and 0 <= count < 1 << 63 for count in counts) or 0 in positive:
             raise ValueError(f"counts {counts}")
         if not all(type(flag) is bool for flag in (run.shuffle, run.validated)) or run.nonfinite not in NONFINITE:

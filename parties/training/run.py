@@ -41,7 +41,7 @@ class Trainee(Protocol):
     _runs: int
     _batch_size: int
 
-    def _pass(self, phase: str, name: str, data: Any, batch_size: int, shuffle: bool) -> Pass:
+    def _pass(self, phase: str, name: str, data: Any, batch_size: int, shuffle: bool, in_flight: int = 1) -> Pass:
         """The public facts of a pass."""
         ...
 
@@ -66,6 +66,8 @@ class TrainingRun:
         self.history = {name: list(values) for name, values in start.history.items()}
         self.stopped: str | None = None
         self._requests: list[tuple[str, int]] = []  # what callbacks asked for since drivers last agreed
+        self._due: list[tuple[str, int]] = []  # what they asked for while rounds are in flight
+        self._in_round = False  # whether callbacks of a round are running
         self.scores = _score_names(model, run)
         self._one_shot = isinstance(model.protect, OneShot)
         self._round_by_round = model._consortium.placement.abilities.round_by_round and not self._one_shot
@@ -122,11 +124,16 @@ class TrainingRun:
 
     def _exchange(self) -> None:
         """Let the other parties train, and send their activations; they are trained in whatever began an epoch."""
-        run, model = self._run, self.model
-        facts = model._pass("fit", "train", self._data["train"], run.batch_size, run.shuffle)
+        run = self._run
         began = self.round > 0 or len(self.history.get("seconds", ())) > 0
         epochs = () if began else range(self.epoch, run.until)
-        self._placement.exchange(facts._replace(nonfinite=run.nonfinite), epochs)
+        self._placement.exchange(self._facts(), epochs)
+
+    def _facts(self) -> Pass:
+        """The public facts of the present epoch."""
+        run = self._run
+        facts = self.model._pass("fit", "train", self._data["train"], run.batch_size, run.shuffle, run.in_flight)
+        return facts._replace(nonfinite=run.nonfinite)
 
     def _train_epoch(self) -> None:
         run, model = self._run, self.model
@@ -134,10 +141,14 @@ class TrainingRun:
         with EpochBar(f"epoch {self.epoch + 1}", self._progress, self.rounds, self.round) as bar:
             began = time.perf_counter() - self._seconds
             while self.round < self.rounds:
-                facts = model._pass("fit", "train", self._data["train"], run.batch_size, run.shuffle)
-                facts = facts._replace(start=self.round, nonfinite=run.nonfinite)
-                train(facts, self._rounds_of(bar), run.every_rounds or self.rounds)
+                facts = self._facts()._replace(start=self.round)
+                part = self._run.part(self.epoch, self.round, self.rounds)
+                scheduled = min(self.rounds, self.round + part)
+                train(facts, self._rounds_of(bar), part)
                 self._seconds = time.perf_counter() - began
+                if self.round < scheduled and run.in_flight > 1:
+                    self._run = self._run.drained(self.epoch, self.round)
+                self._carry_out_due()
                 if self.round < self.rounds:
                     self._checkpoint()
                     if self._over():
@@ -165,7 +176,11 @@ class TrainingRun:
                 yield
                 self.round += 1
                 if self._round_by_round:
+                    self._in_round = True
                     self._call("on_round_end")
+                    self._in_round = False
+                    if self._due:  # so that the loop takes in what is in flight
+                        return
 
         return rounds
 
@@ -192,10 +207,18 @@ class TrainingRun:
             refuse_unprotected(f"{type(self._calling).__name__}, which asks to {asked}", self.model.protect)
 
     def _request(self, request: str, epoch: int) -> None:
-        if self._placement.abilities.alike:
-            self._carry_out(request, epoch)
-        else:
+        if not self._placement.abilities.alike:
             self._requests.append((request, epoch))
+        elif self._in_round and self._run.in_flight > 1:
+            self._due.append((request, epoch))
+        else:
+            self._carry_out(request, epoch)
+
+    def _carry_out_due(self) -> None:
+        """Do what callbacks asked for while rounds were in flight."""
+        due, self._due = self._due, []
+        for request, epoch in due:
+            self._carry_out(request, epoch)
 
     def _carry_out(self, request: str, epoch: int) -> None:
         if request == "keep":

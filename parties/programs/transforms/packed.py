@@ -1,22 +1,34 @@
 """Programs on packed states and columns, for callers who pay for each array that crosses a compiled call."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 
 from parties.programs.network import Batch, RoundNumbers, Stats
 from parties.programs.packing import Packed, pack, unpacked
 from parties.programs.program import Activations, FeatureProgram, LabelProgram
+from parties.programs.transforms.perturbed import ahead_of
 
 
-def packed_feature(program: FeatureProgram) -> FeatureProgram:
+class FlyingProgram(NamedTuple):
+    """As `FeatureProgram`, on packed states; its forward is told how many rounds are in flight, int32 `[]`."""
+
+    init: Callable[[jax.Array, Any], Packed]
+    forward: Callable[[Packed, Any, jax.Array], tuple[jax.Array, Any]]  # state, columns, rounds in flight
+    backward: Callable[[Any, jax.Array], tuple[Any, jax.Array]]
+    update: Callable[[Packed, Any], Packed]
+    predict: Callable[[Packed, Any], jax.Array]
+
+
+def packed_feature(program: FeatureProgram) -> FlyingProgram:
     """The same program on packed states; its columns may be packed."""
 
     def init(key: jax.Array, columns: Any) -> Packed:
         return pack(program.init(key, unpacked(columns)))
 
-    def forward(state: Packed, columns: Any) -> tuple[jax.Array, Any]:
-        return program.forward(state.unpack(), unpacked(columns))
+    def forward(state: Packed, columns: Any, in_flight: jax.Array) -> tuple[jax.Array, Any]:
+        return program.forward(ahead_of(state.unpack(), in_flight), unpacked(columns))
 
     def update(state: Packed, gradients: Any) -> Packed:
         return pack(program.update(state.unpack(), gradients))
@@ -24,7 +36,7 @@ def packed_feature(program: FeatureProgram) -> FeatureProgram:
     def predict(state: Packed, columns: Any) -> jax.Array:
         return program.predict(state.unpack(), unpacked(columns))
 
-    return FeatureProgram(init, forward, program.backward, update, predict)
+    return FlyingProgram(init, forward, program.backward, update, predict)
 
 
 def packed_label(program: LabelProgram) -> LabelProgram:

@@ -65,6 +65,21 @@ def with_sending_of(state: TrainState, present: TrainState) -> TrainState:
     return state._replace(opt_state=held._replace(sending=sending))
 
 
+def ahead_of(state: TrainState, rounds: jax.Array) -> TrainState:
+    """The state for the forward of the next round while so many are in flight, whose keys are theirs."""
+    state = state._replace(round=state.round + rounds)
+    if not isinstance(held := state.opt_state, Held):
+        return state
+    sending = {receiver: own._replace(sent=own.sent + rounds) for receiver, own in held.sending.items()}
+    return state._replace(opt_state=held._replace(sending=sending))
+
+
+def without_optimizer(state: TrainState) -> TrainState:
+    """All of the state that a forward reads."""
+    held = state.opt_state
+    return state._replace(opt_state=held._replace(optimizer=()) if isinstance(held, Held) else ())
+
+
 def bare(state: TrainState) -> TrainState:
     """The state as the network's optimiser knows it."""
     return state._replace(opt_state=state.opt_state.optimizer) if isinstance(state.opt_state, Held) else state
