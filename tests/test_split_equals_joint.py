@@ -5,9 +5,11 @@ import numpy as np
 import optax
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mmoe_jax import Task
 from tests.support.comparison import check, check_one_shot, error
+from tests.support.in_flight import check_in_flight
 from tests.support.problems import keep_gradients, make, problems
 
 pytestmark = pytest.mark.xdist_group("test_split_equals_joint")  # one worker, which compiles an operation once
@@ -45,6 +47,14 @@ def test_protected_split_equals_protected_joint(float64, problem):
 def test_one_shot_equals_its_oracle(float64, problem):
     with jax.disable_jit():
         check_one_shot(problem, 1e-9)
+
+
+@pytest.mark.long
+@settings(max_examples=max(2, settings().max_examples // 4))
+@given(problems(parties=(2, 3), units=(None, "label")), st.integers(1, 6), st.integers(0, 3))
+def test_rounds_in_flight_equal_the_recurrence(float64, problem, k, drain):
+    with jax.disable_jit():
+        check_in_flight(problem._replace(batch_size=2 if problem.rows == 5 else 1), k, drain, 1e-9)
 
 
 FIXED = {

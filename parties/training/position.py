@@ -24,7 +24,8 @@ class Run(NamedTuple):
 
     def described(self) -> dict[str, Any]:
         """As a card has it: without the fields of rounds in flight, where there is one at a time."""
-        return {name: value for name, value in self._asdict().items() if value != self._field_defaults.get(name)}
+        usual = self._field_defaults.items()
+        return {name: value for name, value in self._asdict().items() if (name, value) not in usual}
 
     def drained(self, epoch: int, round: int) -> "Run":
         """The run, which takes in all rounds in flight before that round, too."""
