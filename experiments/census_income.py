@@ -59,6 +59,7 @@ class Settings:
     seed: int = 0  # seed of the first run, which its parameters and row order are drawn with
     seeds: int = 1  # number of runs, with seed, seed + 1, ...
     split_only: bool = False  # leave out the baselines
+    in_flight: int = 1  # rounds whose activations bob sends before he takes in the first one's cotangent
     audit: bool = False  # record the split runs, and measure what their messages give away
     protect: census.Protect = "none"  # what keeps the labels from bob
     epsilon: float = 1.0  # of each label, under protection
@@ -70,7 +71,7 @@ class Settings:
     out: str = "runs/census_income"  # folder to write result.json and the pictures to
 
     def __post_init__(self):
-        options.at_least_one(self, "epochs", "batch_size", "seeds")
+        options.at_least_one(self, "epochs", "batch_size", "seeds", "in_flight")
         options.an_epsilon(self, "epsilon")
         options.positive(self, "activation_noise")
         census.check_protection(self)
@@ -148,6 +149,7 @@ def train(
                 epochs=settings.epochs or recipe.epochs,
                 batch_size=settings.batch_size or recipe.batch_size,
                 shuffle=recipe.shuffle,
+                in_flight=settings.in_flight if kind == "split" else 1,
                 record=kind == "split" and (settings.audit or settings.protect in census.HEURISTICS),
             )
             heuristic = isinstance(model.protect, Protection)

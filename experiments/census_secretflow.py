@@ -10,6 +10,8 @@ The second command starts the third for each party. `--audit` lets each party wr
 
     {"alice": {"address": "host:port"}, "bob": {"address": "host:port"}}
 
+A party that listens elsewhere than where others reach it has `"listen_addr": "host:port"`, too.
+
 `DIR` holds the party's own files, as `experiments.census_income --write-parties DIR` writes them; it needs no other
 party's. `--tls DIR` encrypts. `--align psi` aligns rows that differ; for this each party has a second address,
 `"intersection": "host:port"`. `--mode simulation` (Ray) needs SecretFlow 1.13. The label party writes `result.json`.
@@ -59,6 +61,7 @@ class Settings:
     data: str = "auto"  # where the rows to write come from: auto, sampled, or a folder
     epochs: int = 6  # passes over the training rows
     batch_size: int = 128  # rows per round
+    in_flight: int = 1  # rounds whose activations bob sends before he takes in the first one's cotangent
     seed: int = 0  # seed that parameters and row order are drawn with
     transport: Literal["brpc_link", "grpc"] = "brpc_link"  # production: what SecretFlow sends messages with
     tls: str | None = None  # production: encrypt, with the files that experiments.certificates writes to this folder
@@ -72,7 +75,7 @@ class Settings:
     out: str = "runs/census_secretflow"  # folder to write result.json to
 
     def __post_init__(self):
-        options.at_least_one(self, "epochs", "batch_size")
+        options.at_least_one(self, "epochs", "batch_size", "in_flight")
         if self.deadline <= 0:
             raise options.OptionError(f"--deadline: saw {self.deadline}, wanted a number above 0")
         options.an_epsilon(self, "epsilon")
@@ -125,7 +128,8 @@ def devices_of(settings: Settings) -> Iterator[dict[str, Any]]:
     """Party -> its device, in the mode that the settings name."""
     if settings.mode == "production" and settings.party is not None:
         launch.end_with_parent()
-        places = {party: {"address": place["address"]} for party, place in read_cluster(settings).items()}
+        fields = "address", "listen_addr"
+        places = {p: {f: place[f] for f in fields if f in place} for p, place in read_cluster(settings).items()}
         how: dict[str, Any] = {"transport": settings.transport, "tls": tls_of(settings), "deadline": settings.deadline}
         with production(places, settings.party, **how) as devices:
             yield devices
@@ -170,7 +174,7 @@ def train(settings: Settings, files: Path, devices: Mapping[str, Any]) -> None:
     model = SplitModel(**census.arguments(), placement=placement, seed=settings.seed, protect=protect)
     heuristic = isinstance(protect, Protection)
     began = time.perf_counter()
-    how = {"epochs": settings.epochs, "batch_size": settings.batch_size}
+    how = {"epochs": settings.epochs, "batch_size": settings.batch_size, "in_flight": settings.in_flight}
     history = model.fit(data["train"], validation=data["test"], record=settings.audit or heuristic, **how)
     scores = model.evaluate(data["test"])
     seconds = time.perf_counter() - began

@@ -8,6 +8,7 @@ over brpc_link. This module needs SecretFlow: it is imported only when a product
 import logging
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,6 +28,7 @@ from parties.protocol.messages import MAX_NAME_BYTES
 log = logging.getLogger(__name__)
 
 SECRETFLOW = "1.14.0b0"  # the one version whose transports these can replace
+UNDERWAY = 256  # frames that may be on their way to one party: else a round trip would bound the rounds in flight
 
 
 def check_version() -> None:
@@ -92,11 +94,13 @@ class FramedGrpc(Framed, GrpcProxy):
         super().__init__(*arguments)
         self._arrived: dict[tuple[str, int], Any] = {}  # sender and number -> value; number 0 is a greeting
         self._events: dict[tuple[str, int], threading.Event] = {}
+        self._underway = {party: threading.BoundedSemaphore(UNDERWAY) for party in self._others}
 
     def start(self) -> None:
         super().start()
         for party in self._others:
-            self._push(party, self._from[party].greeting(), 0, wait_for_ready=True)
+            greeting = self._request(self._from[party].greeting(), 0)
+            self._stubs[party].SendData(greeting, metadata=self._grpc_metadata, wait_for_ready=True)
         for party in self._others:
             self._to[party] = Lane.greeted(self._party, party, self.recv(party, 0))
 
@@ -158,13 +162,33 @@ class FramedGrpc(Framed, GrpcProxy):
                 self._events.setdefault((sender, number), threading.Event()).set()
 
     def send(self, dest_party: str, data: Any, seq_id: int) -> bool:
-        self._push(dest_party, self._packed(dest_party, seq_id, data), seq_id)
+        """Send it, and do not wait until it is there: SecretFlow has six threads that send."""
+        request = self._request(self._packed(dest_party, seq_id, data), seq_id)
+        underway, timeout = self._underway[dest_party], self._proxy_config.timeout_in_ms / 1000
+        underway.acquire()
+        call = self._stubs[dest_party].SendData.future(request, metadata=self._grpc_metadata, timeout=timeout)
+        call.add_done_callback(lambda call: self._sent(dest_party, seq_id, call))
         return True
 
-    def _push(self, party: str, frame: bytes, number: int, **options: Any) -> None:
-        request = fed_pb2.SfFedProxySendData(data=frame, seq_id=number, job_name=self._job_name)
-        timeout = None if options else self._proxy_config.timeout_in_ms / 1000
-        self._stubs[party].SendData(request, metadata=self._grpc_metadata, timeout=timeout, **options)
+    def stop(self) -> None:
+        """Stop when the other parties have all that was sent, or were sent it for as long as a frame may take."""
+        end = time.monotonic() + self._proxy_config.timeout_in_ms / 1000
+        for underway in self._underway.values():
+            for _ in range(UNDERWAY):
+                underway.acquire(timeout=max(0.0, end - time.monotonic()))
+        super().stop()
+
+    def _request(self, frame: bytes, number: int) -> Any:
+        return fed_pb2.SfFedProxySendData(data=frame, seq_id=number, job_name=self._job_name)
+
+    def _sent(self, party: str, number: int, call: Any) -> None:
+        """Take note that a frame has arrived, or could not be sent, of which the driver hears as SecretFlow says it."""
+        self._underway[party].release()
+        if not call.cancelled() and (error := call.exception()) is not None:
+            log.error("%s: frame %d to %r: %s", self._party, number, party, error)
+            if (context := get_global_context(assert_none=False)) is not None:
+                context.set_send_exception(error)
+                context._signal_exit()
 
     def recv(self, src_party: str, seq_id: int) -> Any:
         key = src_party, seq_id
@@ -185,6 +209,7 @@ class FramedBrpc(Framed, BrpcLinkProxy):
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
         self._desc.enable_ssl = bool(self._tls_config)
+        self._desc.throttle_window_size = UNDERWAY
         # After its last try to send (by default the third, 9 s) the link ends the process. Our deadline is to end it.
         self._desc.retry_opts.max_retry = 1 << 30
 
