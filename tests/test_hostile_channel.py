@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 from hypothesis import seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
 from parties import MessageError, Party, SplitModel, VerticalData
+from parties.party.roles import FeatureRole
 from parties.placement.local import Local
 from parties.programs.network import TrainState
 from parties.protocol.channel import Plain
@@ -32,6 +33,7 @@ DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 DISTURBED_RUNS = 2_000 if DEEP else 200
 EXAMPLES = 20 if DEEP else 4  # a fault
 STEPS = 16
+IN_FLIGHT = [1, 2, 3, 4, 5, 6] if DEEP else [1, 3]
 ROWS, BATCH, EPOCHS = 20, 6, 8  # the last batch is filled up
 ROUNDS = 4  # an epoch
 
@@ -68,18 +70,21 @@ def rounds_of(states) -> dict[str, int]:
 
 
 class Watched:
-    """Notes every party's bits by the rounds it has trained, whenever a message passes."""
+    """Notes every party's bits by the rounds it has trained, whenever a message passes, and where it is asked to."""
 
     def __init__(self, placement: Local, trained: dict[tuple[str, int], bytes]):
         self.placement, self.trained = placement, trained
         self.initial: dict[str, dict[str, TrainState]] = {}
 
     def deliver(self, message):
+        self.note()
+        return message
+
+    def note(self) -> None:
         states = states_of(self.placement)
         self.initial = self.initial or states
         for party, rounds in rounds_of(states).items():
             self.trained[party, rounds] = bits(states[party])
-        return message
 
 
 def states_of(placement: Local) -> dict[str, dict[str, TrainState]]:
@@ -91,8 +96,8 @@ def restore(placement: Local, states: dict[str, dict[str, TrainState]]) -> None:
         party.restore(states[name])
 
 
-class Story(NamedTuple):
-    """A model, compiled once, and what its undisturbed run was."""
+class Made(NamedTuple):
+    """A model, compiled once, and its data."""
 
     model: SplitModel
     placement: Local
@@ -100,13 +105,25 @@ class Story(NamedTuple):
     train: VerticalData
     valid: VerticalData
     initial: dict
+
+
+class Rules(NamedTuple):
+    """How a run trains."""
+
+    in_flight: int = 1
+    every_rounds: int | None = None  # if given, it writes checkpoints, and takes in all rounds in flight there
+
+
+class Story(NamedTuple):
+    """What an undisturbed run was."""
+
     trained: dict[tuple[str, int], bytes]  # party, rounds trained -> its bits
     history: dict[str, list[float]]
     scores: list[dict[str, float]]  # by epochs trained
 
 
 @cache
-def story() -> Story:
+def made() -> Made:
     channel, train, valid = Hostile(("bob", "carol")), data(ROWS), data(8)
     parties = {
         "alice": Party([Numeric("age")], MMoEBase((2,), "tanh"), optax.adam(0.01)),
@@ -116,16 +133,36 @@ def story() -> Story:
     fuse = MMoEFuse(num_experts=2, expert_units_size=(2,), tower_units_size=())
     placement = Local(channel)  # type: ignore[arg-type]  # it may lose a message
     model = SplitModel(parties, "alice", fuse, optax.adam(0.01), [Task.binary("rich")], placement)
+    channel.inner = watched = Watched(placement, {})
+    model.fit(train, batch_size=BATCH, progress=False)
+    return Made(model, placement, channel, train, valid, watched.initial)
+
+
+@cache
+def story(rules: Rules) -> Story:
+    model, placement, channel, train, valid, initial = made()
+    channel.reset()
+    restore(placement, initial)
+    model.epoch = model._runs = 0
     trained: dict[tuple[str, int], bytes] = {}
     channel.inner = watched = Watched(placement, trained)
-    history = without_seconds(model.fit(train, validation=valid, epochs=EPOCHS, batch_size=BATCH, progress=False))
+    how: dict[str, Any] = {"epochs": EPOCHS, "batch_size": BATCH, "progress": False}
+    take_in = FeatureRole._take_in
+
+    def noted(role: FeatureRole, cotangent: Any, due: bool) -> None:
+        take_in(role, cotangent, due)
+        watched.note()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FeatureRole, "_take_in", noted)
+        history = without_seconds(model.fit(train, validation=valid, **how, **rules._asdict()))
     channel.inner = Plain()
-    restore(placement, watched.initial)
+    restore(placement, initial)
     scores = [model.evaluate(valid, batch_size=BATCH)]
     held_out = {name[4:]: values for name, values in history.items() if name.startswith("val_")}
     scores += [{name: values[epoch] for name, values in held_out.items()} for epoch in range(EPOCHS)]
     assert len(trained) == len(set(trained.values())) == 3 * (EPOCHS * ROUNDS + 1)  # every round changes every party
-    return Story(model, placement, channel, train, valid, watched.initial, trained, history, scores)
+    return Story(trained, history, scores)
 
 
 class Runs(RuleBasedStateMachine):
@@ -141,33 +178,40 @@ class Runs(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.story = story()
-        self.model, self.channel = self.story.model, self.story.channel
-        self.placement = self.story.placement
+        self.model, self.placement, self.channel, self.data, self.valid, self.initial = made()
+        self.how = Rules()
+        self.story = story(self.how)
+        self.start()
+
+    @initialize(in_flight=st.sampled_from(IN_FLIGHT), every=st.sampled_from([None, 2]))
+    def choose(self, in_flight: int, every: int | None) -> None:
+        self.how = Rules(in_flight, every)
+        self.story = story(self.how)
         self.start()
 
     def start(self) -> None:
-        restore(self.placement, self.story.initial)
+        self.channel.reset()
+        restore(self.placement, self.initial)
         self.model.epoch = self.model._runs = 0
         self.channel.reset()
         self.over, self.before = False, 0  # rounds trained before the channel's first message
 
-    @rule(disturbance=disturbances, epochs=st.integers(1, 2), validated=st.booleans(), every=st.sampled_from([None, 2]))
-    def train(self, disturbance: Disturbance | None, epochs: int, validated: bool, every: int | None) -> None:
+    @rule(disturbance=disturbances, epochs=st.integers(1, 2), validated=st.booleans())
+    def train(self, disturbance: Disturbance | None, epochs: int, validated: bool) -> None:
         """With checkpoints or without; a run that is refused is then resumed."""
         self.begin(disturbance)
         with tempfile.TemporaryDirectory() as folder:
-            self.trained(epochs, validated, Path(folder) if every else None, every)
+            self.trained(epochs, validated, Path(folder) if self.how.every_rounds else None)
 
-    def trained(self, epochs: int, validated: bool, folder: Path | None, every: int | None) -> None:
-        first, validation = self.model.epoch, self.story.valid if validated else None
+    def trained(self, epochs: int, validated: bool, folder: Path | None) -> None:
+        first, validation = self.model.epoch, self.valid if validated else None
         wanted = {name: values[first : first + epochs] for name, values in self.story.history.items()}
         if not validated:
             wanted = {name: values for name, values in wanted.items() if not name.startswith("val_")}
 
         def run():
-            how: dict[str, Any] = {"epochs": epochs, "batch_size": BATCH, "checkpoint": folder, "every_rounds": every}
-            seen = self.model.fit(self.story.train, validation=validation, progress=False, **how)
+            how: dict[str, Any] = {"epochs": epochs, "batch_size": BATCH, "checkpoint": folder, **self.how._asdict()}
+            seen = self.model.fit(self.data, validation=validation, progress=False, **how)
             return without_seconds(seen)
 
         self.ends(run, wanted)
@@ -177,7 +221,7 @@ class Runs(RuleBasedStateMachine):
 
     def resume(self, folder: Path, validation: VerticalData | None, wanted) -> None:
         """From the checkpoint that all parties have to the undisturbed end, on the model that is compiled."""
-        model, placement, train = self.model, self.placement, self.story.train
+        model, placement, train = self.model, self.placement, self.data
         self.channel.reset()
         name = newest_common(placement.find_checkpoints(folder), folder)
         saved = placement.read_cards(folder, name)
@@ -198,7 +242,7 @@ class Runs(RuleBasedStateMachine):
     def evaluate(self, disturbance: Disturbance | None) -> None:
         self.begin(disturbance)
         wanted = self.story.scores[self.model.epoch]
-        self.ends(lambda: self.model.evaluate(self.story.valid, batch_size=BATCH), wanted)
+        self.ends(lambda: self.model.evaluate(self.valid, batch_size=BATCH), wanted)
 
     def begin(self, disturbance: Disturbance | None) -> None:
         """Go on with the run, or begin another if it is over or too long."""
@@ -223,13 +267,17 @@ class Runs(RuleBasedStateMachine):
         struck, rounds = self.channel.struck, self.rounds()
         assert struck is not None, "an undisturbed message was refused"
         assert error.party == struck.receiver and error.field in self.fault.fields
-        assert self.channel.sent[-1].header[:4] == struck[:4], "the run went on"
         steps = self.before + sum(sent.header.kind == "cotangent" for sent in self.channel.sent if "bob" in sent.edge)
+        later = self.channel.sent[-1].header
+        flown = 0 if struck.phase != "fit" or struck.kind == "activation" else self.how.in_flight - 1
+        assert later[:3] == struck[:3] and struck.round <= later.round <= struck.round + flown, "the run went on"
+        assert rounds["alice"] == steps
+        behind = {party: steps - round for party, round in rounds.items()}
         if struck.kind == "activation":
-            assert set(rounds.values()) == {steps}
+            assert all(0 <= late < self.how.in_flight for late in behind.values())
         else:
-            assert rounds["alice"] == steps and rounds[error.party] == steps - 1
-            assert set(rounds.values()) == {steps - 1, steps}
+            assert rounds[error.party] <= struck.epoch * ROUNDS + struck.round, "the struck message was taken"
+            assert all(0 <= late <= self.how.in_flight for late in behind.values())
         self.over = True
         self.counts["refused"] += 1
         self.counts[f"by {error.field} of {struck.phase} {struck.kind}"] += 1
