@@ -39,6 +39,7 @@ OPTIONS = {
         --seed int = 0
         --seeds int = 1
         --split-only
+        --in-flight int = 1
         --audit
         --protect facing|marvell|noise|none|one_shot = none
         --epsilon float = 1.0
@@ -57,6 +58,7 @@ OPTIONS = {
         --data str = auto
         --epochs int = 6
         --batch-size int = 128
+        --in-flight int = 1
         --seed int = 0
         --transport brpc_link|grpc = brpc_link
         --tls str

@@ -49,8 +49,9 @@ class Pair:
         if hasattr(self.bob, "_linker"):
             self.bob._linker.send_async(0, payload)
         else:
+            request = self.bob._request(payload, number)
             try:
-                self.bob._push("alice", payload, number)
+                self.bob._stubs["alice"].SendData(request, metadata=self.bob._grpc_metadata, timeout=30)
             except grpc.RpcError as error:
                 assert error.code() == grpc.StatusCode.PERMISSION_DENIED
 
