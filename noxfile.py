@@ -1,4 +1,7 @@
-"""Everything a change must pass, one session per leg: `nox` runs all, `nox -s lint` one, `.ci/run` a clean checkout."""
+"""Everything a change must pass, one session per leg: `nox` runs them, `nox -s lint` one, `.ci/run` a clean checkout.
+
+`nox -s thorough` is for a change of the protocol, and before a release.
+"""
 
 import re
 from pathlib import Path
@@ -33,9 +36,16 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python="3.12")
 def newest(session: nox.Session) -> None:
-    """The newest JAX, which Pythons before 3.12 do not get; every test, the thorough ones among them."""
+    """The newest JAX, which Pythons before 3.12 do not get."""
     session.install("-e", ".[test,experiments]")
-    run_tests(session, "--thorough")
+    run_tests(session)
+
+
+@nox.session(python="3.12", default=False)
+def thorough(session: nox.Session) -> None:
+    """The tests that the others have no time for."""
+    session.install("-e", ".[test,experiments]")
+    run_tests(session, "--thorough", "-m", "thorough")
 
 
 @nox.session(python="3.10")
