@@ -1,5 +1,6 @@
 """Heuristics on messages: their formulas, how they are trained with, saved and refused, and what one label changes."""
 
+import itertools
 import json
 from dataclasses import replace
 from typing import Any
@@ -36,6 +37,7 @@ from parties import (
     spent,
 )
 from parties.devices.pyu import pyu
+from parties.party import participant
 from parties.privacy.guarantee import gaussian_epsilon
 from parties.privacy.heuristics import least_divergence
 from parties.programs.transforms import perturbed
@@ -253,8 +255,10 @@ def test_cotangents_are_clipped():
     assert np.linalg.norm(messages(model, "cotangent"), axis=-1).max() == pytest.approx(1e-3, rel=1e-5)
 
 
-def test_every_message_has_noise_of_its_own():
+def test_every_message_has_noise_of_its_own(monkeypatch):
     """Where nothing learns, two epochs' cotangents of a row differ by their noises alone, as do those of two models."""
+    keys = (bytes([number]) * 32 for number in itertools.count())  # so that the test is not one of luck
+    monkeypatch.setattr(participant, "new_key", lambda: next(keys))
     models = [build(protect=gaussian(0.02), rate=0.0, frozen=True) for _ in range(2)]
     for model in models:
         model.fit(data(), record=True, **RULES)
