@@ -43,7 +43,7 @@ def sentence(table: pd.DataFrame, target: str, hints: int, prior: str) -> str:
     """What the reader can tell of the target beyond the columns of that prior, and by which attack."""
     most, few = worst(table, target, prior), worst(table, target, prior, hints)
     if not most.valid:
-        return f"leak to {most.to}  {target:<14}  void: the controls of the audit failed"
+        return f"leak to {most.to}, prior {prior}  {target:<14}  void: the controls of the audit failed"
     known = f"with at most {hints} known labels {shown(few)} ({few.attack})"
     return f"leak to {most.to}, prior {prior}  {target:<14}  {shown(most)} ({most.attack}); {known}"
 

@@ -203,7 +203,7 @@ class SplitModel:
         check_count("checkpoint_every", checkpoint_every, 1)
         if every_rounds is not None:
             check_count("every_rounds", every_rounds, 1)
-        check_in_flight(in_flight, self.parties, self._consortium.placement)
+        check_count("in_flight", in_flight, 1)
         if nonfinite not in NONFINITE:
             raise ModelError(field="nonfinite", seen=repr(nonfinite), wanted=f"one of {NONFINITE}")
         path = check_path(checkpoint)
@@ -282,6 +282,7 @@ class SplitModel:
         record: Recording | None = None,
         position: Position | None = None,
     ) -> dict[str, list[float]]:
+        check_in_flight(run.in_flight, self.parties, self._consortium.placement)
         check_callbacks(callbacks, self._consortium.placement, self.protect)
         check_time_budget(time_budget, self._consortium.placement)
         data = {"train": train}

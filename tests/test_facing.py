@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 from decimal import Decimal, localcontext
 from typing import Any
 
@@ -579,7 +578,7 @@ def test_what_is_not_proved_spends_nothing_that_could_be_said():
 
 
 @pytest.mark.long
-@pytest.mark.skipif(os.environ.get("HYPOTHESIS_PROFILE") != "deep", reason="takes two minutes")
+@pytest.mark.thorough
 def test_no_run_is_certified_above_its_claim(monkeypatch):
     """20 runs with keys of their own: none refutes the claim."""
     for run in range(20):

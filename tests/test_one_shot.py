@@ -308,6 +308,12 @@ def test_devices_refuse_numbers_that_are_not_finite(pyus, tmp_path):
         assert caught.value.party == "alice" and model.epoch == 2, "after the last epoch"
 
 
+def test_no_party_trains_for_a_run_that_is_over_before_the_exchange():
+    model = build()
+    model.fit(data(), time_budget=1e-9, **RULES)
+    assert model.stopped and {int(state.round) for own in model.states().values() for state in own.values()} == {0}
+
+
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("wage", [pytest.param(-1.0, marks=pytest.mark.thorough), 0.0], ids=["activation", "gradient"])
 def test_devices_end_the_run_where_another_party_refuses_a_round(pyus, tmp_path, wage):

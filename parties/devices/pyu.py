@@ -35,7 +35,7 @@ def pyu(devices: Mapping[str, Any], deadline: float = 60.0, scores: Literal["lab
     Args:
         devices: party -> `sf.PYU`, after `sf.init`, or from `production`.
         deadline: seconds for which a party may be silent while another waits for it, in production and on Ray. A party
-            that compiles or reads is silent: set the deadline above what that takes.
+            that compiles, reads or, under `OneShot`, trains an epoch is silent: set the deadline above what that takes.
         scores: who hears the scores in production, the same at every party: with "label" the label party's process
             alone, whose callbacks then decide for all (see `Callback`), while at the other parties `history` has only
             `seconds` and `evaluate` returns {}; with "all" every process. One driver for all parties hears everything.

@@ -162,7 +162,7 @@ class FramedGrpc(Framed, GrpcProxy):
                 self._events.setdefault((sender, number), threading.Event()).set()
 
     def send(self, dest_party: str, data: Any, seq_id: int) -> bool:
-        """Send it, and do not wait until it is there: SecretFlow has six threads that send."""
+        """Send it, and do not wait until it is there: few threads of SecretFlow send, and each would wait for long."""
         request = self._request(self._packed(dest_party, seq_id, data), seq_id)
         underway, timeout = self._underway[dest_party], self._proxy_config.timeout_in_ms / 1000
         underway.acquire()
@@ -171,7 +171,7 @@ class FramedGrpc(Framed, GrpcProxy):
         return True
 
     def stop(self) -> None:
-        """Stop when the other parties have all that was sent, or were sent it for as long as a frame may take."""
+        """Stop once all that was sent has arrived; at the latest after the time that one frame may take."""
         end = time.monotonic() + self._proxy_config.timeout_in_ms / 1000
         for underway in self._underway.values():
             for _ in range(UNDERWAY):

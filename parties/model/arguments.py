@@ -110,12 +110,11 @@ def _check_protection(protect: Any, tasks: Sequence[Any]) -> None:
 
 
 def check_in_flight(in_flight: int, parties: Mapping[str, Any], placement: Any) -> None:
-    """Refuse rounds in flight where what a party holds would be older than its last message, or too large.
+    """Refuse more than one round in flight where a protection remembers messages, or tables would be copied for each.
 
     Raises:
         ModelError: naming the party.
     """
-    check_count("in_flight", in_flight, 1)
     for name, party in parties.items() if in_flight > 1 else ():
         if party.sparse and not placement.abilities.round_by_round:
             seen = f"{in_flight} with sparse=True, compiled together"

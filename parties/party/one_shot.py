@@ -20,7 +20,7 @@ from parties.programs.network import Batch, Stats, take_rows
 from parties.programs.packing import Packed, pack, unpacked
 from parties.programs.round import some_rounds
 from parties.programs.transforms.one_shot import AloneProgram
-from parties.programs.transforms.packed import FlyingProgram
+from parties.programs.transforms.packed import PackedFeatureProgram
 from parties.protocol.messages import Message, accept
 from parties.protocol.passes import Pass
 
@@ -32,7 +32,7 @@ class OneShotFeature(FeatureRole):
         self,
         name: str,
         label_party: str,
-        program: FlyingProgram,
+        program: PackedFeatureProgram,
         states: Mapping[str, Any],
         alone: AloneProgram,
         tasks: int,

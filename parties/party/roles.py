@@ -21,7 +21,7 @@ from parties.party.transcript import Transcript
 from parties.programs.network import Batch, take_rows
 from parties.programs.packing import unpacked
 from parties.programs.program import LabelProgram
-from parties.programs.transforms.packed import FlyingProgram
+from parties.programs.transforms.packed import PackedFeatureProgram
 from parties.protocol.messages import Header, Message, accept, check_format, dtype_name
 from parties.protocol.passes import Pass
 from parties.protocol.rows import PADDING
@@ -107,7 +107,7 @@ class FeatureRole(_Role):
         state: its network's packed state. A pass replaces it only once the cotangent was accepted.
     """
 
-    def __init__(self, name: str, label_party: str, program: FlyingProgram, state: Any):
+    def __init__(self, name: str, label_party: str, program: PackedFeatureProgram, state: Any):
         super().__init__(name)
         self.label_party = label_party
         self.state = state

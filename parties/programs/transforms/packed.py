@@ -11,7 +11,7 @@ from parties.programs.program import Activations, FeatureProgram, LabelProgram
 from parties.programs.transforms.perturbed import ahead_of
 
 
-class FlyingProgram(NamedTuple):
+class PackedFeatureProgram(NamedTuple):
     """As `FeatureProgram`, on packed states; its forward is told how many rounds are in flight, int32 `[]`."""
 
     init: Callable[[jax.Array, Any], Packed]
@@ -21,7 +21,7 @@ class FlyingProgram(NamedTuple):
     predict: Callable[[Packed, Any], jax.Array]
 
 
-def packed_feature(program: FeatureProgram) -> FlyingProgram:
+def packed_feature(program: FeatureProgram) -> PackedFeatureProgram:
     """The same program on packed states; its columns may be packed."""
 
     def init(key: jax.Array, columns: Any) -> Packed:
@@ -36,7 +36,7 @@ def packed_feature(program: FeatureProgram) -> FlyingProgram:
     def predict(state: Packed, columns: Any) -> jax.Array:
         return program.predict(state.unpack(), unpacked(columns))
 
-    return FlyingProgram(init, forward, program.backward, update, predict)
+    return PackedFeatureProgram(init, forward, program.backward, update, predict)
 
 
 def packed_label(program: LabelProgram) -> LabelProgram:

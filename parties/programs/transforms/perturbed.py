@@ -212,7 +212,8 @@ def _hashes(values: jax.Array, secret: jax.Array) -> jax.Array:
 
     Each number is mixed with a secret of its place by the finaliser of MurmurHash3, and these are added.
     """
-    bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.uint32).reshape(-1)
+    wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    bits = jax.lax.bitcast_convert_type(wide, jnp.uint32).reshape(-1)
     mixed = bits[None] ^ jax.random.bits(secret, (2, bits.size), jnp.uint32)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
