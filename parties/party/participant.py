@@ -432,10 +432,10 @@ class Participant:
         zeros = {p: jnp.zeros((1, *struct.shape), struct.dtype) for p, struct in structs.items()}
         arguments: tuple = (key, zeros, first) if label else (key, first)
         if proposal.saved is None:
-            drawn = run_once(lambda *given: {n: pack(state) for n, state in self._init(*given).items()}, *arguments)
-            return drawn, proposal.kept
-        template, saved = jax.eval_shape(self._init, *arguments), proposal.saved.states
-        states, kept = states_as(template, saved, self.name, optimizer=proposal.optimizer)
+            states, kept = run_once(self._init, *arguments), proposal.kept
+        else:
+            template, saved = jax.eval_shape(self._init, *arguments), proposal.saved.states
+            states, kept = states_as(template, saved, self.name, optimizer=proposal.optimizer)
         return {network: pack_state(state) for network, state in states.items()}, kept
 
     def _init(self, key: jax.Array, *given: Any) -> dict[str, Any]:

@@ -19,13 +19,13 @@ from parties.placement.contract import Rounds
 from parties.placement.in_process import InProcess
 from parties.programs.in_flight import fly
 from parties.programs.network import CACHE_BYTES, Apart, Batch, ModelState, Stats, TrainState, all_finite, take_rows
-from parties.programs.packing import pack, unpacked
+from parties.programs.packing import Packed, unpack_state, unpacked
 from parties.programs.plan import Plan
 from parties.programs.round import round_program, some_rounds
 from parties.protocol.messages import encoded_bytes
 from parties.protocol.passes import Pass
 
-States = dict[str, dict[str, Any]]  # party -> "base", "fuse", "heads" -> packed state
+States = dict[str, dict[str, Any]]  # party -> "base", "fuse", "heads" -> state
 
 
 class Compiled(NamedTuple):
@@ -84,7 +84,7 @@ class Fused(InProcess):
 
         def train_unguarded(
             states: States, data: Batch, rows: jax.Array, count: jax.Array, record: bool, in_flight: int
-        ) -> tuple[States, Stats, jax.Array]:
+        ) -> tuple[States, Stats]:
             round = round_of(data, computed._replace(guarded=False), record)
 
             def with_loss(*given: Any) -> tuple[ModelState, Stats]:
@@ -95,10 +95,7 @@ class Fused(InProcess):
             how = jnp.bool_(False), jnp.bool_(True)
             carry, step = flying(with_loss, _joined(plan, states), in_flight)
             carry, stats = some_rounds(step)(carry, data.laid_out(), rows, count, *how)
-            state = carry if in_flight == 1 else carry.state
-            trained = [network.params for network in jax.tree.leaves(state, is_leaf=_is_trained)]
-            finite = all_finite(trained) & (stats.finite | (jnp.arange(len(rows)) >= count)).all()
-            return _divided(plan, state), stats, finite
+            return _divided(plan, carry if in_flight == 1 else carry.state), stats
 
         def predict(states: States, data: Batch, rows: jax.Array) -> tuple[Any, Any]:
             program, state, columns = program_of(data), _joined(plan, states), data.laid_out().columns
@@ -163,8 +160,10 @@ class Fused(InProcess):
         small = sum(leaf.nbytes for leaf in jax.tree.leaves(states)) <= CACHE_BYTES
         if not small or self.program is not round_program or plan.tables or plan.sends or plan.protect is not None:
             return None
-        new, stats, finite = self._compiled.unguarded(states, data, rows, count, **what)
-        return (new, stats) if finite else None
+        new, stats = self._compiled.unguarded(states, data, rows, count, **what)
+        trained = [state.params for state in jax.tree.leaves(new, is_leaf=_is_state)]
+        finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained))  # here, as it compiles for long
+        return (new, stats) if finite and np.asarray(stats.finite)[:count].all() else None
 
     def evaluate(self, facts: Pass, rounds: Rounds) -> Any:
         label = self.label
@@ -192,7 +191,9 @@ class Fused(InProcess):
         return Batch(columns, part.labels, part.weights, part.randomised)
 
     def _states(self) -> States:
-        return {name: party.settled().states() for name, party in self.parties.items()}
+        """The parties' states, which stay unpacked from here on: to pack them takes a fourth of all compiling."""
+        held = {name: party.settled().states() for name, party in self.parties.items()}
+        return jax.tree.map(lambda s: unpack_state(s) if isinstance(s, Packed) else s, held, is_leaf=_is_state)
 
     def _refuse(self, facts: Pass, rows: np.ndarray, round: int, alone: Sequence[str]) -> NoReturn:
         for party in self._built().others:
@@ -217,8 +218,8 @@ class Fused(InProcess):
         return self._plan
 
 
-def _is_trained(node: Any) -> bool:
-    return isinstance(node, TrainState)
+def _is_state(node: Any) -> bool:
+    return isinstance(node, Packed | TrainState)
 
 
 def _not_built(*_: Any) -> NoReturn:
@@ -228,23 +229,23 @@ def _not_built(*_: Any) -> NoReturn:
 def _joined(plan: Plan, states: Mapping[str, Mapping[str, Any]]) -> ModelState:
     """The parties' states side by side."""
     own = states[plan.label_party]
-    heads = own["heads"].unpack() if "heads" in own else ()
+    heads = own.get("heads", ())
     if plan.one_shot:  # each party trains its own
-        each = {p: states[p]["heads"].unpack() for p in plan.others}
+        each = {p: states[p]["heads"] for p in plan.others}
         params, of_optimizer = ({p: getattr(s, part)[p] for p, s in each.items()} for part in ("params", "opt_state"))
         heads = next(iter(each.values()))._replace(params=params, opt_state=of_optimizer)
-    return ModelState({p: states[p]["base"].unpack() for p in plan.bases}, own["fuse"].unpack(), heads)
+    return ModelState({p: states[p]["base"] for p in plan.bases}, own["fuse"], heads)
 
 
 def _divided(plan: Plan, state: ModelState) -> States:
     """Each party's own states."""
-    states: States = {party: {"base": pack(base)} for party, base in state.bases.items()}
+    states: States = {party: {"base": base} for party, base in state.bases.items()}
     own = states.setdefault(plan.label_party, {})
-    own["fuse"] = pack(state.fuse)
+    own["fuse"] = state.fuse
     if plan.one_shot and isinstance(state.heads, TrainState):
         for p in plan.others:
             params, of_optimizer = ({p: part[p]} for part in (state.heads.params, state.heads.opt_state))
-            states[p]["heads"] = pack(state.heads._replace(params=params, opt_state=of_optimizer))
+            states[p]["heads"] = state.heads._replace(params=params, opt_state=of_optimizer)
     elif isinstance(state.heads, TrainState):
-        own["heads"] = pack(state.heads)
+        own["heads"] = state.heads
     return states

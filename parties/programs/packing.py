@@ -103,9 +103,9 @@ def pack_state(state: Any) -> Packed:
     return jax.tree.map(jnp.asarray, pack(jax.tree.map(np.asarray, state)))
 
 
-def unpack_state(packed: Packed) -> Any:
-    """The tree on the host, copied: a compiled call to which `packed` is donated overwrites its arrays."""
-    return jax.tree.map(np.array, packed).unpack()
+def unpack_state(state: Any) -> Any:
+    """The tree on the host, of a state packed or not, copied: a call to which it is donated overwrites its arrays."""
+    return unpacked(jax.tree.map(np.array, state))
 
 
 def unpacked(tree: Any) -> Any:
