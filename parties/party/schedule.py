@@ -40,6 +40,7 @@ class Schedule:
         self.rows = row_stream(rows, size, seed=facts.seed, epoch=facts.epoch, shuffle=facts.shuffle)
         self.rounds = len(self.rows)
         self.round = facts.start
+        self._ids = data.ids.view(f"V{data.ids.shape[1]}").ravel()  # [N], one item each, of which a batch is taken fast
         self._digest: tuple[int, bytes] = -1, b""  # the latest round that had a header, and the digest of its ids
 
     def part(self, most: int) -> tuple[np.ndarray, int]:
@@ -58,7 +59,7 @@ class Schedule:
         facts = self.facts
         if self._digest[0] != self.round:
             rows = self.rows[self.round]
-            ids = self.data.ids[np.where(rows == PADDING, rows[0], rows)]
+            ids = self._ids[np.where(rows == PADDING, rows[0], rows)]
             self._digest = self.round, hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
         return Header(
             run=facts.run,

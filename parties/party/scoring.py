@@ -33,7 +33,7 @@ class Scoring:
             logits = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), logits)
             return objective.update(scores, logits, take_rows(labels, rows), take_weights(weights, rows))
 
-        self._update = update
+        self._init, self._update = jax.jit(objective.init, static_argnums=0), update
         self.scores: Any = None
         self.skipped, self._size = 0, ROUNDS
         self.logits: list[Any] = []
@@ -97,7 +97,7 @@ class Scoring:
 
     def _score(self, schedule: Schedule) -> None:
         """Move the logits into the scores; fewer rounds are filled up, so that one compilation serves all."""
-        finite = np.array([bool(finite) for finite in self._finite])
+        finite = np.array([np.asarray(finite) for finite in self._finite])
         self.skipped += int((~finite).sum())
         rows = schedule.rows[schedule.round - len(self.logits) : schedule.round]
         logits = concatenate(self.logits + [self.logits[-1]] * (self._size - len(rows)))
@@ -107,7 +107,7 @@ class Scoring:
 
     def _update_scores(self, schedule: Schedule, logits: Any, finite: np.ndarray, rows: np.ndarray, size: int) -> None:
         if self.scores is None:
-            self.scores = self._objective.init(len(schedule.data.ids))
+            self.scores = self._init(len(schedule.data.ids))
         rows = np.where(finite[:, None], rows, PADDING)  # a round that was skipped scores nothing
         filling = np.full((size - len(rows), rows.shape[1]), PADDING, rows.dtype)
         labels, weights = schedule.data.labels, schedule.data.weights

@@ -60,6 +60,12 @@ def dtype_name(dtype: np.dtype) -> str:
     return str(dtype)
 
 
+@cache
+def _on_the_wire(name: str) -> np.dtype:
+    """The little-endian dtype of that name, kept as `dtype_name` is."""
+    return jnp.dtype(name).newbyteorder("<")
+
+
 class Message(NamedTuple):
     """What crosses between two parties. The array is a device array, or a read-only NumPy one once decoded."""
 
@@ -74,7 +80,7 @@ def nbytes(header: Header) -> int:
 
 def encoded_bytes(shape: tuple[int, ...], dtype: str) -> int:
     """Bytes of an encoded message with an array of that shape and dtype."""
-    return HEADER_BYTES + math.prod(shape) * jnp.dtype(dtype).itemsize
+    return HEADER_BYTES + math.prod(shape) * _on_the_wire(dtype).itemsize
 
 
 def accept(message: Message | None, expected: Header) -> Message:
@@ -117,8 +123,7 @@ def check_format(shape: tuple[int, ...], dtype: str, party: str) -> None:
 def encode(message: Message) -> bytes:
     """The message as `nbytes(message.header)` bytes; waits for an array that is still being computed."""
     h = message.header
-    dtype = jnp.dtype(h.dtype).newbyteorder("<")
-    payload = np.ascontiguousarray(np.asarray(message.array), dtype=dtype).tobytes()
+    payload = np.ascontiguousarray(message.array, dtype=_on_the_wire(h.dtype)).tobytes()
     prefix = _PREFIX.pack(
         MAGIC,
         h.version,
@@ -194,7 +199,7 @@ def decode(data: bytes, party: str, max_bytes: int = MAX_PAYLOAD_BYTES) -> Messa
         refuse("length", f"{len(data)} bytes", f"{nbytes(header)} bytes for shape {header.shape} of {header.dtype}")
     if 0 in header.shape and encoded_bytes(tuple(n or 1 for n in header.shape), header.dtype) > sys.maxsize:
         refuse("shape", str(header.shape), "one that an array can have")
-    array = np.frombuffer(payload, dtype=jnp.dtype(header.dtype).newbyteorder("<")).reshape(header.shape)
+    array = np.frombuffer(payload, dtype=_on_the_wire(header.dtype)).reshape(header.shape)
     return Message(header, array)
 
 
