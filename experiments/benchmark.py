@@ -166,10 +166,9 @@ def show(result: dict) -> None:
     print("\n" + pd.DataFrame(lines).T.rename_axis("seconds").to_string(float_format="{:.3g}".format))
     if result["ratios"]:
         print("\n" + pd.DataFrame(result["ratios"]).T.rename_axis("ratio").to_string(float_format="{:.3f}".format))
-    titles = {"fused": "cold start of fused", "local": "epoch of local", "local_encoded": "epoch of local_encoded"}
-    for name in [name for name in titles if name in reports]:
+    for name in [name for name in ("fused", "local", "local_encoded") if name in reports]:
         pieces = ", ".join(f"{piece} {s:.3f}" for piece, s in reports[name].items() if not piece.endswith("_mb"))
-        print(f"\n{titles[name]}, seconds: {pieces}")
+        print(f"\n{name}, seconds of a cold start, and where an epoch spends them: {pieces}")
     print(f"\n{result['recorded']}")
 
 
