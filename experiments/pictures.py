@@ -247,3 +247,45 @@ def tradeoff(lines: list[dict], tasks: list[str], file: Path) -> None:
         _name_points(axis, names)
     figure.savefig(file, dpi=110)
     plt.close(figure)
+
+
+def wide_area(seconds: list[dict], scores: list[dict], file: Path) -> None:
+    """On the left an epoch's seconds by rounds in flight, a line per round trip; on the right the AUC beside that of 1.
+
+    Args:
+        seconds: lines with `round_trip` (milliseconds), `in_flight`, `seconds`.
+        scores: lines with `in_flight`, `seed`, `task`, `auc`; none, and there is nothing on the right.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
+    depths = sorted({line["in_flight"] for line in seconds})
+    for round_trip, color in zip(sorted({line["round_trip"] for line in seconds}), COLORS, strict=False):
+        points = sorted((line["in_flight"], line["seconds"]) for line in seconds if line["round_trip"] == round_trip)
+        axes[0].loglog(*zip(*points, strict=True), "o-", color=color, label=f"round trip {round_trip:g} ms")
+        for depth, value in points:
+            axes[0].annotate(
+                f"{value:.2g}", (depth, value), (0, 7), textcoords="offset points", ha="center", fontsize=11
+            )
+    axes[0].set_ylabel("seconds per epoch", fontsize=13)
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].yaxis.set_minor_formatter("")
+    axes[0].margins(y=0.15)
+    for t, (task, color) in enumerate(zip(dict.fromkeys(line["task"] for line in scores), COLORS, strict=False)):
+        of = {d: np.array([s["auc"] for s in scores if (s["task"], s["in_flight"]) == (task, d)]) for d in depths}
+        beside = [of[d].mean() - of[depths[0]].mean() for d in depths]
+        spread = [of[d].std() for d in depths]
+        at = np.array(depths) * (1 + 0.05 * t)
+        axes[1].errorbar(at, beside, spread, fmt="o-", capsize=4, color=color, label=NAMES.get(task, task))
+    axes[1].set_xscale("log")
+    axes[1].axhline(0, color="black", linewidth=1)
+    axes[1].set_ylabel(f"test AUC less that of {depths[0]} in flight\n(whisker: deviation over seeds)", fontsize=13)
+    axes[1].set_visible(bool(scores))
+    for axis in axes:
+        axis.set_xlabel("rounds in flight", fontsize=13)
+        axis.set_xticks(depths, [str(depth) for depth in depths], minor=False)
+        axis.set_xticks([], minor=True)
+        axis.tick_params(labelsize=12)
+        axis.grid(alpha=0.3)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=12)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)

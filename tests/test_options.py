@@ -26,6 +26,7 @@ OPTIONS = {
     "benchmark_secretflow": """
         --transport brpc_link|grpc = brpc_link
         --tls
+        --in-flight int = 4
         --repeats int = 7
         --rows int = 32561
         --out str = runs/benchmark_secretflow
@@ -135,6 +136,16 @@ OPTIONS = {
         --model-seeds int = 1
         --out str = runs/tune
     """,
+    "wide_area": """
+        --round-trips float+ = 0.0 40.0 100.0
+        --in-flight int+ = 1 4 16 48
+        --transport brpc_link|grpc = brpc_link
+        --tls
+        --epochs int = 6
+        --seeds int = 10
+        --data str = auto
+        --out str = runs/wide_area
+    """,
 }
 
 
@@ -201,6 +212,7 @@ def test_choices_are_what_there_is():
     assert long_run.PLACEMENTS.keys() == listed("long_run", "--placement")
     for experiment in ("census_secretflow", "benchmark_secretflow"):
         assert set(census_secretflow.PARTIES) == listed(experiment, "--party")
+    for experiment in ("census_secretflow", "benchmark_secretflow", "wide_area"):
         assert set(TRANSPORTS) == listed(experiment, "--transport")
 
 

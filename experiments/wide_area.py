@@ -1,0 +1,123 @@
+"""Rounds in flight between organisations: seconds per epoch and AUC, by round trip and by k = `in_flight`.
+
+    python -m experiments.wide_area [--round-trips MS ...] [--in-flight K ...] [--transport brpc_link|grpc] [--tls]
+
+For each round trip and k the main job runs in two processes on this machine, behind proxies that delay each direction
+by half the round trip and take in 100 Mbit/s. Its seconds are the median over epochs, without the first, which
+compiles. The test AUC of each k is that of placement `fused`, which computes the same, over seeds. Writes `result.json`
+and `wide_area.png`. This needs SecretFlow.
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from experiments import census, certificates, launch, options, pictures, sources, startup
+from experiments.census_secretflow import PARTIES, ports
+from experiments.delay import delayed
+from experiments.party_files import write_parties
+
+RATE = 12.5e6  # bytes per second that each direction takes in: 100 Mbit/s
+
+
+@dataclasses.dataclass
+class Settings:
+    round_trips: Sequence[float] = (0.0, 40.0, 100.0)  # round trips between the parties, in milliseconds
+    in_flight: Sequence[int] = (1, 4, 16, 48)  # rounds in flight
+    transport: Literal["brpc_link", "grpc"] = "brpc_link"  # what SecretFlow sends messages with
+    tls: bool = False  # encrypt, with certificates made for the run
+    epochs: int = 6  # passes over the training rows in each run
+    seeds: int = 10  # runs per k for the AUC; 0 measures seconds alone
+    data: str = "auto"  # where the rows come from: auto, sampled, or a folder with adult.data and adult.test
+    out: str = "runs/wide_area"  # folder to write the results, the parties' files and certificates to
+
+    def __post_init__(self):
+        if self.epochs < 2:
+            raise options.OptionError(f"--epochs: saw {self.epochs}, wanted at least 2, as the first compiles")
+        if min(self.in_flight) < 1:
+            raise options.OptionError(f"--in-flight: saw {min(self.in_flight)}, wanted at least 1")
+        if min(self.round_trips) < 0:
+            raise options.OptionError(f"--round-trips: saw {min(self.round_trips)}, wanted at least 0")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    settings = options.parse(Settings, __doc__, arguments)
+    out = Path(settings.out)
+    try:
+        source = sources.load(settings.data)
+    except sources.SourceError as error:
+        sys.exit(str(error))
+    print(source.line, flush=True)
+    write_parties(out / "parties", source.train, source.test)
+    if settings.tls:
+        certificates.make(out / "certificates", PARTIES)
+    seconds: list[dict[str, float]] = []
+    for round_trip in settings.round_trips:
+        for k in settings.in_flight:
+            median = seconds_per_epoch(settings, round_trip, k)
+            seconds.append({"round_trip": round_trip, "in_flight": k, "seconds": median})
+            print(f"round trip {round_trip:g} ms, {k} in flight: {median:.2f} s per epoch", flush=True)
+    scores = auc(settings, source) if settings.seeds else []
+    show(seconds, scores)
+    result = {"settings": dataclasses.asdict(settings), "seconds": seconds, "auc": scores}
+    (out / "result.json").write_text(json.dumps(result, indent=1))
+    pictures.wide_area(seconds, scores, out / "wide_area.png")
+    print(f"written: result.json, wide_area.png to {out}")
+
+
+def seconds_per_epoch(settings: Settings, round_trip: float, in_flight: int) -> float:
+    """The median over the epochs after the first of a run of both parties."""
+    out = Path(settings.out)
+    with contextlib.ExitStack() as proxies:
+        listen = ports()
+        reached = [proxies.enter_context(delayed(port, round_trip / 2000, RATE)) for port in listen]
+        places = {
+            party: {"address": f"127.0.0.1:{at}", "listen_addr": f"127.0.0.1:{port}"}
+            for party, at, port in zip(PARTIES, reached, listen, strict=True)
+        }
+        (out / "cluster.json").write_text(json.dumps(places))
+        how = ["--cluster", str(out / "cluster.json"), "--files", str(out / "parties"), "--out", str(out / "run")]
+        how += ["--epochs", str(settings.epochs), "--in-flight", str(in_flight), "--transport", settings.transport]
+        how += ["--tls", str(out / "certificates")] if settings.tls else []
+        command = [sys.executable, "-m", "experiments.census_secretflow", "--mode", "production"]
+        if code := launch.launch({party: [*command, "--party", party, *how] for party in PARTIES}, patience=75):
+            sys.exit(code)
+    history = json.loads((out / "run" / "result.json").read_text())["history"]
+    return float(np.median(history["seconds"][1:]))
+
+
+def auc(settings: Settings, source: sources.Source) -> list[dict[str, float | str]]:
+    """A line per k, seed and task: the test AUC."""
+    startup.keep_compiled(str(Path(settings.out) / "compiled"))
+    train, test = census.divide(source.train), census.divide(source.test)
+    lines: list[dict[str, float | str]] = []
+    for k in settings.in_flight:
+        for seed in range(settings.seeds):
+            model = census.model(seed, "fused")
+            model.fit(train, epochs=6, batch_size=128, in_flight=k, progress=False)
+            found = model.evaluate(test)
+            lines += [{"in_flight": k, "seed": seed, "task": t, "auc": found[f"{t}/auc"]} for t in census.LABELS]
+    return lines
+
+
+def show(seconds: list[dict[str, float]], scores: list[dict]) -> None:
+    """Print a line per k: seconds per epoch at each round trip, and the mean and deviation of the AUC."""
+    table = pd.DataFrame(seconds).pivot(index="in_flight", columns="round_trip", values="seconds")
+    table.columns = [f"{round_trip:g} ms" for round_trip in table]
+    if scores:
+        of_task = pd.DataFrame(scores).groupby(["task", "in_flight"])["auc"].agg(["mean", "std"])
+        for task in census.LABELS:
+            spread = of_task.loc[task]
+            table[task] = [f"{line['mean']:.5f} ± {line['std']:.5f}" for _, line in spread.loc[table.index].iterrows()]
+    print(f"\nSeconds per epoch by round trip, and test AUC:\n{table.to_string(float_format='{:.2f}'.format)}\n")
+
+
+if __name__ == "__main__":
+    main()
