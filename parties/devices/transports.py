@@ -2,13 +2,15 @@
 
 Over gRPC each end checks the other's certificate and name. Over brpc_link a sender checks the receiver's certificate,
 and the tag of a frame shows the receiver who sent it. SecretFlow's own TLS settings fail over gRPC, and are ignored
-over brpc_link. This module needs SecretFlow: it is imported only when a production run starts.
+over brpc_link. Any number of frames may be underway: `protocol.loop` bounds them, and by default ten over brpc_link, or
+one for each thread that sends over gRPC, would bound the rounds in flight. This module needs SecretFlow: it is imported
+only when a production run starts.
 """
 
+import contextlib
 import logging
 import os
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,7 +30,6 @@ from parties.protocol.messages import MAX_NAME_BYTES
 log = logging.getLogger(__name__)
 
 SECRETFLOW = "1.14.0b0"  # the one version whose transports these can replace
-UNDERWAY = 256  # frames that may be on their way to one party: else a round trip would bound the rounds in flight
 
 
 def check_version() -> None:
@@ -94,7 +95,7 @@ class FramedGrpc(Framed, GrpcProxy):
         super().__init__(*arguments)
         self._arrived: dict[tuple[str, int], Any] = {}  # sender and number -> value; number 0 is a greeting
         self._events: dict[tuple[str, int], threading.Event] = {}
-        self._underway = {party: threading.BoundedSemaphore(UNDERWAY) for party in self._others}
+        self._underway: set[Any] = set()  # calls whose frame may not have arrived
 
     def start(self) -> None:
         super().start()
@@ -164,18 +165,17 @@ class FramedGrpc(Framed, GrpcProxy):
     def send(self, dest_party: str, data: Any, seq_id: int) -> bool:
         """Send it, and do not wait until it is there: few threads of SecretFlow send, and each would wait for long."""
         request = self._request(self._packed(dest_party, seq_id, data), seq_id)
-        underway, timeout = self._underway[dest_party], self._proxy_config.timeout_in_ms / 1000
-        underway.acquire()
+        timeout = self._proxy_config.timeout_in_ms / 1000
         call = self._stubs[dest_party].SendData.future(request, metadata=self._grpc_metadata, timeout=timeout)
+        self._underway.add(call)
         call.add_done_callback(lambda call: self._sent(dest_party, seq_id, call))
         return True
 
     def stop(self) -> None:
         """Stop once all that was sent has arrived; at the latest after the time that one frame may take."""
-        end = time.monotonic() + self._proxy_config.timeout_in_ms / 1000
-        for underway in self._underway.values():
-            for _ in range(UNDERWAY):
-                underway.acquire(timeout=max(0.0, end - time.monotonic()))
+        for call in tuple(self._underway):
+            with contextlib.suppress(grpc.FutureCancelledError):
+                call.exception()
         super().stop()
 
     def _request(self, frame: bytes, number: int) -> Any:
@@ -183,7 +183,7 @@ class FramedGrpc(Framed, GrpcProxy):
 
     def _sent(self, party: str, number: int, call: Any) -> None:
         """Take note that a frame has arrived, or could not be sent, of which the driver hears as SecretFlow says it."""
-        self._underway[party].release()
+        self._underway.discard(call)
         if not call.cancelled() and (error := call.exception()) is not None:
             log.error("%s: frame %d to %r: %s", self._party, number, party, error)
             if (context := get_global_context(assert_none=False)) is not None:
@@ -209,7 +209,7 @@ class FramedBrpc(Framed, BrpcLinkProxy):
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
         self._desc.enable_ssl = bool(self._tls_config)
-        self._desc.throttle_window_size = UNDERWAY
+        self._desc.throttle_window_size = 0  # any number
         # After its last try to send (by default the third, 9 s) the link ends the process. Our deadline is to end it.
         self._desc.retry_opts.max_retry = 1 << 30
 

@@ -5,11 +5,9 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import urllib.request
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,6 +16,7 @@ from parties.devices.production import TRANSPORTS
 from parties.devices.wire import Lane
 from parties.errors import MessageError, ModelError
 from tests.devices import hostile
+from tests.devices.pair import Pair
 from tests.devices.ports import ports
 
 with warnings.catch_warnings():
@@ -26,44 +25,6 @@ with warnings.catch_warnings():
     from secretflow.distributed.fed.proxy.grpc import fed_pb2, fed_pb2_grpc
 
     from parties.devices import transports
-
-
-class Pair:
-    """alice and bob over a real connection in one process."""
-
-    def __init__(self, transport: str, tls=None):
-        kind: Any = {"grpc": transports.FramedGrpc, "brpc_link": transports.FramedBrpc}[transport]
-        self.addresses = {p: f"127.0.0.1:{port}" for p, port in zip(("alice", "bob"), ports(2), strict=True)}
-        settings = {"connect_retry_times": 3, "connect_retry_interval_ms": 100, "recv_timeout_ms": 20_000}
-        configs = {p: None if tls is None else tls[p].config() for p in self.addresses}
-        self.ends = {p: kind(self.addresses, p, "job", configs[p], dict(settings)) for p in self.addresses}
-        starts = [threading.Thread(target=end.start) for end in self.ends.values()]
-        for start in starts:
-            start.start()
-        for start in starts:
-            start.join(30)
-        self.alice, self.bob = self.ends["alice"], self.ends["bob"]
-
-    def push(self, payload: bytes, number: int = 7) -> None:
-        """bob, who has the keys, sends what he likes."""
-        if hasattr(self.bob, "_linker"):
-            self.bob._linker.send_async(0, payload)
-        else:
-            request = self.bob._request(payload, number)
-            try:
-                self.bob._stubs["alice"].SendData(request, metadata=self.bob._grpc_metadata, timeout=30)
-            except grpc.RpcError as error:
-                assert error.code() == grpc.StatusCode.PERMISSION_DENIED
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        stops = [threading.Thread(target=end.stop, daemon=True) for end in self.ends.values()]
-        for stop in stops:
-            stop.start()
-        for stop in stops:
-            stop.join(20)
 
 
 @pytest.fixture(scope="module")

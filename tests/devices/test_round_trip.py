@@ -1,0 +1,24 @@
+"""Parties between which a message takes long. Collected where SecretFlow is installed."""
+
+import time
+
+import pytest
+
+from parties.devices.production import TRANSPORTS
+from tests.devices.pair import Pair
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_no_message_waits_for_another(transport):
+    """Many each way take hardly longer than one: a transport that let fewer be underway would take round trips."""
+    count, round_trip = 600, 1.0
+    with Pair(transport, one_way=round_trip / 2) as pair:
+        began = time.monotonic()
+        for number in range(1, count + 1):
+            pair.alice.send("bob", b"down" * 100, number)
+            pair.bob.send("alice", b"up" * 200, number)
+        for number in range(1, count + 1):
+            assert pair.bob.recv("alice", number) == b"down" * 100
+            assert pair.alice.recv("bob", number) == b"up" * 200
+        seconds = time.monotonic() - began
+    assert round_trip / 2 <= seconds < 1.5 * round_trip
