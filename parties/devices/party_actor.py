@@ -74,7 +74,7 @@ class PartyActor:
         self._guarded(lambda: self.party.settled().begin(facts))
 
     def turn(self, cotangent: bytes | None) -> bytes:
-        """As `FeatureRole.turn`."""
+        """As `FeatureRole.turn`; b"" says that the label party has taken the round, and is no cotangent."""
         return self._guarded(self._turn, cotangent)
 
     def finish(self, cotangent: bytes) -> None:
@@ -146,7 +146,7 @@ class PartyActor:
 
     def _turn(self, cotangent: bytes | None) -> bytes:
         role = self.party.feature_role()
-        return self._sent(role.turn(None if cotangent is None else self._received(cotangent)))
+        return self._sent(role.turn(self._received(cotangent) if cotangent else None))
 
     def _finish(self, cotangent: bytes) -> None:
         self.party.feature_role().finish(self._received(cotangent))

@@ -27,6 +27,7 @@ ONE_SHOT_CALLS = ("labels", "learn", "train_alone")
 SCORES = ("label", "all")
 Loop = Callable[[Mapping[str, Feature], Label, Channel, Iterable], None]
 WINDOW = 1024  # calls by which the driver may be ahead of the party of its process
+AHEAD = 16  # rounds by which a party may be ahead of the label party in a pass that does not train, if not in_flight
 
 
 def pyu(devices: Mapping[str, Any], deadline: float = 60.0, scores: Literal["label", "all"] = "label") -> "Pyu":
@@ -80,6 +81,7 @@ class Pyu:
         self._keeps_labels = False  # whether nothing that is made of true labels may be shown
         self._bytes: dict[str, int] = {}
         self._called = 0  # calls that the driver has made of this process's party
+        self._ahead = AHEAD
 
     @property
     def abilities(self) -> Abilities:
@@ -117,6 +119,7 @@ class Pyu:
         return answers
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
+        self._ahead = max(AHEAD, facts.in_flight)
         self._run(partial(loop.train, in_flight=facts.in_flight), facts, lambda left: rounds(min(left, most)))
 
     def exchange(self, facts: Pass, epochs: Sequence[int]) -> None:
@@ -126,7 +129,7 @@ class Pyu:
         for epoch in epochs:  # each is awaited: so a party that refuses ends the run, and one that trains is not silent
             epoch_facts = facts._replace(epoch=epoch, start=0)
             self._devices.ask({name: party.train_alone(epoch_facts, 0) for name, party in self._features.items()})
-        self._run(loop.evaluate, facts.exchange(), range)
+        self._evaluate(facts.exchange(), range)
 
     def train_alone(self, facts: Pass, rounds: Rounds, most: int) -> None:
         self.remote[self.label_party].train_alone(facts, most)
@@ -135,7 +138,7 @@ class Pyu:
             pass
 
     def evaluate(self, facts: Pass, rounds: Rounds) -> Any:
-        self._run(loop.evaluate, facts, rounds)
+        self._evaluate(facts, rounds)
         if facts.phase == "predict":
             table, seen, answer = self.remote[self.label_party].predictions(facts.data)
             self._devices.ask({self.label_party: answer})
@@ -190,6 +193,9 @@ class Pyu:
     def deliver(self, message: "_Sent") -> Any:
         """As a `Channel`: what moves is a reference to an encoded message."""
         return self._devices.send(message.sender, message.value, message.receiver)
+
+    def _evaluate(self, facts: Pass, rounds: Rounds) -> None:
+        self._run(partial(loop.evaluate, in_flight=self._ahead), facts, rounds)
 
     def _begin(self, facts: Pass) -> None:
         for party in self.remote.values():

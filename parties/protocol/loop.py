@@ -11,7 +11,10 @@ class Feature(Protocol):
     """A party with columns. It sends and receives what its channel moves."""
 
     def turn(self, cotangent: Any) -> Any:
-        """The backward of the oldest round in flight, if its cotangent is given, then the forward of the next."""
+        """The backward of the oldest round in flight, if its cotangent is given, then the forward of the next.
+
+        In a pass that does not train, the only thing that may be given is word that the label party took a round.
+        """
         ...
 
     def finish(self, cotangent: Any) -> None:
@@ -59,12 +62,7 @@ def train(
     round. The loop may end after any round, and then every party takes in what is in flight. At the end each party
     tells the label party which rounds it alone did not take.
     """
-    flying: deque[Mapping[str, Any]] = deque()  # the cotangents of each round in flight, by party
-    for _ in rounds:
-        due = flying.popleft() if len(flying) == in_flight else {}
-        turns = {name: party.turn(due.get(name)) for name, party in features.items()}
-        activations = {name: channel.deliver(message) for name, message in turns.items()}
-        flying.append({name: channel.deliver(message) for name, message in label.step(activations).items()})
+    flying = _run(features, label, channel, rounds, in_flight)
     for due in flying:
         for name, cotangent in due.items():
             features[name].finish(cotangent)
@@ -72,10 +70,28 @@ def train(
         label.confirm({name: party.confirm() for name, party in features.items()})
 
 
-def evaluate(features: Mapping[str, Feature], label: Label, channel: Channel, rounds: Iterable) -> None:
-    """Run a pass in which nothing is trained and only activations move."""
+def evaluate(
+    features: Mapping[str, Feature], label: Label, channel: Channel, rounds: Iterable, in_flight: int = 1
+) -> None:
+    """Run a pass in which nothing is trained and only activations move.
+
+    Where parties are apart, what comes down is word that the label party has taken the round: so a party sends the
+    activations of `in_flight` rounds at most that were not taken.
+    """
+    _run(features, label, channel, rounds, in_flight)
+
+
+def _run(
+    features: Mapping[str, Feature], label: Label, channel: Channel, rounds: Iterable, in_flight: int
+) -> deque[Mapping[str, Any]]:
+    """Run rounds of which at most so many are in flight; returns what came down of those that are, by party."""
+    flying: deque[Mapping[str, Any]] = deque()
     for _ in rounds:
-        label.step({name: channel.deliver(party.turn(None)) for name, party in features.items()})
+        due = flying.popleft() if len(flying) == in_flight else {}
+        turns = {name: party.turn(due.get(name)) for name, party in features.items()}
+        activations = {name: channel.deliver(message) for name, message in turns.items()}
+        flying.append({name: channel.deliver(message) for name, message in label.step(activations).items()})
+    return flying
 
 
 def teach(pupils: Mapping[str, Pupil], label: Teacher, channel: Channel) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ from parties import (
 )
 from parties.devices import driver as monkey
 from parties.devices.wire import Lane
+from parties.party.roles import FeatureRole, LabelRole
 from tests import devices as devices_module
 
 
@@ -62,8 +64,11 @@ def main(settings: dict) -> None:
             rules = {"epochs": settings["epochs"], "batch_size": 128, "progress": False}
             model.fit(data, validation=data, callbacks=[Says(), stopping], record=True, **rules)
             audit = model.audit(data)
+        if "pause_at" in settings:
+            pause(settings["pause_at"])
+        how = {"batch_size": settings.get("batch_size", 128), "in_flight": settings.get("in_flight", 1)}
         for epoch in range(0 if {"checkpoint", "stopping"} & settings.keys() else settings["epochs"]):
-            history = model.fit(data, batch_size=128, progress=False)
+            history = model.fit(data, progress=False, **how)
             if settings.get("hostile") == party:
                 send_instead(settings["payload"])
             print(f"epoch {epoch}", json.dumps({n: v for n, v in history.items() if n != "seconds"}), flush=True)
@@ -107,6 +112,24 @@ def note_received() -> list[bytes]:
     unpack = Lane.unpack
     Lane.unpack = lambda self, frame: frames.append(frame) or unpack(self, frame)  # type: ignore[method-assign]
     return frames
+
+
+def pause(at: int) -> None:
+    """From now on the label party stops its process before that round of each pass, and others say every turn."""
+    step, turn = LabelRole.step, FeatureRole.turn
+
+    def stepped(self, activations):
+        schedule = self.present_schedule()
+        if schedule.round == at:
+            print(f"stopped in {schedule.facts.phase}", flush=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return step(self, activations)
+
+    def turned(self, cotangent):
+        print(f"turn of {self.present_schedule().facts.phase}", flush=True)
+        return turn(self, cotangent)
+
+    LabelRole.step, FeatureRole.turn = stepped, turned  # type: ignore[method-assign]
 
 
 def send_instead(payload: str) -> None:

@@ -20,6 +20,7 @@ from experiments.party_files import FILES, write_parties
 from parties import EarlyStopping, SplitModel, VerticalData
 from parties.data.frames import id_digests
 from parties.devices.production import TRANSPORTS
+from parties.devices.pyu import AHEAD
 from parties.devices.wire import Lane
 from parties.privacy.audit import Line
 from parties.saving.folder import read_model
@@ -292,6 +293,21 @@ def test_bob_is_killed_in_mid_epoch(tmp_path, files, transport):
         assert time.monotonic() - began < deadline + 10
         assert "party 'bob': connection: saw" in run.said("alice"), run.said("alice")
     assert not run.save.exists()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_bob_does_not_run_ahead_of_alice(tmp_path, files, transport):
+    """While her process is stopped he computes the rounds that may be in flight, and no more of the 188."""
+    at, k = 20, 4
+    with Run(tmp_path, files, transport, batch_size=8, in_flight=k, pause_at=at) as run:
+        for phase, ahead in (("fit", k), ("evaluate", AHEAD), ("predict", AHEAD)):
+            run.until("alice", f"stopped in {phase}")
+            time.sleep(1)  # which 188 turns do not take
+            turns = run.said("bob").count(f"turn of {phase}")
+            assert at < turns <= at + ahead, f"{turns} turns of {phase}"
+            run.processes["alice"].send_signal(signal.SIGCONT)
+        assert [run.wait(party) for party in run.processes] == [0, 0], run.said("alice") + run.said("bob")
+        assert run.said("bob").count("turn of predict") == 188
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -313,6 +313,17 @@ def test_a_message_that_was_changed_is_refused_by_its_receiver(pyus, files, monk
     assert (caught.value.party, caught.value.field) == ("alice", "checksum")
 
 
+def test_word_that_a_round_was_taken_is_no_cotangent(pyus, files, monkeypatch):
+    made, data = model(pyu(pyus)), read(pyus, files)
+    made.fit(data, progress=False, batch_size=16)
+    step = party_actor.PartyActor.step
+    monkeypatch.setattr(party_actor.PartyActor, "step", lambda self, *sent: tuple(b"" for _ in step(self, *sent)))
+    made.evaluate(data, batch_size=2)
+    with pytest.raises(MessageError) as caught:
+        made.fit(data, progress=False, batch_size=16)
+    assert (caught.value.party, caught.value.field) == ("carol", "message")
+
+
 def test_the_driver_holds_no_rows(pyus, files):
     """What hangs off the model and the data, references not followed, has no frame and no array of rows."""
     made, data = model(pyu(pyus)), read(pyus, files)
