@@ -23,6 +23,7 @@ each way per round.
 import contextlib
 import dataclasses
 import json
+import logging
 import socket
 import sys
 import time
@@ -88,6 +89,7 @@ class Settings:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = parse(arguments)
+    logging.getLogger("parties").setLevel(logging.INFO)  # round trips, too
     try:
         if settings.files is None:
             source = sources.load(settings.data)

@@ -157,6 +157,10 @@ class Devices:
             facts[self.own] |= hear(self.activity.told, self.own)
         return facts
 
+    def meet(self) -> None:
+        """Wait until every party has come to this call; raises as `ask`."""
+        self.ask({party: device(say)() for party, device in self.pyus.items()})
+
     def wait(self, until: Callable[[], bool]) -> None:
         """Wait until `until()` is true of this process's party, if there is one.
 

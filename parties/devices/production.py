@@ -19,8 +19,8 @@ from functools import partial
 from typing import Any, NoReturn
 
 from parties.devices.addresses import split_address
-from parties.devices.answers import say
 from parties.devices.driver import CONNECTION, Devices, secretflow, transport_error
+from parties.devices.round_trip import measure
 from parties.devices.tls import Tls, reason
 from parties.devices.wire import MAX_BODY_BYTES
 from parties.errors import ModelError, PartyError
@@ -47,7 +47,8 @@ def production(
     and the garbage collector's settings. An exception that leaves the block, or a party that does not come, is logged
     and ends the process with exit code 1; `sys.exit(CODE)` ends it with that code. Threads of SecretFlow that wait for
     a lost party cannot be ended in another way. What one party refuses is an error at all parties; each process ends
-    once the others have been sent what they wait for.
+    once the others have been sent what they wait for. When all have met, the milliseconds of a round trip to each other
+    party are logged, at level `info` of the logger `parties`.
 
     Args:
         cluster: party -> `address` at which the others reach it, and `listen_addr` where it listens at another.
@@ -74,7 +75,8 @@ def production(
         _start(sf, cluster, party, transport, tls, deadline, log_level)
         devices = Devices({name: sf.PYU(name) for name in cluster}, deadline)
         signal.signal(signal.SIGINT, partial(_interrupted, devices))
-        _meet(devices)
+        for other, seconds in measure(devices).items():
+            log.info("%s: a round trip to %s takes %.1f ms", party, other, 1000 * seconds)
         gc.collect()
         gc.freeze()  # a full collection of all that was imported took as long as 80 rounds
         try:
@@ -83,7 +85,7 @@ def production(
             if error.code not in (None, 0):
                 raise
             leaving = error
-        _meet(devices)  # now every party's last message has arrived
+        devices.meet()  # now every party's last message has arrived
         sf.shutdown(barrier_on_shutdown=False)
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # SecretFlow may still signal its own process
@@ -212,11 +214,6 @@ def _unreachable(cluster: Mapping, party: str, tls: Tls | None) -> tuple[str, OS
             except OSError as error:
                 return name, error
     return None
-
-
-def _meet(devices: Devices) -> None:
-    """Wait until every party has come to this call."""
-    devices.ask({name: pyu(say)() for name, pyu in devices.pyus.items()})
 
 
 def _interrupted(devices: Devices, signal_number: int, frame: Any) -> None:

@@ -1,5 +1,6 @@
 """Placement `pyu`: each party on its own SecretFlow device; only encoded messages and answers move between them."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -12,6 +13,7 @@ from parties.devices.answers import hear
 from parties.devices.device_data import DeviceData
 from parties.devices.driver import Devices
 from parties.devices.party_actor import PartyActor, list_checkpoints, read_card
+from parties.devices.round_trip import Clocks, hiding, measure
 from parties.errors import DataError, MessageError, ModelError
 from parties.party.participant import Answer, Participant, PartyModel
 from parties.placement.contract import Abilities, Primitive, Rounds
@@ -21,6 +23,8 @@ from parties.protocol.loop import Feature, Label
 from parties.protocol.passes import Pass
 from parties.saving.checkpoints import Found
 from parties.saving.folder import Saved, check_parts
+
+log = logging.getLogger(__name__)
 
 CALLS = ("ask", "predictions", "begin", "turn", "finish", "refused", "step", "confirm")
 ONE_SHOT_CALLS = ("labels", "learn", "train_alone")
@@ -81,6 +85,8 @@ class Pyu:
         self._keeps_labels = False  # whether nothing that is made of true labels may be shown
         self._bytes: dict[str, int] = {}
         self._called = 0  # calls that the driver has made of this process's party
+        self._rounds = 0  # rounds whose calls the driver has made
+        self._passes = 0  # that trained
         self._ahead = AHEAD
 
     @property
@@ -120,7 +126,11 @@ class Pyu:
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
         self._ahead = max(AHEAD, facts.in_flight)
+        began, done = Clocks.now(), self._rounds
         self._run(partial(loop.train, in_flight=facts.in_flight), facts, lambda left: rounds(min(left, most)))
+        self._passes += 1
+        if self._passes == 2 and self._rounds > done:  # the first compiled, too
+            self._advise(began, self._rounds - done, facts.in_flight)
 
     def exchange(self, facts: Pass, epochs: Sequence[int]) -> None:
         if epochs:
@@ -197,6 +207,21 @@ class Pyu:
     def _evaluate(self, facts: Pass, rounds: Rounds) -> None:
         self._run(partial(loop.evaluate, in_flight=self._ahead), facts, rounds)
 
+    def _advise(self, began: Clocks, rounds: int, in_flight: int) -> None:
+        """Log once, in the label party's process, how many rounds in flight would hide the round trip, if more would.
+
+        Training never chooses by itself: every party must have the same number.
+        """
+        self._devices.wait(lambda: self._devices.activity.ended >= self._called)
+        each, trips = began.per_round(rounds), measure(self._devices)
+        if trips and self._devices.own == self.label_party:
+            trip = max(trips.values())
+            if (more := hiding(trip, each)) > in_flight:
+                said = (
+                    "a round takes %.1f ms and computes for %.1f, a round trip takes %.1f: in_flight=%d would hide it"
+                )
+                log.warning(said, 1e3 * each.wall, 1e3 * each.processor, 1e3 * trip, more)
+
     def _begin(self, facts: Pass) -> None:
         for party in self.remote.values():
             party.begin(facts)
@@ -214,6 +239,7 @@ class Pyu:
     def _paced(self, rounds: Iterable) -> Iterator:
         """The rounds; each is yielded once this process's party is at most `WINDOW` calls behind."""
         for number in rounds:
+            self._rounds += 1
             yield number
             self._devices.wait(lambda: self._devices.activity.ended >= self._called - WINDOW)
 

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 import os
 import signal
 import sys
@@ -31,6 +32,7 @@ from tests import devices as devices_module
 
 def main(settings: dict) -> None:
     jax.config.update("jax_threefry_partitionable", True)  # as tests/conftest.py
+    logging.getLogger("parties").setLevel(logging.INFO)
     interrupted = signal.getsignal(signal.SIGINT)
     party, deadline = settings["party"], settings["deadline"]
     tls = Tls(*settings["tls"][party]) if party in settings.get("tls", {}) else None

@@ -26,6 +26,7 @@ from parties.privacy.audit import Line
 from parties.saving.folder import read_model
 from tests.devices import hostile
 from tests.devices.ports import ports
+from tests.support.delay import delayed
 
 ROWS = 1500
 pytestmark = pytest.mark.long
@@ -42,8 +43,19 @@ def files(tmp_path_factory):
 class Run:
     """Both parties' processes, or one of them; all are killed at the end."""
 
-    def __init__(self, tmp_path, files, transport="brpc_link", only=("alice", "bob"), clusters=None, **changed):
+    def __init__(
+        self, tmp_path, files, transport="brpc_link", only=("alice", "bob"), clusters=None, one_way=0.0, **changed
+    ):
+        """
+        Args:
+            one_way: seconds that what one sends is on its way to the other.
+        """
         places = {p: {"address": f"127.0.0.1:{port}"} for p, port in zip(("alice", "bob"), ports(2), strict=True)}
+        self.proxies = contextlib.ExitStack()
+        for place in places.values() if one_way else ():
+            place["listen_addr"] = place["address"]
+            proxy = delayed(int(place["address"].split(":")[1]), one_way)
+            place["address"] = f"127.0.0.1:{self.proxies.enter_context(proxy)}"
         self.processes: dict[str, subprocess.Popen] = {}
         self.logs: dict[str, IO[str]] = {}
         self.save = tmp_path / "saved"
@@ -79,6 +91,7 @@ class Run:
             process.wait()
         for log in self.logs.values():
             log.close()
+        self.proxies.close()
 
 
 @pytest.fixture(scope="module")
@@ -293,6 +306,22 @@ def test_bob_is_killed_in_mid_epoch(tmp_path, files, transport):
         assert time.monotonic() - began < deadline + 10
         assert "party 'bob': connection: saw" in run.said("alice"), run.said("alice")
     assert not run.save.exists()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_round_trip_is_said_and_what_hides_it(tmp_path, files, transport):
+    """When they meet; and once, by the label party, after an epoch whose rounds wait."""
+    with Run(tmp_path, files, transport, one_way=0.05, epochs=3) as run:
+        assert [run.wait(party) for party in run.processes] == [0, 0], run.said("alice") + run.said("bob")
+        said = {party: run.said(party) for party in run.processes}
+    for party, other in (("alice", "bob"), ("bob", "alice")):
+        ((name, took),) = re.findall(r"a round trip to (\w+) takes ([\d.]+) ms", said[party])
+        assert name == other and 100 <= float(took) < 170
+    number = r"([\d.]+)"
+    words = f"a round takes {number} ms and computes for {number}, a round trip takes {number}: in_flight={number}"
+    ((takes, computes, trip, k),) = [[float(n) for n in line] for line in re.findall(words, said["alice"])]
+    assert "in_flight" not in said["bob"]
+    assert takes >= trip >= 100 > computes and k == pytest.approx(1 + trip / computes, abs=2)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
