@@ -217,9 +217,7 @@ class Pyu:
         if trips and self._devices.own == self.label_party:
             trip = max(trips.values())
             if (more := hiding(trip, each)) > in_flight:
-                said = (
-                    "a round takes %.1f ms and computes for %.1f, a round trip takes %.1f: in_flight=%d would hide it"
-                )
+                said = "a round takes %.1f ms and computes for %.1f, a round trip is %.1f: in_flight=%d would hide it"
                 log.warning(said, 1e3 * each.wall, 1e3 * each.processor, 1e3 * trip, more)
 
     def _begin(self, facts: Pass) -> None:

@@ -56,6 +56,8 @@ def main(settings: dict) -> None:
         if "leave" in settings:
             sys.exit(settings["leave"])
         place = pyu(devices, deadline, settings.get("scores", "label"))
+        if "kill_at" in settings:
+            be_killed(*settings["kill_at"])
         if "checkpoint" in settings:
             model = checkpointed(settings, place, data)
         else:
@@ -103,8 +105,8 @@ def checkpointed(settings: dict, place, data) -> SplitModel:
         code = {"optimizers": optimizers, "fuse_optimizer": arguments["fuse_optimizer"]}
         return SplitModel.resume(path, data, placement=place, callbacks=[Says()], progress=False, **code)
     model = SplitModel(**arguments, placement=place, seed=0)
-    how = {"epochs": settings["epochs"], "batch_size": 128, "progress": False}
-    model.fit(data, checkpoint=path, every_rounds=5, callbacks=[Says()], **how)
+    how = {name: settings[name] for name in ("epochs", "batch_size", "in_flight", "every_rounds")}
+    model.fit(data, checkpoint=path, callbacks=[Says()], progress=False, **how)
     return model
 
 
@@ -132,6 +134,20 @@ def pause(at: int) -> None:
         return turn(self, cotangent)
 
     LabelRole.step, FeatureRole.turn = stepped, turned  # type: ignore[method-assign]
+
+
+def be_killed(epoch: int, round: int) -> None:
+    """A party that is not the label party is killed before that round."""
+    turn = FeatureRole.turn
+
+    def turned(self, cotangent):
+        schedule = self.present_schedule()
+        if (schedule.facts.epoch, schedule.round) == (epoch, round):
+            print(f"killed with {len(self._flying)} rounds in flight", flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return turn(self, cotangent)
+
+    FeatureRole.turn = turned  # type: ignore[method-assign]
 
 
 def send_instead(payload: str) -> None:
