@@ -174,7 +174,7 @@ class SplitModel:
             in_flight: k, how many activations a party sends before it takes in the first one's cotangent: a round's
                 forward then has the parameters of k - 1 rounds before. Between organisations it hides a round trip of
                 k - 1 rounds; all that is in flight is taken in where an epoch or a part of `every_rounds` ends. Where
-                rounds wait for half of their time or more, a warning after the second epoch says which k would do.
+                rounds wait for half of their time, a warning after the second epoch says which number would do.
             checkpoint: a folder without checkpoints, to which those are written from which `resume` goes on.
             checkpoint_every: epochs between two checkpoints; there is also one when training begins and when it ends.
             every_rounds: rounds between two checkpoints within an epoch; `fused` and `joint` compile so many together.

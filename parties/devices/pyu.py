@@ -13,7 +13,7 @@ from parties.devices.answers import hear
 from parties.devices.device_data import DeviceData
 from parties.devices.driver import Devices
 from parties.devices.party_actor import PartyActor, list_checkpoints, read_card
-from parties.devices.round_trip import Clocks, hiding, measure
+from parties.devices.round_trip import Clocks, advised, measure
 from parties.errors import DataError, MessageError, ModelError
 from parties.party.participant import Answer, Participant, PartyModel
 from parties.placement.contract import Abilities, Primitive, Rounds
@@ -208,7 +208,7 @@ class Pyu:
         self._run(partial(loop.evaluate, in_flight=self._ahead), facts, rounds)
 
     def _advise(self, began: Clocks, rounds: int, in_flight: int) -> None:
-        """Log once, in the label party's process, how many rounds in flight would hide the round trip, if more would.
+        """Log, in the label party's process, how many rounds in flight would hide the round trip.
 
         Training never chooses by itself: every party must have the same number.
         """
@@ -216,7 +216,7 @@ class Pyu:
         each, trips = began.per_round(rounds), measure(self._devices)
         if trips and self._devices.own == self.label_party:
             trip = max(trips.values())
-            if (more := hiding(trip, each)) > in_flight:
+            if (more := advised(in_flight, trip, each)) is not None:
                 said = "a round takes %.1f ms and computes for %.1f, a round trip is %.1f: in_flight=%d would hide it"
                 log.warning(said, 1e3 * each.wall, 1e3 * each.processor, 1e3 * trip, more)
 

@@ -47,18 +47,19 @@ class Clocks(NamedTuple):
         return Clocks((now.wall - self.wall) / rounds, (now.processor - self.processor) / rounds)
 
 
-def hiding(round_trip: float, per_round: Clocks) -> int:
+def advised(in_flight: int, round_trip: float, per_round: Clocks) -> int | None:
     """How many rounds in flight hide a round trip: 1 + round trip / seconds that a round computes, rounded up.
 
     Args:
+        in_flight: how many there were.
         round_trip: seconds.
 
     Returns:
-        1 where a round computes for half of its time or more, as then there is little to hide.
+        None where little would be gained: a round computed for half of its time, or there were half as many in flight.
     """
-    if per_round.wall < 2 * per_round.processor:
-        return 1
-    return 1 + math.ceil(round_trip / per_round.processor)
+    hiding = 1 + math.ceil(round_trip / per_round.processor)
+    waits = per_round.wall > 2 * per_round.processor
+    return hiding if waits and hiding > 2 * in_flight else None
 
 
 def _ping() -> tuple[float, bytes]:
