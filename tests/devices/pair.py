@@ -5,8 +5,8 @@ import threading
 import warnings
 from typing import Any
 
+from experiments.delay import delayed
 from tests.devices.ports import ports
-from tests.support.delay import delayed
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of SecretFlow's own imports

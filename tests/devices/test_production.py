@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from experiments import benchmark_secretflow, census, census_secretflow, certificates, sampler
+from experiments.delay import delayed
 from experiments.party_files import FILES, write_parties
 from parties import EarlyStopping, SplitModel, VerticalData
 from parties.data.frames import id_digests
@@ -26,7 +27,6 @@ from parties.privacy.audit import Line
 from parties.saving.folder import read_model
 from tests.devices import hostile
 from tests.devices.ports import ports
-from tests.support.delay import delayed
 
 ROWS = 1500
 pytestmark = pytest.mark.long
