@@ -283,7 +283,7 @@ class SplitModel:
         record: Recording | None = None,
         position: Position | None = None,
     ) -> dict[str, list[float]]:
-        check_in_flight(run.in_flight, self.parties, self._consortium.placement)
+        check_in_flight(run.in_flight, self.parties)
         check_callbacks(callbacks, self._consortium.placement, self.protect)
         check_time_budget(time_budget, self._consortium.placement)
         data = {"train": train}

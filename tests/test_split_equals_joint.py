@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmoe_jax import Task
 from tests.support.comparison import check, check_one_shot, error
-from tests.support.in_flight import check_in_flight
+from tests.support.in_flight import check_in_flight, recurrence
 from tests.support.problems import keep_gradients, make, problems
 
 pytestmark = pytest.mark.xdist_group("test_split_equals_joint")  # one worker, which compiles an operation once
@@ -55,6 +55,36 @@ def test_one_shot_equals_its_oracle(float64, problem):
 def test_rounds_in_flight_equal_the_recurrence(float64, problem, k, drain):
     with jax.disable_jit():
         check_in_flight(problem._replace(batch_size=2 if problem.rows == 5 else 1), k, drain, 1e-9)
+
+
+@pytest.mark.thorough
+@pytest.mark.long
+@given(problems(parties=(2, 3)), st.integers(1, 6), st.integers(0, 3), st.data())
+def test_sparse_rounds_in_flight_equal_the_recurrence(float64, problem, k, drain, drawn):
+    sparse = drawn.draw(st.lists(st.sampled_from(list(problem.bases)), min_size=1, unique=True))
+    problem = problem._replace(sparse=tuple(sparse), batch_size=2 if problem.rows == 5 else 1)
+    with jax.disable_jit():
+        check_in_flight(problem, k, drain, 1e-9)
+
+
+TABLES = {"alice": ["ids", "real"], "bob": ["ids", "bag"], "carol": ["ids"]}
+
+
+@pytest.mark.parametrize(
+    ("k", "parties", "drain"),
+    [(2, 3, 3), (5, 2, 1), *(pytest.param(k, 3, 0, marks=pytest.mark.thorough) for k in (1, 3, 4, 6))],
+)
+def test_stale_rows_of_tables_equal_the_recurrence(float64, k, parties, drain):
+    """Of all parties, with lazy optimisers; a round reads rows that the rounds in flight before it read, too."""
+    columns = dict(list(TABLES.items())[:parties])
+    optimizers = [optax.sgd(0.1), optax.adam(0.1), optax.sgd(0.1, momentum=0.9), optax.adam(0.1)]
+    problem = make(
+        columns=columns, label_party="alice", tasks=[Task.binary("a"), Task.regression("b")], rows=15, batch_size=2,
+        seed=4, dtype=np.float64, optimizers=dict(zip([*TABLES, "fuse"], map(keep_gradients, optimizers), strict=True)),
+    )  # fmt: skip
+    problem = problem._replace(sparse=tuple(columns))
+    check_in_flight(problem, k, drain, 1e-9)
+    assert error(recurrence(problem, k, drain), recurrence(problem, k + 1, drain)) > 1e-6
 
 
 FIXED = {

@@ -109,16 +109,13 @@ def _check_protection(protect: Any, tasks: Sequence[Any]) -> None:
     protect.init(jax.ShapeDtypeStruct((1, 1), jnp.float32), read_targets(tasks).number)
 
 
-def check_in_flight(in_flight: int, parties: Mapping[str, Any], placement: Any) -> None:
-    """Refuse more than one round in flight where a protection remembers messages, or tables would be copied for each.
+def check_in_flight(in_flight: int, parties: Mapping[str, Any]) -> None:
+    """Refuse more than one round in flight where a protection remembers messages.
 
     Raises:
         ModelError: naming the party.
     """
     for name, party in parties.items() if in_flight > 1 else ():
-        if party.sparse and not placement.abilities.round_by_round:
-            seen = f"{in_flight} with sparse=True, compiled together"
-            raise ModelError(party=name, field="in_flight", seen=seen, wanted="1, or placement 'local'")
         if party.sends is not None:
             held = party.sends.init(jax.ShapeDtypeStruct((1, 1), jnp.float32), 0)
             if jax.tree.leaves(held):

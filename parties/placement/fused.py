@@ -41,7 +41,6 @@ class Fused(InProcess):
     """The split program on the parties' data. It borrows their states, trains them together, and gives them back."""
 
     program: Callable = staticmethod(round_program)
-    fly: Callable = staticmethod(fly)
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,8 +63,10 @@ class Fused(InProcess):
         def round_of(data: Batch, plan: Plan, record: bool) -> Callable:
             return (program_of(data, plan, record=True) if record else program_of(data, plan)).round
 
-        def flying(round: Callable, state: ModelState, in_flight: int) -> tuple[Any, Callable]:
-            return (state, round) if in_flight == 1 else self.fly(round, state, plan.others, in_flight)
+        def flying(
+            round: Callable, state: ModelState, data: Batch, rows: jax.Array, in_flight: int
+        ) -> tuple[Any, Callable]:
+            return (state, round) if in_flight == 1 else self.fly(round, state, data, rows, in_flight)
 
         def train(
             states: States,
@@ -77,15 +78,15 @@ class Fused(InProcess):
             record: bool,
             in_flight: int,
         ) -> tuple[States, Stats]:
-            round = round_of(data, computed, record)
-            carry, step = flying(round, _joined(plan, states), in_flight)
-            carry, stats = some_rounds(step)(carry, data.laid_out(), rows, count, skip, own)
+            round, data = round_of(data, computed, record), data.laid_out()
+            carry, step = flying(round, _joined(plan, states), data, rows, in_flight)
+            carry, stats = some_rounds(step)(carry, data, rows, count, skip, own)
             return _divided(plan, carry if in_flight == 1 else carry.state), stats
 
         def train_unguarded(
             states: States, data: Batch, rows: jax.Array, count: jax.Array, record: bool, in_flight: int
         ) -> tuple[States, Stats]:
-            round = round_of(data, computed._replace(guarded=False), record)
+            round, data = round_of(data, computed._replace(guarded=False), record), data.laid_out()
 
             def with_loss(*given: Any) -> tuple[ModelState, Stats]:
                 state, stats = round(*given)
@@ -93,8 +94,8 @@ class Fused(InProcess):
                 return state, stats._replace(finite=all_finite(stats.loss, of_heads))
 
             how = jnp.bool_(False), jnp.bool_(True)
-            carry, step = flying(with_loss, _joined(plan, states), in_flight)
-            carry, stats = some_rounds(step)(carry, data.laid_out(), rows, count, *how)
+            carry, step = flying(with_loss, _joined(plan, states), data, rows, in_flight)
+            carry, stats = some_rounds(step)(carry, data, rows, count, *how)
             return _divided(plan, carry if in_flight == 1 else carry.state), stats
 
         def predict(states: States, data: Batch, rows: jax.Array) -> tuple[Any, Any]:
@@ -113,6 +114,13 @@ class Fused(InProcess):
         """Compute by these from now on; returns those by which it did."""
         before, self._compiled = self._compiled, compiled
         return before
+
+    def fly(
+        self, round: Callable, state: ModelState, data: Batch, rows: jax.Array, in_flight: int
+    ) -> tuple[Any, Callable]:
+        """What carries k rounds in flight through a part, and a round that takes and returns it."""
+        plan = self._built()
+        return fly(round, state, {p: plan.feature(p) for p in plan.others}, data.columns, rows, in_flight)
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
         plan, label, data, self._trained_batch = self._built(), self.label, self._batch(facts.data), facts.batch_size

@@ -3,13 +3,17 @@
 It is the baseline that split training is compared with, from the same seed and rows. Nothing about it is private.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
 
 from parties.errors import ModelError
 from parties.party.participant import PartyModel
 from parties.placement.contract import Abilities, Rounds
 from parties.placement.fused import Fused
 from parties.programs.joint import delayed, joint_program
+from parties.programs.network import Batch, ModelState
 from parties.protocol.passes import Pass
 
 
@@ -18,7 +22,6 @@ class Joint(Fused):
 
     abilities = Abilities(round_by_round=False, alone=True, sends=False)
     program = staticmethod(joint_program)
-    fly = staticmethod(delayed)
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,6 +38,11 @@ class Joint(Fused):
             raise ModelError(field="protect", seen=seen, wanted=wanted)
         super().build(model)
         self._taught = self._compile(plan._replace(one_shot=False))
+
+    def fly(
+        self, round: Callable, state: ModelState, data: Batch, rows: jax.Array, in_flight: int
+    ) -> tuple[Any, Callable]:
+        return delayed(round, state, self._built().others, in_flight)
 
     def exchange(self, facts: Pass, epochs: Sequence[int]) -> None:
         """Train the other parties as `Facing` teaches them, and leave the label party as it is."""

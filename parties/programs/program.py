@@ -21,11 +21,13 @@ Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]  # logits, labels, weigh
 class FeatureProgram(NamedTuple):
     """A party with columns. `columns` is a pytree with rows leading, of the batch's rows only.
 
-    The verdict of `backward` is a bool `[]`. It is false where the cotangent is finite and the party's own gradient is
-    not: then this party alone keeps its state.
+    `forward` takes what `read` returns for the same columns in place of the state, and so does `read`. The verdict of
+    `backward` is a bool `[]`. It is false where the cotangent is finite and the party's own gradient is not: then this
+    party alone keeps its state.
     """
 
     init: Callable[[jax.Array, Any], Any]  # the model's key, columns -> state
+    read: Callable[[Any, Any], Any]  # state, columns -> all of the state that their forward reads
     forward: Callable[[Any, Any], tuple[jax.Array, Any]]  # state, columns -> activation, pullback
     backward: Callable[[Any, jax.Array], tuple[Any, jax.Array]]  # pullback, cotangent -> gradients, verdict
     update: Callable[[Any, Any], Any]  # state, gradients -> state
@@ -57,6 +59,9 @@ def feature_program(party: str, network: Network, optimizer: optax.GradientTrans
     def init(key: jax.Array, columns: Any) -> TrainState:
         return init_state(network, optimizer, base_key(key, party), columns)
 
+    def read(state: TrainState, columns: Any) -> TrainState:
+        return state._replace(opt_state=())
+
     def forward(state: TrainState, columns: Any) -> tuple[jax.Array, Any]:
         key = state.round_key()
         return jax.vjp(lambda params: network.apply(params, columns, key), state.params)
@@ -71,7 +76,7 @@ def feature_program(party: str, network: Network, optimizer: optax.GradientTrans
     def predict(state: TrainState, columns: Any) -> jax.Array:
         return network.apply(state.params, columns, None)
 
-    return FeatureProgram(init, forward, backward, update, predict)
+    return FeatureProgram(init, read, forward, backward, update, predict)
 
 
 def label_program(

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from hypothesis import strategies as st
 
-from mmoe_jax import Bag, Head, Ids, MMoEBase, MMoEFuse, Real, Task, init_apply, objective
+from mmoe_jax import Bag, Head, Ids, MMoEBase, MMoEFuse, Real, Task, batch_rows, init_apply, objective
 from mmoe_jax.randomisation import Randomisation
 from parties.party.one_shot import OneShotFeature, OneShotLabel
 from parties.party.roles import FeatureRole, LabelRole
@@ -60,6 +60,7 @@ class Problem(NamedTuple):
     batch_size: int
     heads: Heads | None = None
     one_shot: bool = False
+    sparse: tuple[str, ...] = ()  # parties whose tables are trained by row
 
     @property
     def rows(self) -> int:
@@ -87,7 +88,8 @@ class Problem(NamedTuple):
     def plan(self) -> Plan:
         tasks = objective(self.tasks)
         networks = self.bases, self.optimizers, self.fuse, self.fuse_optimizer
-        return Plan(self.label_party, *networks, tasks, heads=self.heads, one_shot=self.one_shot)
+        tables = dict.fromkeys(self.sparse, batch_rows)
+        return Plan(self.label_party, *networks, tasks, tables, self.heads, self.one_shot)
 
     def rows_of_all(self) -> Batch:
         own = self.data[self.label_party]

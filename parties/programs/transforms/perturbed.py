@@ -74,12 +74,6 @@ def ahead_of(state: TrainState, rounds: jax.Array) -> TrainState:
     return state._replace(opt_state=held._replace(sending=sending))
 
 
-def without_optimizer(state: TrainState) -> TrainState:
-    """All of the state that a forward reads."""
-    held = state.opt_state
-    return state._replace(opt_state=held._replace(optimizer=()) if isinstance(held, Held) else ())
-
-
 def bare(state: TrainState) -> TrainState:
     """The state as the network's optimiser knows it."""
     return state._replace(opt_state=state.opt_state.optimizer) if isinstance(state.opt_state, Held) else state
@@ -169,6 +163,10 @@ def perturbed_feature(program: FeatureProgram, protection: Protection, receiver:
         message = jax.eval_shape(program.predict, state, columns)
         return state._replace(opt_state=Held(state.opt_state, {receiver: start(protection, message, 0)}))
 
+    def read(state: TrainState, columns: Any) -> TrainState:
+        inner = program.read(bare(state), columns)
+        return inner._replace(opt_state=state.opt_state._replace(optimizer=inner.opt_state))
+
     def forward(state: TrainState, columns: Any) -> tuple[jax.Array, Any]:
         activation, pullback = program.forward(bare(state), columns)
         before = state.opt_state.sending[receiver]
@@ -191,7 +189,7 @@ def perturbed_feature(program: FeatureProgram, protection: Protection, receiver:
     def predict(state: TrainState, columns: Any) -> jax.Array:
         return predicted(protection, state, receiver, program.predict(bare(state), columns))
 
-    return FeatureProgram(init, forward, backward, update, predict)
+    return FeatureProgram(init, read, forward, backward, update, predict)
 
 
 def predicted(protection: Protection, state: TrainState, receiver: str, values: jax.Array) -> jax.Array:

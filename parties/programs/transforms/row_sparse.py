@@ -1,6 +1,6 @@
 """Row-sparse training of large tables: a round costs by the rows that its batch reads, not by the vocabulary."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ from parties.programs.network import TrainState
 from parties.programs.program import FeatureProgram
 
 Tables = Callable[[Any], tuple[jax.Array, Any]]  # columns of a batch -> rows int32 [K], the columns renumbered
+Shapes = tuple[tuple[int, ...], ...]  # of each leaf of a state
 
 
 @struct.dataclass
@@ -18,7 +19,7 @@ class _OfRows:
 
     inner: Any  # the pullback or gradients
     rows: jax.Array  # int32 [K]
-    tables: tuple[bool, ...] = struct.field(pytree_node=False)  # for each leaf of the state, whether it is a table
+    shapes: Shapes = struct.field(pytree_node=False)  # of that state
 
 
 def sparse(program: FeatureProgram, tables: Tables) -> FeatureProgram:
@@ -42,31 +43,43 @@ def sparse(program: FeatureProgram, tables: Tables) -> FeatureProgram:
             and not be the number of rows of the table. For `MMoEBase` this is `mmoe_jax.batch_rows`.
     """
 
-    def gather(state: TrainState, rows: jax.Array, marks: Sequence[bool]) -> TrainState:
+    def gather(state: TrainState, rows: jax.Array, shapes: Shapes) -> TrainState:
+        """The state, with these rows alone of each leaf that has another shape."""
         leaves, structure = jax.tree.flatten(state)
-        pairs = zip(leaves, marks, strict=True)
-        small = [leaf.at[rows].get(mode="fill", fill_value=0) if mark else leaf for leaf, mark in pairs]
+        pairs = zip(leaves, shapes, strict=True)
+        small = [x if x.shape == shape else x.at[rows].get(mode="fill", fill_value=0) for x, shape in pairs]
         return jax.tree.unflatten(structure, small)
 
-    def forward(state: TrainState, columns: Any) -> tuple[jax.Array, _OfRows]:
-        rows, columns = tables(columns)
+    def of_batch(state: TrainState, columns: Any) -> tuple[TrainState, jax.Array, Any, Shapes]:
+        """What their forward reads, which rows of the table, the columns renumbered, a state's shapes of these rows."""
+        rows, renumbered = tables(columns)
         key = jax.random.key(0)  # only shapes are asked for
-        small = jax.eval_shape(lambda: program.init(key, columns))
-        shapes = zip(jax.tree.leaves(state), jax.tree.leaves(small), strict=True)
-        marks = tuple(leaf.shape != other.shape for leaf, other in shapes)
-        activation, pullback = program.forward(gather(state, rows, marks), columns)
-        return activation, _OfRows(pullback, rows, marks)
+        small = jax.eval_shape(lambda: program.init(key, renumbered))
+        of_read = _shapes(program.read(small, renumbered))
+        return gather(program.read(state, columns), rows, of_read), rows, renumbered, _shapes(small)
+
+    def read(state: TrainState, columns: Any) -> TrainState:
+        return of_batch(state, columns)[0]
+
+    def forward(state: TrainState, columns: Any) -> tuple[jax.Array, _OfRows]:
+        state, rows, columns, shapes = of_batch(state, columns)
+        activation, pullback = program.forward(state, columns)
+        return activation, _OfRows(pullback, rows, shapes)
 
     def backward(pullback: _OfRows, cotangent: jax.Array) -> tuple[_OfRows, jax.Array]:
         gradients, verdict = program.backward(pullback.inner, cotangent)
-        return _OfRows(gradients, pullback.rows, pullback.tables), verdict
+        return _OfRows(gradients, pullback.rows, pullback.shapes), verdict
 
     def update(state: TrainState, gradients: _OfRows) -> TrainState:
-        rows, marks = gradients.rows, gradients.tables
-        trained = program.update(gather(state, rows, marks), gradients.inner)
+        rows = gradients.rows
+        trained = program.update(gather(state, rows, gradients.shapes), gradients.inner)
         leaves, structure = jax.tree.flatten(state)
-        triples = zip(leaves, jax.tree.leaves(trained), marks, strict=True)
-        merged = [old.at[rows].set(new, mode="drop") if mark else new for old, new, mark in triples]
+        pairs = zip(leaves, jax.tree.leaves(trained), strict=True)
+        merged = [new if new.shape == old.shape else old.at[rows].set(new, mode="drop") for old, new in pairs]
         return jax.tree.unflatten(structure, merged)
 
-    return program._replace(forward=forward, backward=backward, update=update)
+    return program._replace(read=read, forward=forward, backward=backward, update=update)
+
+
+def _shapes(state: TrainState) -> Shapes:
+    return tuple(leaf.shape for leaf in jax.tree.leaves(state))
