@@ -13,11 +13,11 @@ from tests.support.problems import Problem, one_shot_roles, states_of
 
 
 def error(a, b) -> float:
-    """The largest error of a leaf, max|a - b| / max(1, max|b|), of two trees of one structure."""
+    """The largest error of a leaf, max|a - b| / max(1, max|b|), of two trees of one structure; NaN if one is NaN."""
     assert jax.tree.structure(a) == jax.tree.structure(b)  # type: ignore[operator]
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     arrays = [(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in pairs]
-    return max(np.max(np.abs(x - y), initial=0) / max(1, np.max(np.abs(y), initial=0)) for x, y in arrays)
+    return float(np.max([np.max(np.abs(x - y), initial=0) / max(1, np.max(np.abs(y), initial=0)) for x, y in arrays]))
 
 
 def trained(state):
