@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def pause(at: int) -> None:
         schedule = self.present_schedule()
         if schedule.round == at:
             print(f"stopped in {schedule.facts.phase}", flush=True)
-            os.kill(os.getpid(), signal.SIGSTOP)
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # by os.kill this thread may go on for a while
         return step(self, activations)
 
     def turned(self, cotangent):
