@@ -89,7 +89,7 @@ class Framed:
 class FramedGrpc(Framed, GrpcProxy):
     """SecretFlow's gRPC transport, with frames."""
 
-    _server: Any  # `GrpcProxy` stops it
+    _server: Any
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
@@ -172,11 +172,16 @@ class FramedGrpc(Framed, GrpcProxy):
         return True
 
     def stop(self) -> None:
-        """Stop once all that was sent has arrived; at the latest after the time that one frame may take."""
+        """Stop once all that was sent has arrived, and all that came is answered: else its sender would send it again.
+
+        Each may take as long as one frame may.
+        """
         for call in tuple(self._underway):
             with contextlib.suppress(grpc.FutureCancelledError):
                 call.exception()
-        super().stop()
+        if self._server:
+            self._server.stop(grace=self._proxy_config.timeout_in_ms / 1000).wait()
+            self._server = None
 
     def _request(self, frame: bytes, number: int) -> Any:
         return fed_pb2.SfFedProxySendData(data=frame, seq_id=number, job_name=self._job_name)

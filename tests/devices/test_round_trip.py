@@ -32,3 +32,17 @@ def test_no_message_waits_for_another(transport):
 def test_rounds_in_flight_hide_a_round_trip_of_40_ms(in_flight, wall, processor, advice):
     """1 + 40 / 4, rounded up; nothing is said to half as many, nor where a round computes for half of its time."""
     assert advised(in_flight, 0.04, Clocks(wall / 1000, processor / 1000)) == advice
+
+
+def test_a_party_that_stops_answers_what_it_has_received(monkeypatch, caplog):
+    """Over gRPC; else the sender, who waits for it when it stops, would send again to nobody, for a minute."""
+    with Pair("grpc") as pair:
+        receive = pair.alice._receive
+        monkeypatch.setattr(pair.alice, "_receive", lambda *frame: receive(*frame) or time.sleep(0.5))
+        pair.bob.send("alice", b"last", 1)
+        assert pair.alice.recv("bob", 1) == b"last"
+        began = time.monotonic()
+        pair.alice.stop()
+        pair.bob.stop()
+        assert time.monotonic() - began < 4
+    assert "frame 1" not in caplog.text
