@@ -3,44 +3,45 @@
 import asyncio
 import contextlib
 import math
+import socket
 import threading
 from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def delayed(target: int, one_way: float, rate: float = math.inf) -> Iterator[int]:
-    """A port of this machine that leads to the port `target`, at which each byte arrives `one_way` seconds later.
+def delayed(port: int, target: int, one_way: float, rate: float = math.inf) -> Iterator[None]:
+    """Let the port `port` of this machine lead to `target`, at which each byte arrives `one_way` seconds later.
 
     So does what comes back. Any amount may be on its way; each direction of a connection takes in at most `rate` bytes
     per second.
     """
-    ready, made = threading.Event(), _Proxy(target, one_way, rate)
-    thread = threading.Thread(target=asyncio.run, args=(made.serve(ready),))
-    thread.start()
-    ready.wait()
-    try:
-        yield made.port
-    finally:
-        made.end()
-        thread.join()
+    with socket.create_server(("127.0.0.1", port)) as server:
+        proxy = _Proxy(server, target, one_way, rate)
+        thread = threading.Thread(target=asyncio.run, args=(proxy.serve(),))
+        thread.start()
+        try:
+            yield
+        finally:
+            proxy.end()
+            thread.join()
 
 
 class _Proxy:
     """What serves in a thread of its own; connections that are open at the end are closed."""
 
-    def __init__(self, target: int, one_way: float, rate: float):
-        self.target, self.one_way, self.rate, self.port = target, one_way, rate, 0
+    def __init__(self, server: socket.socket, target: int, one_way: float, rate: float):
+        self.server, self.target, self.one_way, self.rate = server, target, one_way, rate
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ended = asyncio.Event()
+        self._serving, self._ended = threading.Event(), asyncio.Event()
 
-    async def serve(self, ready: threading.Event) -> None:
+    async def serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        async with await asyncio.start_server(self._connected, "127.0.0.1") as server:
-            self.port = server.sockets[0].getsockname()[1]
-            ready.set()
+        async with await asyncio.start_server(self._connected, sock=self.server):
+            self._serving.set()
             await self._ended.wait()
 
     def end(self) -> None:
+        self._serving.wait()
         assert self._loop is not None, "it serves"
         self._loop.call_soon_threadsafe(self._ended.set)
 

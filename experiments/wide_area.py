@@ -76,12 +76,10 @@ def seconds_per_epoch(settings: Settings, round_trip: float, in_flight: int) -> 
     """The median over the epochs after the first of a run of both parties."""
     out = Path(settings.out)
     with contextlib.ExitStack() as proxies:
-        listen = ports()
-        reached = [proxies.enter_context(delayed(port, round_trip / 2000, RATE)) for port in listen]
-        places = {
-            party: {"address": f"127.0.0.1:{at}", "listen_addr": f"127.0.0.1:{port}"}
-            for party, at, port in zip(PARTIES, reached, listen, strict=True)
-        }
+        free, places = ports(2 * len(PARTIES)), {}
+        for party, at, listen in zip(PARTIES, free[::2], free[1::2], strict=True):
+            proxies.enter_context(delayed(at, listen, round_trip / 2000, RATE))
+            places[party] = {"address": f"127.0.0.1:{at}", "listen_addr": f"127.0.0.1:{listen}"}
         (out / "cluster.json").write_text(json.dumps(places))
         how = ["--cluster", str(out / "cluster.json"), "--files", str(out / "parties"), "--out", str(out / "run")]
         how += ["--epochs", str(settings.epochs), "--in-flight", str(in_flight), "--transport", settings.transport]

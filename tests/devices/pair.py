@@ -28,13 +28,14 @@ class Pair:
             one_way: seconds that what one sends is on its way to the other.
         """
         kind: Any = {"grpc": transports.FramedGrpc, "brpc_link": transports.FramedBrpc}[transport]
-        own = dict(zip(("alice", "bob"), ports(2), strict=True))
-        self.addresses = {p: f"127.0.0.1:{port}" for p, port in own.items()}
-        self._proxies = contextlib.ExitStack()
-        reached = {
-            p: f"127.0.0.1:{self._proxies.enter_context(delayed(port, one_way))}" if one_way else self.addresses[p]
-            for p, port in own.items()
-        }
+        free, names = ports(4), ("alice", "bob")
+        addresses = [f"127.0.0.1:{port}" for port in free]
+        own = reached = dict(zip(names, addresses[:2], strict=True))
+        self.addresses, self._proxies = own, contextlib.ExitStack()
+        if one_way:
+            reached = dict(zip(names, addresses[2:], strict=True))
+            for at, listen in zip(free[2:], free[:2], strict=True):
+                self._proxies.enter_context(delayed(at, listen, one_way))
         settings = {"connect_retry_times": 30, "connect_retry_interval_ms": 100, "recv_timeout_ms": 20_000}
         configs = {p: None if tls is None else tls[p].config() for p in own}
         self.ends = {

@@ -50,12 +50,11 @@ class Run:
         Args:
             one_way: seconds that what one sends is on its way to the other.
         """
-        places = {p: {"address": f"127.0.0.1:{port}"} for p, port in zip(("alice", "bob"), ports(2), strict=True)}
-        self.proxies = contextlib.ExitStack()
-        for place in places.values() if one_way else ():
-            place["listen_addr"] = place["address"]
-            proxy = delayed(int(place["address"].split(":")[1]), one_way)
-            place["address"] = f"127.0.0.1:{self.proxies.enter_context(proxy)}"
+        free, self.proxies = ports(4), contextlib.ExitStack()
+        places = {p: {"address": f"127.0.0.1:{port}"} for p, port in zip(("alice", "bob"), free, strict=False)}
+        for place, at, listen in zip(places.values(), free[2:], free[:2], strict=True) if one_way else ():
+            self.proxies.enter_context(delayed(at, listen, one_way))
+            place |= {"address": f"127.0.0.1:{at}", "listen_addr": f"127.0.0.1:{listen}"}
         self.processes: dict[str, subprocess.Popen] = {}
         self.logs: dict[str, IO[str]] = {}
         self.save = tmp_path / "saved"
