@@ -248,6 +248,39 @@ def test_a_fuse_network_without_the_contract_is_used_as_it_is():
     assert caught.value.field == "fuse" and caught.value.seen == "Unbound" and "gates" in caught.value.wanted
 
 
+class AsItIs(nn.Module):
+    """A base network without parameters."""
+
+    def __call__(self, columns):
+        return jnp.stack([column.values for column in columns], axis=1)
+
+
+@pytest.mark.parametrize("optimizer", [optax.sgd(0.1), optax.adam(0.1)], ids=["without state", "with a state"])
+def test_a_base_network_may_have_no_parameters(optimizer, tmp_path):
+    """Of either party, in every placement, saved and loaded."""
+    rng = np.random.default_rng(0)
+    held = {
+        party: pd.DataFrame({"id": range(24), name: rng.normal(size=24)})
+        for party, name in (("alice", "a"), ("bob", "b"))
+    }
+    held["alice"]["y"] = (held["alice"].a + held["bob"].b > 0).astype(int)
+    data = VerticalData.from_frames(held, on="id", label_party="alice", labels=["y"])
+    tables = []
+    for placement in ("local", "fused", "joint"):
+        parties = {p: Party([Numeric(name)], AsItIs(), optimizer) for p, name in (("alice", "a"), ("bob", "b"))}
+        fuse = {"fuse": MMoEFuse(2, (3,)), "fuse_optimizer": optax.adam(0.1), "tasks": [Task.binary("y")]}
+        model = SplitModel(parties, label_party="alice", **fuse, placement=placement)
+        model.fit(data, epochs=2, batch_size=8, in_flight=2, progress=False)
+        assert jax.tree.leaves(model.states()["bob"]["base"].params) == []
+        tables.append(model.predict(data))
+    for table in tables[1:]:
+        np.testing.assert_allclose(table, tables[0], rtol=0, atol=1e-5)
+    model.save(tmp_path)
+    code = {"optimizers": {"alice": optimizer, "bob": optimizer}, "fuse_optimizer": optax.adam(0.1)}
+    loaded = SplitModel.load(tmp_path, **code, networks={"alice": AsItIs(), "bob": AsItIs()})
+    np.testing.assert_allclose(loaded.predict(data), tables[-1], rtol=0, atol=1e-6)
+
+
 def test_an_mmoe_is_bound_to_its_tasks():
     tasks = [Task.binary("y"), Task.multiclass("x", 3)]
     bound = MMoEFuse(2, (3,), output_activation=("sigmoid", "softmax")).bind_tasks(tasks)

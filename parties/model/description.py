@@ -61,7 +61,7 @@ def read_sizes(saved: Saved, party: str) -> Any:
     with reading(party, "columns"):
         columns = empty_columns(read_columns(saved, party))
         sizes = [getattr(column, "size", 0) for column in columns]
-        sizes += [size for size in jax.tree.leaves(networks) if isinstance(size, int)]
+        sizes += [size for size in jax.tree.leaves(networks) if isinstance(size, int) and size is not True]
     for size in sizes:
         if size > trained:
             wanted = f"at most {trained}, the number of trained parameters"

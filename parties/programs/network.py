@@ -133,7 +133,8 @@ def apply_gradients(optimizer: optax.GradientTransformation, state: TrainState, 
 
 def all_finite(*trees: Any) -> jax.Array:
     """Whether no number of the trees is NaN or infinite, bool `[]`."""
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trees)]).all()
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trees)]
+    return jnp.stack(finite).all() if finite else jnp.bool_(True)  # a network may have no parameters
 
 
 def take_rows(tree: Any, rows: jax.Array) -> Any:
