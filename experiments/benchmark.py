@@ -7,20 +7,22 @@ The cases of a group take turns: each repeat runs each of them once. A ratio com
 median and the quartiles (low, high) are taken over repeats. A peak is the most memory that a process held, less what it
 held after its imports. NAMES are names of cases or groups, with commas between them.
 
-Expected on two CPU cores with JAX 0.10 and PyTorch 2.14 (medians of three runs; the quartiles are 5 to 20 % away, and
-more on a busy machine):
+Expected on two idle CPU cores with JAX 0.10 and PyTorch 2.14 (medians; the quartiles are 5 to 20 % away, and more where
+the other core is busy: then `fused/joint_scan_stream` is 1.2 to 1.3):
 
-    fused/joint_scan               1.07
-    fused/joint_scan_stream        1.0 to 1.2   (joint_scan spends a fifth of its time on a shuffle)
-    local/joint_scan               1.8
-    local_encoded/joint_scan       2.9 to 3.2
-    deepctr_torch/fused            9.7 to 11.4
-    joint_scan_columns/joint_scan  1.06
+    fused/joint_scan               0.89
+    fused/joint_scan_stream        1.07         (joint_scan spends a sixth of its time on a shuffle)
+    local/joint_scan               1.5
+    local_encoded/joint_scan       2.4
+    deepctr_torch/fused            10.6 to 11.1
+    joint_scan_columns/joint_scan  1.04
     rows_1e7/rows_1e5              0.82 to 0.86
     sweep_8/single_x8              0.50 to 0.56
     sparse_1e6/sparse_1e3          1.15
     dense_1e6/sparse_1e6           50 to 77
-    import                         1.10
+    import                         1.3
+
+A cold start of `fused` takes 1.0 s of init and 2.4 s of compiling, beside 0.9 s of imports.
 
 The whole benchmark takes 15 minutes.
 """

@@ -258,13 +258,13 @@ def wide_area(seconds: list[dict], scores: list[dict], file: Path) -> None:
     """
     figure, axes = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
     depths = sorted({line["in_flight"] for line in seconds})
-    for round_trip, color in zip(sorted({line["round_trip"] for line in seconds}), COLORS, strict=False):
+    trips = sorted({line["round_trip"] for line in seconds})
+    for round_trip, color in zip(trips, COLORS, strict=False):
         points = sorted((line["in_flight"], line["seconds"]) for line in seconds if line["round_trip"] == round_trip)
         axes[0].loglog(*zip(*points, strict=True), "o-", color=color, label=f"round trip {round_trip:g} ms")
+        place = {"xytext": (0, -17 if round_trip == trips[0] else 7), "textcoords": "offset points", "ha": "center"}
         for depth, value in points:
-            axes[0].annotate(
-                f"{value:.2g}", (depth, value), (0, 7), textcoords="offset points", ha="center", fontsize=11
-            )
+            axes[0].annotate(f"{value:.2g}", (depth, value), fontsize=11, color=color, **place)
     axes[0].set_ylabel("seconds per epoch", fontsize=13)
     axes[0].yaxis.set_major_formatter("{x:g}")
     axes[0].yaxis.set_minor_formatter("")
