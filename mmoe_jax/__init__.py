@@ -31,8 +31,9 @@ from mmoe_jax.features import (
     fit_columns,
     transform_columns,
 )
-from mmoe_jax.fuse import FuseNetwork, MMoEFuse
+from mmoe_jax.fuse import FuseNetwork
 from mmoe_jax.head import Head
+from mmoe_jax.mmoe import MMoEFuse
 from mmoe_jax.modules import init_apply
 from mmoe_jax.objective import Objective, objective
 from mmoe_jax.tasks import Task

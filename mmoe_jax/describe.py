@@ -10,8 +10,8 @@ from flax import linen as nn
 
 from mmoe_jax.base import MMoEBase
 from mmoe_jax.errors import NetworkError
-from mmoe_jax.fuse import MMoEFuse
 from mmoe_jax.head import Head
+from mmoe_jax.mmoe import MMoEFuse
 from mmoe_jax.tasks import Task
 
 NETWORKS: dict[str, type[nn.Module]] = {"MMoEBase": MMoEBase, "MMoEFuse": MMoEFuse, "Head": Head}

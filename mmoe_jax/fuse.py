@@ -1,7 +1,8 @@
-"""The fuse network: what one must offer, and Multi-gate Mixture-of-Experts over the parties' activations."""
+"""The fuse network: what one must offer, and what those of this library have in common: a tower per task."""
 
+import abc
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from mmoe_jax.tasks import LINKS, Task
 Activations = jax.Array | Sequence[jax.Array]
 
 _Network = TypeVar("_Network")
+_TowerFuse = TypeVar("_TowerFuse", bound="TowerFuse")
 
 
 @runtime_checkable
@@ -43,54 +45,33 @@ class FuseNetwork(Protocol):
         """
 
 
-class MMoEFuse(nn.Module):
-    """Experts on the concatenated activations, and one softmax gate and one tower per task.
+class Attributes:
+    """The attributes that every `TowerFuse` has. Each class declares them itself, in the order of its arguments."""
 
-    With x `[B, H]`: expert e gives f_e(x) `[B, U]`; gate t gives g_t(x) = softmax(gate stack(x) / temperature)
-    `[B, E]`; tower t reads sum_e g_te f_e. Ma et al., *Modeling Task Relationships in Multi-task Learning with
-    Multi-gate Mixture-of-Experts*, KDD 2018, equations 6 and 7. All experts are computed as one contraction per layer,
-    and so are all gates and all towers; every expert, gate and tower is drawn with a key of its own.
+    num_tasks: int | None
+    tower_units_size: Sequence[int]
+    tower_activation: Activation
+    output_activation: Sequence[str] | None
+    output_sizes: Sequence[int] | None
+    param_dtype: DTypeLike
 
-    Attributes:
-        num_experts: E.
-        expert_units_size: units of an expert's dense layers, at least one.
-        expert_activation: of every expert layer.
-        num_tasks: T; when absent, the length of `output_sizes`.
-        gate_units_size: units of a gate's hidden layers; empty: the gate is linear in x.
-        gate_activation: of the gate's hidden layers.
-        tower_units_size: units of a tower's hidden layers; empty: the tower is linear.
-        tower_activation: of the tower's hidden layers.
-        output_activation: one name per task, as SecretFlow's network takes them. This one returns logits, and the tasks
-            apply their links: `bind_tasks` refuses a name that is not its task's link.
-        gate_temperature: divides the gates' logits; may be traced.
-        output_sizes: logits of each task; when absent, 1 each.
-        param_dtype: dtype of the parameters.
 
-    Raises:
-        NetworkError: an attribute out of range, or an activation that is not `[B, D]`.
+class TowerFuse(Attributes, nn.Module, abc.ABC):
+    """A network with a tower per task on a mixture of the concatenated activations; a subclass says which mixture.
+
+    It keeps `FuseNetwork`. All towers are computed as one contraction per layer; each is drawn with a key of its own.
     """
 
-    num_experts: int
-    expert_units_size: Sequence[int]
-    expert_activation: Activation = "relu"
-    num_tasks: int | None = None
-    gate_units_size: Sequence[int] = ()
-    gate_activation: Activation = None
-    tower_units_size: Sequence[int] = ()
-    tower_activation: Activation = "relu"
-    output_activation: Sequence[str] | None = None
-    gate_temperature: float | jax.Array = 1.0
-    output_sizes: Sequence[int] | None = None
-    param_dtype: DTypeLike = jnp.float32
+    stacks: ClassVar[tuple[str, ...]]  # NAME of each NAME_units_size and NAME_activation; the first is not empty
 
     def __post_init__(self) -> None:
-        positive(self.num_experts, "num_experts")
-        for field in ("expert", "gate", "tower"):
-            sizes, function = f"{field}_units_size", f"{field}_activation"
+        for name in self.stacks:
+            sizes, function = f"{name}_units_size", f"{name}_activation"
             setattr(self, sizes, units(getattr(self, sizes), sizes))
             activation(getattr(self, function), function)
-        if not self.expert_units_size:
-            raise NetworkError(field="expert_units_size", seen="()", wanted="at least one layer")
+        first = f"{self.stacks[0]}_units_size"
+        if not getattr(self, first):
+            raise NetworkError(field=first, seen="()", wanted="at least one layer")
         if self.num_tasks is not None:
             positive(self.num_tasks, "num_tasks")
         for field in ("output_sizes", "output_activation"):
@@ -112,19 +93,22 @@ class MMoEFuse(nn.Module):
 
     @nn.compact
     def __call__(self, activations: Activations, return_gates: bool = False) -> tuple[Any, ...]:
-        """Activations `[B, D_p]` in party order -> logits, a tuple of `[B, K_t]`; if asked also gates `[B, T, E]`."""
+        """Activations `[B, D_p]` in party order -> logits, a tuple of `[B, K_t]`; if asked also what `inspect` shows.
+
+        Raises:
+            NetworkError: an activation that is not `[B, D]`, or no number of tasks.
+        """
         x = self._concatenate(activations)  # [B, H]
         sizes = self._sizes()
-        experts = self._stack("expert", self.num_experts, self.expert_units_size, self.expert_activation, x)
-        gates = self._stack("gate", len(sizes), self.gate_units_size, self.gate_activation, x)
-        gates = self._layer("gate", len(self.gate_units_size), len(sizes), self.num_experts, gates)  # [B, T, E]
-        gates = nn.softmax(gates / self.gate_temperature, axis=-1)
-        mixed = jnp.einsum("bte,beu->btu", gates, experts)
-        towers = self._stack("tower", len(sizes), self.tower_units_size, self.tower_activation, mixed)
-        logits = self._outputs(towers, sizes)
+        mixed, gates = self._mix(x, len(sizes))
+        logits = self._outputs(self._stack("tower", len(sizes), mixed), sizes)
         return (logits, gates) if return_gates else logits
 
-    def bind_tasks(self, tasks: Sequence[Task]) -> "MMoEFuse":
+    @abc.abstractmethod
+    def _mix(self, x: jax.Array, tasks: int) -> tuple[jax.Array, jax.Array]:
+        """The concatenated activations `[B, H]` -> what each tower reads `[B, T, U]`, and the gates."""
+
+    def bind_tasks(self: _TowerFuse, tasks: Sequence[Task]) -> _TowerFuse:
         """The same network with a tower of the right width for each task.
 
         Raises:
@@ -141,7 +125,7 @@ class MMoEFuse(nn.Module):
         return self.clone(output_sizes=sizes)
 
     def inspect(self, activations: Activations) -> jax.Array:
-        """Activations `[B, D_p]` in party order -> gates `[B, T, E]`, which sum to 1 over E."""
+        """Activations `[B, D_p]` in party order -> the gates, as `FuseNetwork.inspect` has them."""
         return self(activations, return_gates=True)[1]
 
     def _sizes(self) -> tuple[int, ...]:
@@ -162,10 +146,11 @@ class MMoEFuse(nn.Module):
     def _layer(self, name: str, index: int, members: int, features: int, h: jax.Array) -> jax.Array:
         return StackedDense(members, features, self.param_dtype, name=f"{name}_{index}")(h)
 
-    def _stack(self, name: str, members: int, sizes: Sequence[int], function: Activation, h: jax.Array) -> jax.Array:
-        act = activation(function, f"{name}_activation")
-        for i, size in enumerate(sizes):
-            h = act(self._layer(name, i, members, size, h))
+    def _stack(self, name: str, members: int, h: jax.Array, prefix: str = "") -> jax.Array:
+        """That stack of dense layers for each of so many members, on `[B, I]` or `[B, members, I]`."""
+        act = activation(getattr(self, f"{name}_activation"), f"{name}_activation")
+        for i, size in enumerate(getattr(self, f"{name}_units_size")):
+            h = act(self._layer(prefix + name, i, members, size, h))
         return h
 
     def _outputs(self, towers: jax.Array, sizes: tuple[int, ...]) -> tuple[jax.Array, ...]:
