@@ -12,7 +12,7 @@ Notation, used everywhere:
 | F, R | columns of a party; those of them that are real numbers |
 | V, M | ids of a column (0 is "unknown"); places in a bag |
 | d | embedding_dim: width of a column's embedding |
-| E, U | experts; width of an expert's output |
+| E, U | experts, of one level where there are more; width of an expert's output |
 | T, K_t | tasks; logits of task t |
 | S | rounds in an epoch |
 """
@@ -33,9 +33,11 @@ from mmoe_jax.features import (
 )
 from mmoe_jax.fuse import FuseNetwork
 from mmoe_jax.head import Head
-from mmoe_jax.mmoe import MMoEFuse
+from mmoe_jax.mmoe import MMoEFuse, OMoEFuse
 from mmoe_jax.modules import init_apply
 from mmoe_jax.objective import Objective, objective
+from mmoe_jax.ple import PLEFuse
+from mmoe_jax.shared_bottom import SharedBottomFuse
 from mmoe_jax.tasks import Task
 
 __version__ = "0.1.0"
@@ -54,8 +56,11 @@ __all__ = [
     "MultiHot",
     "NetworkError",
     "Numeric",
+    "OMoEFuse",
     "Objective",
+    "PLEFuse",
     "Real",
+    "SharedBottomFuse",
     "Task",
     "__version__",
     "batch_rows",

@@ -11,10 +11,14 @@ from flax import linen as nn
 from mmoe_jax.base import MMoEBase
 from mmoe_jax.errors import NetworkError
 from mmoe_jax.head import Head
-from mmoe_jax.mmoe import MMoEFuse
+from mmoe_jax.mmoe import MMoEFuse, OMoEFuse
+from mmoe_jax.ple import PLEFuse
+from mmoe_jax.shared_bottom import SharedBottomFuse
 from mmoe_jax.tasks import Task
 
-NETWORKS: dict[str, type[nn.Module]] = {"MMoEBase": MMoEBase, "MMoEFuse": MMoEFuse, "Head": Head}
+NETWORKS: dict[str, type[nn.Module]] = {
+    kind.__name__: kind for kind in (MMoEBase, SharedBottomFuse, OMoEFuse, MMoEFuse, PLEFuse, Head)
+}
 
 
 def network_to_dict(module: nn.Module) -> dict[str, Any]:

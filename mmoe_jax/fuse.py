@@ -15,6 +15,7 @@ from mmoe_jax.layers import Activation, StackedDense, activation, glorot_slices,
 from mmoe_jax.tasks import LINKS, Task
 
 Activations = jax.Array | Sequence[jax.Array]
+Gates = jax.Array | tuple[dict[str, jax.Array], ...]
 
 _Network = TypeVar("_Network")
 _TowerFuse = TypeVar("_TowerFuse", bound="TowerFuse")
@@ -22,7 +23,7 @@ _TowerFuse = TypeVar("_TowerFuse", bound="TowerFuse")
 
 @runtime_checkable
 class FuseNetwork(Protocol):
-    """The contract of a fuse network that is bound to the tasks and shows its gates; `MMoEFuse` keeps it.
+    """The contract of a fuse network that is bound to the tasks and shows its gates; all of this library keep it.
 
     It is a Flax module with these methods. A module that lacks `bind_tasks` or `inspect` may be a fuse network, too: it
     is then used as it is, and shows nothing.
@@ -38,8 +39,11 @@ class FuseNetwork(Protocol):
             NetworkError: an attribute that contradicts the tasks, naming it.
         """
 
-    def inspect(self, activations: Sequence[jax.Array]) -> jax.Array:
+    def inspect(self, activations: Sequence[jax.Array]) -> Gates:
         """The activations of `__call__` -> gates `[B, T, E]`: how much task t listens to expert e, summing to 1 over E.
+
+        A network whose experts lie in levels gives a tuple with a dict per level: "tasks", such gates over the experts
+        of that level, and where the level has a gate that is no task's, "shared", that gate `[B, E]`.
 
         Called as `module.apply({"params": params}, activations, method="inspect")`.
         """
@@ -87,9 +91,7 @@ class TowerFuse(Attributes, nn.Module, abc.ABC):
     def __call__(self, activations: Activations, return_gates: Literal[False] = False) -> tuple[jax.Array, ...]: ...
 
     @overload
-    def __call__(
-        self, activations: Activations, return_gates: Literal[True]
-    ) -> tuple[tuple[jax.Array, ...], jax.Array]: ...
+    def __call__(self, activations: Activations, return_gates: Literal[True]) -> tuple[tuple[jax.Array, ...], Any]: ...
 
     @nn.compact
     def __call__(self, activations: Activations, return_gates: bool = False) -> tuple[Any, ...]:
@@ -105,7 +107,7 @@ class TowerFuse(Attributes, nn.Module, abc.ABC):
         return (logits, gates) if return_gates else logits
 
     @abc.abstractmethod
-    def _mix(self, x: jax.Array, tasks: int) -> tuple[jax.Array, jax.Array]:
+    def _mix(self, x: jax.Array, tasks: int) -> tuple[jax.Array, Gates]:
         """The concatenated activations `[B, H]` -> what each tower reads `[B, T, U]`, and the gates."""
 
     def bind_tasks(self: _TowerFuse, tasks: Sequence[Task]) -> _TowerFuse:
@@ -124,7 +126,7 @@ class TowerFuse(Attributes, nn.Module, abc.ABC):
                 raise NetworkError(field=field, seen=str(getattr(self, field)), wanted=wanted)
         return self.clone(output_sizes=sizes)
 
-    def inspect(self, activations: Activations) -> jax.Array:
+    def inspect(self, activations: Activations) -> Any:
         """Activations `[B, D_p]` in party order -> the gates, as `FuseNetwork.inspect` has them."""
         return self(activations, return_gates=True)[1]
 

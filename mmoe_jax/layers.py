@@ -51,14 +51,14 @@ def units(sizes: Sequence[int], field: str) -> tuple[int, ...]:
     return tuple(positive(size, field) for size in sizes)
 
 
-def positive(size: int, field: str) -> int:
-    """`size`, a positive int.
+def positive(size: int, field: str, *, or_zero: bool = False) -> int:
+    """`size`, a positive int, or 0 where that is allowed.
 
     Raises:
         NetworkError: anything else, naming `field`.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise NetworkError(field=field, seen=repr(size), wanted="a positive int")
+    if isinstance(size, bool) or not isinstance(size, int) or size < (0 if or_zero else 1):
+        raise NetworkError(field=field, seen=repr(size), wanted="a positive int" + or_zero * " or 0")
     return size
 
 

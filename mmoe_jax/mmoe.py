@@ -1,4 +1,4 @@
-"""Multi-gate Mixture-of-Experts, and what it shares with other networks of gated experts."""
+"""Mixtures of experts that all tasks share: Multi-gate Mixture-of-Experts, and the same with one gate."""
 
 from collections.abc import Sequence
 
@@ -96,3 +96,16 @@ class MMoEFuse(GatedFuse):
 
     def _mix(self, x: jax.Array, tasks: int) -> tuple[jax.Array, jax.Array]:
         return self._mixture(np.ones((tasks, self.num_experts), bool), x, x)
+
+
+class OMoEFuse(MMoEFuse):
+    """An `MMoEFuse` with one gate, to which all tasks listen: every tower reads sum_e g_e f_e.
+
+    With the attributes and errors of `MMoEFuse`. Jacobs et al., *Adaptive Mixtures of Local Experts*, Neural
+    Computation 3, 1991, with a tower per task: "OMoE" of Ma et al., KDD 2018, section 4.1 and equation 5. `inspect`
+    shows the one gate for each task, `[B, T, E]`.
+    """
+
+    def _mix(self, x: jax.Array, tasks: int) -> tuple[jax.Array, jax.Array]:
+        mixed, gates = self._mixture(np.ones((1, self.num_experts), bool), x, x)
+        return jnp.repeat(mixed, tasks, axis=1), jnp.repeat(gates, tasks, axis=1)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optax
 import pandas as pd
 from flax import linen as nn
@@ -66,8 +65,8 @@ class SplitModel:
         parties: name -> `Party`, in the order in which the fuse network reads their activations. A label party without
             columns has no entry.
         label_party: who holds the labels and the fuse network.
-        fuse: a Flax module from a tuple of activations to a tuple of logits `[B, K_t]`, usually an `MMoEFuse`. An
-            `mmoe_jax.FuseNetwork` is bound to the tasks and shows its gates.
+        fuse: a Flax module from a tuple of activations to a tuple of logits `[B, K_t]`, such as an `MMoEFuse` or a
+            `PLEFuse`. An `mmoe_jax.FuseNetwork` is bound to the tasks and shows its gates.
         fuse_optimizer: the optimiser of the fuse network.
         tasks: what is learned; each task has a label column.
         placement: `"local"` (party objects and messages in this process), `"fused"` (the same rounds, one compiled call
@@ -317,8 +316,13 @@ class SplitModel:
         table, _ = self._consortium.predict(facts, range)
         return table
 
-    def gates(self, data: VerticalData, *, batch_size: int | None = None) -> np.ndarray:
+    def gates(self, data: VerticalData, *, batch_size: int | None = None) -> Any:
         """The gate weights of each row, float `[N, T, E]`: how much task t listens to expert e. They sum to 1 over E.
+
+        Those of a `SharedBottomFuse` are ones, of an `OMoEFuse` the same for every task. A `PLEFuse` has a tuple with a
+        dict per level: "tasks" `[N, T, E]`, with exactly 0 where a task may not hear an expert, and in every level but
+        the last "shared" `[N, E]`. A fuse network of your own has what its `inspect` returns, rows leading. On devices
+        it is a reference to what stays with the label party.
 
         Raises:
             DataError, ModelError: as `evaluate`; also where the fuse network is no `FuseNetwork`.

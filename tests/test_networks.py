@@ -22,7 +22,10 @@ from mmoe_jax import (
     MMoEFuse,
     NetworkError,
     Numeric,
+    OMoEFuse,
+    PLEFuse,
     Real,
+    SharedBottomFuse,
     Task,
     check_columns,
 )
@@ -229,6 +232,34 @@ def test_a_fuse_network_of_ones_own_keeps_the_contract(tmp_path):
     loaded = SplitModel.load(tmp_path, fuse=Votes())
     np.testing.assert_array_equal(loaded.gates(data), gates)
     pd.testing.assert_frame_equal(loaded.predict(data), model.predict(data))
+
+
+@pytest.mark.parametrize(
+    "network, shapes",
+    [
+        (SharedBottomFuse((4,)), (24, 2, 1)),
+        (OMoEFuse(3, (4,)), (24, 2, 3)),
+        (PLEFuse(2, 1, 2, (4,)), ({"shared": (24, 4), "tasks": (24, 2, 4)}, {"tasks": (24, 2, 4)})),
+    ],
+    ids=["Shared-Bottom", "OMoE", "PLE"],
+)
+def test_each_fuse_network_is_trained_shown_saved_and_loaded_in_any_placement(tmp_path, network, shapes):
+    model, data = fused_by(network)
+    losses = model.fit(data, epochs=4, batch_size=8, progress=False)["loss"]
+    assert losses[-1] < losses[0]
+    gates, table = model.gates(data, batch_size=7), model.predict(data, batch_size=7)
+    assert jax.tree.map(np.shape, gates) == shapes
+    for leaf in jax.tree.leaves(gates):
+        np.testing.assert_allclose(leaf.sum(axis=-1), 1, rtol=1e-6)
+    model.save(tmp_path)
+    for placement in ("local", "fused", "joint"):
+        loaded = SplitModel.load(tmp_path, placement=placement)
+        assert loaded.fuse == model.fuse
+        again, predicted = loaded.gates(data, batch_size=7), loaded.predict(data, batch_size=7)
+        assert jax.tree.map(np.shape, again) == shapes
+        tolerance = 0 if placement == "local" else 1e-5
+        for seen, wanted in zip(jax.tree.leaves((again, predicted)), jax.tree.leaves((gates, table)), strict=True):
+            np.testing.assert_allclose(seen, wanted, rtol=tolerance, atol=tolerance)
 
 
 def test_a_fuse_network_of_ones_own_refuses_tasks():

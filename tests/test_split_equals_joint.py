@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mmoe_jax import Task
 from tests.support.comparison import check, check_one_shot, error
 from tests.support.in_flight import check_in_flight, recurrence
-from tests.support.problems import keep_gradients, make, problems
+from tests.support.problems import FUSES, keep_gradients, make, problems
 
 pytestmark = pytest.mark.xdist_group("test_split_equals_joint")  # one worker, which compiles an operation once
 
@@ -102,6 +102,18 @@ def test_split_equals_joint_float32(case):
         optimizers={name: keep_gradients(optax.sgd(0.1)) for name in names}, dnn=(4, 3), gates=(3,),
     )  # fmt: skip
     check(problem, 1e-5)
+
+
+@pytest.mark.parametrize("fuse", FUSES)
+def test_split_equals_joint_of_each_fuse(float64, fuse):
+    """And fused, as an epoch is one round: the problems above are too few to draw each."""
+    problem = make(
+        columns={"alice": ["ids"], "bob": ["real"]}, label_party="alice", rows=3, batch_size=3, seed=2, fuse=fuse,
+        tasks=[Task.binary("a"), Task.regression("b")], dtype=np.float64, gates=(2,),
+        optimizers=dict.fromkeys(["alice", "bob", "fuse"], keep_gradients(optax.sgd(0.1))),
+    )  # fmt: skip
+    with jax.disable_jit():
+        check(problem, 1e-9)
 
 
 def test_the_comparison_can_fail():

@@ -69,7 +69,7 @@ class SplitProgram(NamedTuple):
             `old`, party -> state, the forward of these parties has those parameters and keys; see `in_flight`.
         epoch: state, data, rows -> state, stats: one round for each line of `rows`, int32 `[S, B]` from
             `parties.row_stream`, -1 for padding; `data` is a `Batch` of all N rows. Stats are stacked, `[S, ...]`.
-        predict: state, columns -> logits, and what the fuse network's `inspect` sees (gates `[B, T, E]` of an MMoE).
+        predict: state, columns -> logits, and what the fuse network's `inspect` sees, its gates.
         numbers: state, batch -> every number of that round, a `RoundNumbers`, to find one that is not finite.
         objective: `init`, `update` and `compute` turn logits into scores; see `mmoe_jax.objective`.
     """

@@ -8,9 +8,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 from hypothesis import strategies as st
 
-from mmoe_jax import Bag, Head, Ids, MMoEBase, MMoEFuse, Real, Task, batch_rows, init_apply, objective
+from mmoe_jax import (
+    Bag,
+    Head,
+    Ids,
+    MMoEBase,
+    MMoEFuse,
+    OMoEFuse,
+    PLEFuse,
+    Real,
+    SharedBottomFuse,
+    Task,
+    batch_rows,
+    init_apply,
+    objective,
+)
 from mmoe_jax.randomisation import Randomisation
 from parties.party.one_shot import OneShotFeature, OneShotLabel
 from parties.party.roles import FeatureRole, LabelRole
@@ -173,15 +188,30 @@ def _labels(task: Task, rng, rows: int) -> np.ndarray:
     return np.where(rng.random(rows) < 0.4, np.nan, values) if task.missing == "mask" else values
 
 
+FUSES = ("MMoE", "OMoE", "Shared-Bottom", "CGC", "PLE")
+
+
+def _fuse(kind: str, experts: int, gates: tuple[int, ...], **towers: Any) -> nn.Module:
+    """A fuse network of that kind, with so many experts where all are shared."""
+    if kind == "Shared-Bottom":
+        return SharedBottomFuse((3,), **towers)
+    how = {"expert_units_size": (3,), "gate_units_size": gates, "gate_activation": "relu", **towers}
+    if kind in ("CGC", "PLE"):
+        return PLEFuse(1, 1, 1 if kind == "CGC" else 2, **how)
+    return {"MMoE": MMoEFuse, "OMoE": OMoEFuse}[kind](experts, **how)
+
+
 BINS = (-1.0, 0.0, 2.0)  # the values that a randomised label of a regression task may have
 
 
 def make(
-    *, columns, label_party, tasks, rows, batch_size, seed, dtype, optimizers, dnn=(2,), experts=2, gates=(), unit=None
-) -> Problem:
+    *, columns, label_party, tasks, rows, batch_size, seed, dtype, optimizers, dnn=(2,), experts=2, gates=(), unit=None,
+    fuse="MMoE",
+) -> Problem:  # fmt: skip
     """A problem with columns of those kinds a party; parameters and data are NumPy's, from `seed`.
 
     `unit`: None, or under protection what of the labels is randomised: each "label" of a row, or the "row".
+    `fuse`: one of `FUSES`.
     """
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 256, (rows, 16)).astype(np.uint8)
@@ -201,13 +231,10 @@ def make(
         states[party] = drawn(bases[party], part, optimizers[party], base_key(key, party))
         activations.append(jax.eval_shape(bases[party].apply, states[party].params, part, None))
     sizes = tuple(task.output_size for task in tasks)
-    fuse_module = MMoEFuse(
-        num_experts=experts, expert_units_size=(3,), gate_units_size=gates, gate_activation="relu",
-        tower_units_size=(2,), output_sizes=sizes, param_dtype=dtype,
-    )  # fmt: skip
-    fuse = Network(*init_apply(fuse_module))
+    module = _fuse(fuse, experts, gates, tower_units_size=(2,), output_sizes=sizes, param_dtype=dtype)
+    fuse_network = Network(*init_apply(module))
     zeros = tuple(jnp.zeros(struct.shape, struct.dtype) for struct in activations)
-    fuse_state = drawn(fuse, zeros, optimizers["fuse"], fuse_key(key, label_party))
+    fuse_state = drawn(fuse_network, zeros, optimizers["fuse"], fuse_key(key, label_party))
     labels = np.stack([_labels(task, rng, rows) for task in tasks], axis=1).astype(dtype)
     weights = rng.integers(0, 3, rows).astype(dtype)
     own = data.get(label_party, PartyData(ids))
@@ -231,14 +258,14 @@ def make(
         key = fold_name(fuse_key(key, label_party), "heads")
         heads_state = drawn(heads.network(), given, heads.optimizer_of_all(), key)
     return Problem(
-        label_party, bases, networks_optimizers, fuse, optimizers["fuse"], list(tasks), data,
+        label_party, bases, networks_optimizers, fuse_network, optimizers["fuse"], list(tasks), data,
         ModelState(states, fuse_state, heads_state or ()), batch_size, heads,
     )  # fmt: skip
 
 
 @st.composite
 def problems(draw, parties=(1, 2, 3, 4, 5), dtype=np.float64, units=(None,)) -> Problem:
-    """So many parties, with columns of every kind, a label party with or without, 1 to 3 tasks of mixed kinds.
+    """So many parties, columns of every kind, a label party with or without, 1 to 3 tasks of mixed kinds, any fuse.
 
     `units`: None for no protection, "label" and "row" for facing heads where there is a party to protect from.
     """
@@ -256,10 +283,10 @@ def problems(draw, parties=(1, 2, 3, 4, 5), dtype=np.float64, units=(None,)) -> 
     optimizers[names[0]] = keep_gradients(draw(st.sampled_from([optax.sgd(0.1), optax.sgd(0.1, momentum=0.9)])))
     optimizers["fuse"] = keep_gradients(draw(st.sampled_from([optax.sgd(0.1), optax.adam(0.1)])))
     rows, batch_size = draw(st.sampled_from([(5, 3), (3, 3)]))
-    gates = draw(st.sampled_from([(), (2,)]))
+    fuse, gates = draw(st.sampled_from(FUSES)), draw(st.sampled_from([(), (2,)]))
     seed = draw(st.integers(0, 1000))
     unit = draw(st.sampled_from(units)) if set(names) != {label_party} else None
     return make(
         columns=columns, label_party=label_party, tasks=tasks, rows=rows, batch_size=batch_size, seed=seed,
-        dtype=dtype, optimizers=optimizers, gates=gates, unit=unit,
+        dtype=dtype, optimizers=optimizers, fuse=fuse, gates=gates, unit=unit,
     )  # fmt: skip
