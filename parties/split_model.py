@@ -24,7 +24,9 @@ from parties.model.arguments import (
     check_path,
     check_placement,
     check_recording,
+    check_states,
 )
+from parties.model.arrays import fit_parties
 from parties.model.assembly import ColumnSpec, Party, Task, bind_fuse, shows_gates
 from parties.model.blueprint import Blueprint, read_blueprint
 from parties.model.protection import Facing, OneShot, public_protection
@@ -106,6 +108,7 @@ class SplitModel:
         blueprint = Blueprint(*arguments)
         blueprint.plan()  # raises where the arguments do not go together
         placed.build(blueprint)
+        self._blueprint = blueprint
         self._consortium = Consortium(placed, self.parties, self.label_party)
         self._trainable, self._batch_size, self._runs = True, 128, 0
         self._constructed = True
@@ -134,6 +137,33 @@ class SplitModel:
         """
         self._check_fitted()
         return self._consortium.states()
+
+    def restore(self, states: Mapping[str, Mapping[str, TrainState]], train: VerticalData, *, epoch: int) -> None:
+        """Take trained states in the place of training: those that `states` gave, or a run of a sweep.
+
+        The columns are fitted on `train`, if they are not yet, and should be those that the states were trained on. A
+        model of the same arguments and seed is then the one that was trained, and goes on training as that.
+
+        Args:
+            states: party -> "base", "fuse" -> state, of the model's own structure, shapes and dtypes.
+            epoch: for how many epochs they were trained.
+
+        Raises:
+            ModelError: states of another architecture, naming the party and the array; the model is protected, as what
+                protects it has secrets that no two models share; or the parties are on devices. Nothing has changed.
+            DataError: the data do not fit the model.
+        """
+        protected = [name for name, party in self.parties.items() if party.sends is not None]
+        if self.protect is not None or protected:
+            seen = f"a protected model: protect={self.protect!r}, sends of {protected}"
+            raise ModelError(field="states", seen=seen, wanted="one without protection, or the folders of `save`")
+        check_count("epoch", epoch, 0)
+        self._consortium.here()
+        self._check_data(train)
+        taken = check_states(states, self._blueprint.template(self.columns or fit_parties(train, self.parties)))
+        self._consortium.hold({"predict": train})
+        self._consortium.restore(taken)
+        self.epoch = epoch
 
     def fit(
         self,

@@ -18,7 +18,9 @@ from parties.model.audited import read_targets
 from parties.model.protection import Facing
 from parties.party.transcript import Recording
 from parties.privacy.heuristics import Protection
+from parties.programs.network import States
 from parties.protocol.messages import MAX_NAME_BYTES
+from parties.saving.states import first_difference
 
 
 def check_count(field: str, value: Any, least: int, most: int | None = None) -> None:
@@ -107,6 +109,23 @@ def _check_protection(protect: Any, tasks: Sequence[Any]) -> None:
             seen = f"{protect.name} with the {task.kind} task {task.name!r}"
             raise ModelError(field="protect", seen=seen, wanted=f"tasks of {protect.kinds}")
     protect.init(jax.ShapeDtypeStruct((1, 1), jnp.float32), read_targets(tasks).number)
+
+
+def check_states(given: Any, wanted: States) -> States:
+    """`given` in the structure of `wanted`, of which only shapes and dtypes count.
+
+    Raises:
+        ModelError: no states by party; or naming the party and the first array that is missing, too many, or of another
+            shape or dtype.
+    """
+    if not isinstance(given, Mapping):
+        raise ModelError(field="states", seen=type(given).__name__, wanted="what SplitModel.states gives")
+    arrays = {party: jax.tree.map(np.asarray, own) for party, own in given.items()}
+    for party in {**wanted, **arrays}:
+        if (difference := first_difference(arrays.get(party, {}), wanted.get(party, {}))) is not None:
+            name, seen, want = difference
+            raise ModelError(party=party, field=f"states {name}", seen=seen, wanted=want)
+    return {p: jax.tree.unflatten(jax.tree.structure(own), jax.tree.leaves(arrays[p])) for p, own in wanted.items()}
 
 
 def check_in_flight(in_flight: int, parties: Mapping[str, Any]) -> None:

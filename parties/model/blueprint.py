@@ -16,7 +16,7 @@ from mmoe_jax.tasks import Task
 from parties.data.vertical_data import VerticalData
 from parties.errors import ModelError, SaveError
 from parties.model.arguments import check_model
-from parties.model.arrays import fit_parties, party_data, prediction_table
+from parties.model.arrays import empty_columns, fit_parties, party_data, prediction_table
 from parties.model.assembly import Party, activation_struct, bind_fuse, check_fuse, make_plan
 from parties.model.audited import column_targets, numbers_of, read_targets, task_targets
 from parties.model.description import is_custom, read_columns, read_count, read_sizes, reading, rebuild
@@ -24,7 +24,9 @@ from parties.model.protection import Facing, OneShot, protection_from_dict, publ
 from parties.party.schedule import PartyData
 from parties.privacy.audit import Targets
 from parties.privacy.heuristics import Protection
+from parties.programs.network import States
 from parties.programs.plan import Plan
+from parties.programs.round import round_program
 from parties.saving.folder import Saved
 
 
@@ -87,6 +89,11 @@ class Blueprint:
     def struct(self, party: str, columns: Any) -> jax.ShapeDtypeStruct:
         """As `activation_struct`."""
         return activation_struct(self.plan(), party, columns)
+
+    def template(self, columns: Mapping[str, Sequence[ColumnSpec]]) -> States:
+        """Every party's states as shapes and dtypes, for columns by these fitted specifications."""
+        program = round_program(self.plan(), {party: empty_columns(specs) for party, specs in columns.items()})
+        return jax.eval_shape(program.init, jax.random.key(0)).by_party(self.label_party)
 
     def check_fuse(self, structs: Mapping[str, jax.ShapeDtypeStruct]) -> None:
         """As `assembly.check_fuse`."""

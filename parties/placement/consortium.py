@@ -30,17 +30,24 @@ class Consortium:
         """The fitted column specifications of each party in this process."""
         return {name: party.columns for name, party in self.placement.parties.items() if party.columns}
 
+    def here(self) -> Mapping[str, Participant]:
+        """Every party, the label party last; raises as `states`."""
+        if not self.placement.parties:
+            wanted = "parties of this process, or the folders that `save` writes"
+            raise ModelError(field="states", seen="parties on devices, where their states stay", wanted=wanted)
+        return self.placement.parties
+
     def states(self) -> dict[str, dict[str, TrainState]]:
         """The states that each party trains, on the host: party -> "base", "fuse" or both.
 
         Raises:
             ModelError: the parties are on devices, where their states stay.
         """
-        return {name: party.states() for name, party in self._here().items()}
+        return {name: party.states() for name, party in self.here().items()}
 
     def restore(self, states: Mapping[str, Mapping[str, TrainState]]) -> None:
         """Give each party the states that `states` returned; raises as that."""
-        for name, party in self._here().items():
+        for name, party in self.here().items():
             party.restore(states[name])
 
     def hold(self, data: Mapping[str, Any], *, digest: bool = False, record: Recording | None = None) -> None:
@@ -148,9 +155,3 @@ class Consortium:
 
     def _ask(self, primitive: Primitive, *arguments: Any) -> Mapping[str, Answer]:
         return self.placement.ask(primitive, dict.fromkeys(self.names, arguments))
-
-    def _here(self) -> Mapping[str, Participant]:
-        if not self.placement.parties:
-            wanted = "parties of this process, or the folders that `save` writes"
-            raise ModelError(field="states", seen="parties on devices, where their states stay", wanted=wanted)
-        return self.placement.parties

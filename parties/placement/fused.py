@@ -18,14 +18,22 @@ from parties.party.refusals import gradient_refused, round_refused
 from parties.placement.contract import Rounds
 from parties.placement.in_process import InProcess
 from parties.programs.in_flight import fly
-from parties.programs.network import CACHE_BYTES, Apart, Batch, ModelState, Stats, TrainState, all_finite, take_rows
+from parties.programs.network import (
+    CACHE_BYTES,
+    Apart,
+    Batch,
+    ModelState,
+    States,
+    Stats,
+    TrainState,
+    all_finite,
+    take_rows,
+)
 from parties.programs.packing import Packed, unpack_state, unpacked
 from parties.programs.plan import Plan
 from parties.programs.round import round_program, some_rounds
 from parties.protocol.messages import encoded_bytes
 from parties.protocol.passes import Pass
-
-States = dict[str, dict[str, Any]]  # party -> "base", "fuse", "heads" -> state
 
 
 class Compiled(NamedTuple):
@@ -247,13 +255,11 @@ def _joined(plan: Plan, states: Mapping[str, Mapping[str, Any]]) -> ModelState:
 
 def _divided(plan: Plan, state: ModelState) -> States:
     """Each party's own states."""
-    states: States = {party: {"base": base} for party, base in state.bases.items()}
-    own = states.setdefault(plan.label_party, {})
-    own["fuse"] = state.fuse
+    states = state.by_party(plan.label_party)
     if plan.one_shot and isinstance(state.heads, TrainState):
         for p in plan.others:
             params, of_optimizer = ({p: part[p]} for part in (state.heads.params, state.heads.opt_state))
             states[p]["heads"] = state.heads._replace(params=params, opt_state=of_optimizer)
     elif isinstance(state.heads, TrainState):
-        own["heads"] = state.heads
+        states[plan.label_party]["heads"] = state.heads
     return states

@@ -34,12 +34,21 @@ class TrainState(NamedTuple):
         return jax.random.fold_in(jax.random.wrap_key_data(self.key), self.round)
 
 
+States = dict[str, dict[str, Any]]  # party -> "base", "fuse", "heads" -> state
+
+
 class ModelState(NamedTuple):
     """Every network's state, for a whole model in one place."""
 
     bases: dict[str, TrainState]
     fuse: TrainState
     heads: TrainState | tuple = ()  # of facing heads; () without protection
+
+    def by_party(self, label_party: str) -> States:
+        """Each party's own states, without those of heads."""
+        states: States = {party: {"base": base} for party, base in self.bases.items()}
+        states.setdefault(label_party, {})["fuse"] = self.fuse
+        return states
 
 
 class Batch(NamedTuple):

@@ -72,6 +72,7 @@ class SplitProgram(NamedTuple):
         predict: state, columns -> logits, and what the fuse network's `inspect` sees, its gates.
         numbers: state, batch -> every number of that round, a `RoundNumbers`, to find one that is not finite.
         objective: `init`, `update` and `compute` turn logits into scores; see `mmoe_jax.objective`.
+        label_party: who has the fuse network's state.
     """
 
     init: Callable[[jax.Array], ModelState]
@@ -80,6 +81,7 @@ class SplitProgram(NamedTuple):
     predict: Callable[[ModelState, Mapping[str, Any]], tuple[Any, Any]]
     numbers: Callable[[ModelState, Batch], RoundNumbers]
     objective: Any
+    label_party: str
 
 
 def round_program(plan: Plan, columns: Mapping[str, Any], record: bool = False) -> SplitProgram:
@@ -132,7 +134,7 @@ def round_program(plan: Plan, columns: Mapping[str, Any], record: bool = False) 
         activations = {p: feature.forward(states[p], batch.columns[p])[0] for p, feature in features.items()}
         return label.numbers(own, activations, batch)
 
-    return SplitProgram(init, round, scan_rounds(round), predict, numbers, plan.objective)
+    return SplitProgram(init, round, scan_rounds(round), predict, numbers, plan.objective, party)
 
 
 def _of(network: Network, columns: Any) -> tuple[Any, Any, None]:

@@ -59,10 +59,8 @@ def restore(template: TrainState, saved: Mapping[str, Any], party: str, *, optim
     if not optimizer:
         template = template._replace(opt_state=saved.get("opt_state"))
     wanted = {name: serialization.to_state_dict(getattr(template, name)) for name in TrainState._fields}
-    seen_shapes, wanted_shapes = array_shapes(saved), array_shapes(wanted)
-    if seen_shapes != wanted_shapes:
-        name = sorted(seen_shapes.items() ^ wanted_shapes.items())[0][0]
-        seen, want = seen_shapes.get(name, "no array"), wanted_shapes.get(name, "no such array")
+    if (difference := first_difference(saved, wanted)) is not None:
+        name, seen, want = difference
         raise SaveError(party=party, field=f"state {name}", seen=seen, wanted=want)
     params, opt_state = (
         jax.tree.map(jax.numpy.asarray, serialization.from_state_dict(getattr(template, name), saved[name]))
@@ -113,3 +111,12 @@ def array_shapes(tree: Any) -> dict[str, str]:
     """The arrays of a nested dict by path, as "dtype[shape]"."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def first_difference(seen: Any, wanted: Any) -> tuple[str, str, str] | None:
+    """The first array in which two trees differ in dtype or shape: its path, and what is seen there and wanted."""
+    of_seen, of_wanted = array_shapes(seen), array_shapes(wanted)
+    if of_seen == of_wanted:
+        return None
+    name = sorted(of_seen.items() ^ of_wanted.items())[0][0]
+    return name, of_seen.get(name, "no array"), of_wanted.get(name, "no such array")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from parties.errors import ModelError
 from parties.model.arguments import check_count
-from parties.programs.network import Batch, ModelState, run_once
+from parties.programs.network import Batch, ModelState, States, run_once
 from parties.programs.round import SplitProgram, score_rounds
 from parties.protocol.rows import row_stream
 
@@ -32,6 +32,30 @@ Scores = Any  # a state of the objective
 _Tree = TypeVar("_Tree")
 
 
+@overload
+def sweep(
+    make: Callable[[Hyper], SplitProgram],
+    runs: pd.DataFrame | Sequence[Mapping[str, float]],
+    train: Batch,
+    *,
+    validation: Batch | None = ...,
+    epochs: int = ...,
+    batch_size: int = ...,
+    devices: Sequence[jax.Device] | None = ...,
+    states: Literal[False] = ...,
+) -> pd.DataFrame: ...
+@overload
+def sweep(
+    make: Callable[[Hyper], SplitProgram],
+    runs: pd.DataFrame | Sequence[Mapping[str, float]],
+    train: Batch,
+    *,
+    validation: Batch | None = ...,
+    epochs: int = ...,
+    batch_size: int = ...,
+    devices: Sequence[jax.Device] | None = ...,
+    states: Literal[True],
+) -> tuple[pd.DataFrame, list[States]]: ...
 def sweep(
     make: Callable[[Hyper], SplitProgram],
     runs: pd.DataFrame | Sequence[Mapping[str, float]],
@@ -41,7 +65,8 @@ def sweep(
     epochs: int = 1,
     batch_size: int = 128,
     devices: Sequence[jax.Device] | None = None,
-) -> pd.DataFrame:
+    states: bool = False,
+) -> pd.DataFrame | tuple[pd.DataFrame, list[States]]:
     """Train every run of a table at once: spread over the devices, and vectorised on each of them.
 
     A run computes what `SplitModel(..., placement="fused", seed=seed)` computes with the same numbers, up to the
@@ -55,9 +80,13 @@ def sweep(
             every other column is a number that `make` reads.
         train, validation: all rows, as `as_batch` makes them; `validation` is scored after each epoch.
         devices: the JAX devices over which the runs are spread; by default all of this process.
+        states: whether to return what each run has trained, too.
 
     Returns:
         One line per run and epoch: `run`, the columns of `runs`, `epoch` from 1, and the scores that a history has.
+        With `states` also a list with the states of each run after the last epoch, on the host, as `SplitModel.states`
+        has them. `SplitModel(...).restore(states[run], train_data, epoch=epochs)` makes the run's model of them, where
+        the model has the run's numbers and seed, and several such models make an `Ensemble`.
 
     Raises:
         ModelError: no run; a cell that is not a finite number; a seed out of range; a column named `run` or `epoch`;
@@ -90,7 +119,8 @@ def sweep(
         objective = make(hyper).objective
         return score_rounds(objective, objective.init(len(data.weights)), logits, data, rows)
 
-    objectives = [make({name: run[name] for name in names}).objective for run in numbers]
+    programs = [make({name: run[name] for name in names}) for run in numbers]
+    objectives = [program.objective for program in programs]
     state = run_once(init, (hyper, spread.by_run(seeds.astype(np.uint32))), None)
     train = spread.everywhere(train.laid_out())
     held_out = None if validation is None else spread.everywhere(validation.laid_out())
@@ -110,7 +140,11 @@ def sweep(
             for run_scores, more in zip(scores, validated, strict=True):
                 run_scores |= {f"val_{name}": value for name, value in more.items()}
         lines += [{"run": run, **numbers[run], "epoch": epoch + 1} | scores[run] for run in range(len(table))]
-    return pd.DataFrame(lines).sort_values(["run", "epoch"], ignore_index=True)
+    scored = pd.DataFrame(lines).sort_values(["run", "epoch"], ignore_index=True)
+    if not states:
+        return scored
+    trained = zip(programs, spread.on_host(state), strict=False)
+    return scored, [own.by_party(program.label_party) for program, own in trained]
 
 
 class _Spread:
@@ -142,11 +176,15 @@ class _Spread:
 
         return jax.jit(_shard_map(each_device, mesh=self.mesh, in_specs=(_BY_RUN, _EVERYWHERE), out_specs=_BY_RUN))
 
+    def on_host(self, tree: Any) -> list[Any]:
+        """Each run's part of a tree of arrays `[R, ...]`, as NumPy arrays of its own."""
+        leaves, structure = jax.tree.flatten(tree)
+        runs = zip(*(np.asarray(leaf) for leaf in leaves), strict=True)
+        return [jax.tree.unflatten(structure, map(np.array, run)) for run in runs]
+
     def each(self, objectives: Sequence[Any], scores: Scores) -> list[dict[str, float]]:
         """The scores of every run, on the host."""
-        leaves, structure = jax.tree.flatten(scores)
-        runs = zip(*(np.asarray(leaf) for leaf in leaves), strict=True)
-        return [o.compute(jax.tree.unflatten(structure, run)) for o, run in zip(objectives, runs, strict=False)]
+        return [o.compute(run) for o, run in zip(objectives, self.on_host(scores), strict=False)]
 
 
 def _check(runs: pd.DataFrame | Sequence[Mapping[str, float]]) -> pd.DataFrame:

@@ -20,14 +20,15 @@ def data() -> VerticalData:
     return VerticalData.from_frames(frames, on=None, label_party="alice", labels=["y", "z"])
 
 
-def arguments(rate=0.05, weight=1.0, temperature=1.0) -> dict:
+def arguments(rate=0.05, weight=1.0, temperature=1.0, dtype="float32") -> dict:
+    kinds = MMoEBase((), embedding_dim=2, param_dtype=dtype)
     return {
         "parties": {
-            "bob": Party([Numeric("x")], MMoEBase((3,), "tanh", 2), optax.adam(rate)),
-            "alice": Party([Categorical("kind")], MMoEBase((), embedding_dim=2), optax.sgd(2 * rate)),
+            "bob": Party([Numeric("x")], MMoEBase((3,), "tanh", 2, dtype), optax.adam(rate)),
+            "alice": Party([Categorical("kind")], kinds, optax.sgd(2 * rate)),
         },
         "label_party": "alice",
-        "fuse": MMoEFuse(2, (4,), tower_units_size=(3,), gate_temperature=temperature),
+        "fuse": MMoEFuse(2, (4,), tower_units_size=(3,), gate_temperature=temperature, param_dtype=dtype),
         "fuse_optimizer": optax.adam(rate),
         "tasks": [Task.binary("y", weight=weight, metrics=("auc",)), TASKS[1]],
     }
