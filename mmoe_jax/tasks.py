@@ -118,6 +118,18 @@ class Task:
             return jax.nn.sigmoid(logits[:, 0])
         return jax.nn.softmax(logits, axis=-1) if self.kind == "multiclass" else logits[:, 0]
 
+    def pooled(self, logits: jax.Array) -> jax.Array:
+        """Logits `[M, B, K]` of M members -> the logits `[B, K]` whose link is the mean of the members' links.
+
+        Probabilities are averaged by their logarithms, so that a loss stays finite where they round to 0 or 1.
+        """
+        if self.kind == "regression":
+            return jnp.mean(logits, axis=0)
+        if self.kind == "multiclass":
+            return jax.nn.logsumexp(jax.nn.log_softmax(logits, axis=-1), axis=0)
+        yes, no = (jax.nn.logsumexp(jax.nn.log_sigmoid(sign * logits), axis=0) for sign in (1, -1))
+        return yes - no
+
     def losses(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         """Logits `[B, K]`, labels `[B]` (class indices if multiclass) -> loss of each row `[B]`."""
         if self.kind == "binary":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmoe_jax import __version__
 from parties.data.vertical_data import VerticalData
+from parties.ensemble import Ensemble
 from parties.errors import DataError, MessageError, ModelError, NumberError, PartyError, SaveError
 from parties.model.arrays import as_batch, fit_parties
 from parties.model.assembly import Party, split_program
@@ -40,6 +41,7 @@ __all__ = [
     "DeviceData",
     "EarlyStopping",
     "Encoded",
+    "Ensemble",
     "Facing",
     "Fused",
     "Guarantee",

@@ -288,7 +288,7 @@ class SplitModel:
         placed, path = _placed(placement), Path(path)
         name = newest_common(placed.find_checkpoints(path), path)
         given = optimizers, fuse_optimizer, networks, fuse, protect, sends
-        model, label = cls._read(path, placed, *given, checkpoint=name)
+        model, label = cls._read(path, placed, *given, within=name, resumes=True)
         run, position = read_position(label, model.label_party)
         if not model._trainable:
             wanted = "optimizers={party: ...}, fuse_optimizer=..."
@@ -462,24 +462,26 @@ class SplitModel:
             SaveError: a folder is missing, damaged, or of another party, format or architecture.
             ModelError: an argument does not fit the saved model.
         """
-        model, _ = cls._read(Path(path), _placed(placement), optimizers, fuse_optimizer, networks, fuse, protect, sends)
+        model, _ = cls._read(Path(path), placement, optimizers, fuse_optimizer, networks, fuse, protect, sends)
         return model
 
     @classmethod
     def _read(
         cls,
         path: Path,
-        placed: Placement,
+        placement: str | Placement,
         optimizers: Mapping[str, optax.GradientTransformation] | None,
         fuse_optimizer: optax.GradientTransformation | None,
         networks: Mapping[str, nn.Module] | None,
         fuse: nn.Module | None,
         protect: Facing | Protection | None,
         sends: Mapping[str, Protection] | None,
-        checkpoint: str = "",
+        within: str = "",
+        resumes: bool = False,
     ) -> tuple[SplitModel, dict[str, Any]]:
-        """The model in that folder, and what the label party's card says."""
-        cards = placed.read_cards(path, checkpoint)
+        """The model in that folder, or within each party's, and what the label party's card says."""
+        placed = _placed(placement)
+        cards = placed.read_cards(path, within)
         label = next(card.description for card in cards.values() if card.role == "label")
         trainable = check_optimizers(optimizers, fuse_optimizer, label["parties"])
         if trainable and protect is None and "protect" in label:
@@ -488,7 +490,7 @@ class SplitModel:
         saved, epoch = read_blueprint(cards, networks, fuse, optimizers, fuse_optimizer, protect, sends)
         arguments = saved.parties, saved.label_party, saved.fuse, saved.fuse_optimizer, saved.tasks
         model = cls(*arguments, placed, saved.seed, saved.protect)
-        model._consortium.adopt(path, optimizer=trainable, checkpoint=checkpoint)
+        model._consortium.adopt(path, optimizer=trainable, within=within, resumes=resumes)
         model.epoch, model._trainable = epoch, trainable
         return model, label
 
@@ -512,6 +514,11 @@ class SplitModel:
         self._consortium.hold({phase: data})
         self._runs += 1
         return self._pass(phase, phase, data, batch_size, False)
+
+    def _logits(self, data: VerticalData, batch_size: int | None) -> tuple[Any, ...]:
+        """The logits `[N, K_t]` of each task, on the host; raises as `predict`."""
+        self._consortium.predict(self._begin("predict", data, batch_size), range)
+        return self._consortium.logits()
 
     def _pass(
         self, phase: str, name: str, data: VerticalData, batch_size: int, shuffle: bool, in_flight: int = 1

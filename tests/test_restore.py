@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from parties import Facing, ModelError, Party, SplitModel, as_batch, clip, fit_parties, split_program, sweep
+from parties import Ensemble, Facing, ModelError, Party, SplitModel, as_batch, clip, fit_parties, split_program, sweep
 from tests.support.comparison import error
 from tests.support.traceable import TASKS, arguments, data
 
@@ -72,6 +72,8 @@ def test_a_restored_run_is_the_model_that_was_trained(restored, single):
         assert model.epoch == EPOCHS
         np.testing.assert_allclose(model.predict(data()), wanted.predict(data()), rtol=1e-9)
         assert model.columns == wanted.columns
+    scores = [Ensemble(models).evaluate(data()) for models in (restored, single)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-9)
 
 
 def test_it_goes_on_training_as_that(states_of_runs, tmp_path):

@@ -155,12 +155,12 @@ class Pyu:
             return table, seen
         return None
 
-    def read_cards(self, path: Path, checkpoint: str) -> Mapping[str, Saved]:
+    def read_cards(self, path: Path, within: str) -> Mapping[str, Saved]:
         """Let each party read its own folder on its own machine, where what its columns learned stays."""
         devices, own, shown = self._devices.pyus.items(), self._devices.own, self.abilities.alike
-        cards = self._devices.ask({p: device(read_card)(str(path), p, checkpoint, shown) for p, device in devices})
+        cards = self._devices.ask({p: device(read_card)(str(path), p, within, shown) for p, device in devices})
         if own is not None and not shown:  # to its own process a party's card says the scores, too
-            cards[own] = hear(read_card(str(path), own, checkpoint, True), own)
+            cards[own] = hear(read_card(str(path), own, within, True), own)
         saved = {p: Saved(card["role"], card["description"], {}) for p, card in cards.items()}
         check_parts(saved, path)
         return saved

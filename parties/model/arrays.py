@@ -10,6 +10,7 @@ import pandas as pd
 
 from mmoe_jax.errors import ColumnError, NetworkError
 from mmoe_jax.features import ColumnSpec, fit_columns, transform_columns
+from mmoe_jax.objective import objective
 from mmoe_jax.tasks import Task
 from parties.data.vertical_data import VerticalData
 from parties.errors import DataError, ModelError
@@ -104,6 +105,12 @@ def prediction_table(tasks: Sequence[Task], logits: Sequence[Any], ids: pd.Index
         else:
             table[task.name] = predictions
     return pd.DataFrame(table, index=pd.Index(ids.to_numpy(), name=ids.name))
+
+
+def prediction_scores(tasks: Sequence[Task], logits: Sequence[Any], rows: PartyData) -> dict[str, float]:
+    """The scores of logits `[N, K_t]` by the label party's part of the data; their names are those of a history."""
+    scorer = objective(tasks)
+    return scorer.compute(scorer.update(scorer.init(len(rows.ids)), tuple(logits), rows.labels, rows.weights))
 
 
 def empty_columns(specs: Sequence[ColumnSpec]) -> tuple:

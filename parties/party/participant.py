@@ -199,18 +199,20 @@ class Participant:
         self._proposal = _Proposal(columns, like, private, parts, ids, digests, transcript, {}, kept, self.role)
         return self._proposed(like)
 
-    def adopt(self, path: str, optimizer: bool, checkpoint: str) -> Answer:
-        """Propose what the party's folder holds, or the checkpoint in it of that name; returns as `hold`.
+    def adopt(self, path: str, optimizer: bool, within: str, resumes: bool) -> Answer:
+        """Propose what the party's folder holds; returns as `hold`.
 
         Args:
             optimizer: whether to take the optimiser's state, or only to keep it for the next save.
+            within: the name of the checkpoint or the member in the folder; "" for the folder itself.
+            resumes: whether to go on with the run of that checkpoint.
 
         Raises:
             SaveError: the folder was not saved by this model.
         """
-        saved = read_party(Path(path) / self.name / checkpoint, self.name)
+        saved = read_party(Path(path) / self.name / within, self.name)
         columns, like = self.model.read(self.name, saved)
-        resumed = data_digests(saved.description, self.name) if checkpoint else {}
+        resumed = data_digests(saved.description, self.name) if resumes else {}
         private = None
         if self.model.protected and "protect" in saved.description:
             private = Private.from_dict(saved.states.get(PRIVATE), self.name)
@@ -283,11 +285,11 @@ class Participant:
         self.restore({n: with_sending_of(state, present[n]) for n, state in check_kept(self._kept).items()})
         return {}
 
-    def save(self, path: str, epoch: int) -> Answer:
-        """Write the party's folder `path/PARTY`."""
-        described = self.model.describe(self.name, self.columns, epoch)
+    def save(self, path: str, epoch: int, within: str, facts: Mapping) -> Answer:
+        """Write the party's folder `path/PARTY/within`, with these facts in its card."""
+        described = self.model.describe(self.name, self.columns, epoch) | dict(facts)
         extra = {} if self._private is None else {PRIVATE: self._private._replace(refused=None).to_dict()}
-        write_party(Path(path) / self.name, self.name, self._role_name(), described, self.states(), extra)
+        write_party(Path(path) / self.name / within, self.name, self._role_name(), described, self.states(), extra)
         return {}
 
     def checkpoint(self, path: str, name: str, epoch: int, run: Mapping) -> Answer:

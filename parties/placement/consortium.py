@@ -62,13 +62,13 @@ class Consortium:
         frames = {p: [rows.frames[p] for rows in data.values()] for p in self.names}
         self._settle(self.placement.ask(Participant.hold, {p: (sets, *frames[p]) for p in self.names}))
 
-    def adopt(self, path: Path, *, optimizer: bool, checkpoint: str) -> None:
-        """Let every party take what its folder holds, or the checkpoint in it of that name."""
-        self._settle(self._ask(Participant.adopt, str(path), optimizer, checkpoint))
+    def adopt(self, path: Path, *, optimizer: bool, within: str = "", resumes: bool = False) -> None:
+        """Let every party take what its folder holds, or the checkpoint or member in it of that name."""
+        self._settle(self._ask(Participant.adopt, str(path), optimizer, within, resumes))
 
-    def save(self, path: Path, epoch: int) -> None:
-        """Let every party write its folder."""
-        self._ask(Participant.save, str(path), epoch)
+    def save(self, path: Path, epoch: int, within: str = "", facts: Mapping[str, Any] = {}) -> None:
+        """Let every party write its folder, or a member's in it, with these facts in its card."""
+        self._ask(Participant.save, str(path), epoch, within, dict(facts))
 
     def checkpoint(self, path: Path, name: str, epoch: int, public: Mapping, private: Mapping) -> None:
         """Let every party write its checkpoint: `public` facts of the run in all, `private` in the label party's."""
@@ -132,6 +132,10 @@ class Consortium:
     def predict(self, facts: Pass, rounds: Rounds) -> tuple[Any, Any]:
         """Predictions by row id, and what the fuse network's `inspect` sees; on devices references to both."""
         return self.placement.evaluate(facts, rounds)
+
+    def logits(self) -> tuple[Any, ...]:
+        """After `predict` the logits `[N, K_t]` of each task, on the host, where the parties are in this process."""
+        return self.here()[self.names[-1]].label_role().predictions()[0]
 
     def audit(self, data: Any, how: AuditFacts) -> list[list]:
         """The lines of all parties in this process, the label party's first; on devices of this process's own party."""

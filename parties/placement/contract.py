@@ -66,8 +66,8 @@ class Placement(Protocol):
         """Run a pass that trains nothing. One that predicts returns `Participant.predictions`, or references to it."""
         ...
 
-    def read_cards(self, path: Path, checkpoint: str) -> Mapping[str, Saved]:
-        """Each party's folder, or the checkpoint in it; of a folder on a device only what others may know."""
+    def read_cards(self, path: Path, within: str) -> Mapping[str, Saved]:
+        """Each party's folder, or that folder in it; of one on a device only what others may know."""
         ...
 
     def find_checkpoints(self, path: Path) -> Mapping[str, Found]:

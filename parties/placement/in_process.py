@@ -44,8 +44,8 @@ class InProcess:
     def ask(self, primitive: Primitive, arguments: Mapping[str, tuple]) -> Mapping[str, Answer]:
         return {party: primitive(self.parties[party], *given) for party, given in arguments.items()}
 
-    def read_cards(self, path: Path, checkpoint: str) -> Mapping[str, Saved]:
-        return read_model(path, checkpoint)
+    def read_cards(self, path: Path, within: str) -> Mapping[str, Saved]:
+        return read_model(path, within)
 
     def find_checkpoints(self, path: Path) -> Mapping[str, Found]:
         every = {party: find_checkpoints(path, party) for party in party_folders(path)}

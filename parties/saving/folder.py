@@ -182,7 +182,7 @@ def check_parts(saved: Mapping[str, Saved], path: Path) -> None:
     for party in names:
         if party not in saved:
             raise SaveError(party=party, field=where, seen=f"parties {sorted(saved)}", wanted="its folder too")
-        for field in ("label_party", "seed", "epoch", "run"):
+        for field in ("label_party", "seed", "epoch", "run", "ensemble"):
             found, agreed = saved[party].description.get(field), label.get(field)
             if found != agreed:
                 wanted = f"{agreed!r}, as the label party has"

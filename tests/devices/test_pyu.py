@@ -16,6 +16,7 @@ from mmoe_jax.features import ColumnSpec
 from parties import (
     DataError,
     EarlyStopping,
+    Ensemble,
     Intersection,
     MessageError,
     ModelError,
@@ -291,6 +292,18 @@ def test_an_exception_in_a_call_is_the_drivers_in_the_same_epoch(
     made.save(tmp_path / "after")
     monkeypatch.setattr(party_actor.PartyActor, f"_{call}", whole)
     made.fit(data, progress=False, batch_size=16)
+
+
+def test_states_and_predictions_stay_on_devices(pyus, files):
+    """So no states are given to a model there, and its predictions are no member's."""
+    made, data = model(pyu(pyus)), read(pyus, files)
+    for call, field in (
+        (lambda: made.restore({}, data, epoch=0), "states"),
+        (lambda: Ensemble([made]), "member 0, placement"),
+    ):
+        with pytest.raises(ModelError) as caught:
+            call()
+        assert caught.value.field == field and "on devices" in caught.value.seen
 
 
 def members_rounds(site):
