@@ -17,6 +17,7 @@ Notation, used everywhere:
 | S | rounds in an epoch |
 """
 
+from mmoe_jax.balancing import BALANCES
 from mmoe_jax.base import MMoEBase
 from mmoe_jax.columns import Bag, Ids, Real, check_columns
 from mmoe_jax.embedding_rows import batch_rows
@@ -43,6 +44,7 @@ from mmoe_jax.tasks import Task
 __version__ = "0.1.0"
 
 __all__ = [
+    "BALANCES",
     "Bag",
     "Bucketed",
     "Categorical",

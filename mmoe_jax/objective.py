@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from mmoe_jax.metrics import METRICS, Metric, mean
-from mmoe_jax.tasks import Logits, Task, task_losses, total_loss
+from mmoe_jax.tasks import Logits, Task, task_losses, total_loss, weighted_losses
 
 State = dict[str, Any]  # name of a score -> state of its metric
 
@@ -20,6 +21,7 @@ class Objective(NamedTuple):
     """
 
     loss: Callable[[Logits, jax.Array, jax.Array], jax.Array]  # logits, labels, weights -> total []
+    losses: Callable[[Logits, jax.Array, jax.Array], jax.Array]  # the same -> what each task adds to it, [T]
     init: Callable[[int], State]  # rows -> empty scores with room for that many rows
     update: Callable[[State, Logits, jax.Array, jax.Array], State]  # scores, logits, labels, weights -> scores
     compute: Callable[[State], dict[str, float]]  # on the host: {"loss": ..., "TASK/loss": ..., "TASK/auc": ...}
@@ -31,6 +33,9 @@ def objective(tasks: Sequence[Task]) -> Objective:
     `TASK/loss` is the mean over the rows that have the label, `loss` the sum over tasks of weight * `TASK/loss`. A task
     without a labelled row has the loss NaN and adds nothing to the sum; without any labelled row `loss` is NaN.
     """
+
+    def losses(logits: Logits, labels: jax.Array, weights: jax.Array) -> jax.Array:
+        return jnp.stack([*weighted_losses(tasks, logits, labels, weights)])
 
     def metrics(rows: int) -> Iterator[tuple[int, str, Metric]]:
         for t, task in enumerate(tasks):
@@ -59,4 +64,4 @@ def objective(tasks: Sequence[Task]) -> Objective:
         total = sum(float(tasks[t].weight) * table[key(t, "loss")] for t in labelled) if labelled else math.nan
         return {"loss": total} | table
 
-    return Objective(partial(total_loss, tasks), init, update, compute)
+    return Objective(partial(total_loss, tasks), losses, init, update, compute)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -202,10 +202,15 @@ def task_losses(
     return rows
 
 
-def total_loss(tasks: Sequence[Task], logits: Logits, labels: jax.Array, weights: jax.Array) -> jax.Array:
-    """Sum over tasks of task weight * sum(w * l) / sum(w), over the rows that have the label; 0 if there are none."""
-    total = jnp.zeros((), logits[0].dtype)
+def weighted_losses(
+    tasks: Sequence[Task], logits: Logits, labels: jax.Array, weights: jax.Array
+) -> Iterator[jax.Array]:
+    """Per task, task weight * sum(w * l) / sum(w), `[]`, over the rows that have the label; 0 if there are none."""
     for task, (losses, w) in zip(tasks, task_losses(tasks, logits, labels, weights), strict=True):
         mass = w.sum()
-        total = total + task.weight * (w * losses).sum() / jnp.where(mass > 0, mass, 1)
-    return total
+        yield task.weight * (w * losses).sum() / jnp.where(mass > 0, mass, 1)
+
+
+def total_loss(tasks: Sequence[Task], logits: Logits, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    """Sum over tasks of their `weighted_losses`, `[]`."""
+    return sum(weighted_losses(tasks, logits, labels, weights), jnp.zeros((), logits[0].dtype))

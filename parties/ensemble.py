@@ -12,6 +12,7 @@ from flax import linen as nn
 from parties.data.vertical_data import VerticalData
 from parties.errors import ModelError, SaveError
 from parties.model.arrays import party_data, prediction_scores, prediction_table
+from parties.model.balancing import Balance
 from parties.model.protection import Facing
 from parties.placement.contract import Placement
 from parties.privacy.heuristics import Protection
@@ -94,12 +95,13 @@ class Ensemble:
         fuse: nn.Module | None = None,
         protect: Facing | Protection | None = None,
         sends: Mapping[str, Protection] | None = None,
+        balance: str | Balance | None = None,
         placement: str | Callable[[], Placement] = "local",
     ) -> "Ensemble":
         """Read a saved ensemble back.
 
         Args:
-            optimizers, fuse_optimizer, networks, fuse, protect, sends: as in `SplitModel.load`, for every member.
+            optimizers, fuse_optimizer, networks, fuse, protect, sends, balance: as in `SplitModel.load`, for every member.
             placement: the name of a placement, or a function that makes one, such as `lambda: Local(Encoded())`: each
                 member has its own.
 
@@ -111,7 +113,7 @@ class Ensemble:
         if not isinstance(placement, str) and not callable(placement):
             wanted = "a name or a function that makes a placement, as each member has its own"
             raise ModelError(field="placement", seen=repr(placement), wanted=wanted)
-        given = optimizers, fuse_optimizer, networks, fuse, protect, sends
+        given = optimizers, fuse_optimizer, networks, fuse, protect, sends, balance
         models, cards = [], {}
         for name in find_members(Path(path)):
             placed = placement if isinstance(placement, str) else placement()

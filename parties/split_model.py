@@ -28,6 +28,7 @@ from parties.model.arguments import (
 )
 from parties.model.arrays import fit_parties
 from parties.model.assembly import ColumnSpec, Party, Task, bind_fuse, shows_gates
+from parties.model.balancing import SUM, Balance
 from parties.model.blueprint import Blueprint, read_blueprint
 from parties.model.protection import Facing, OneShot, public_protection
 from parties.party.participant import AuditFacts
@@ -48,7 +49,7 @@ from parties.training.callbacks import Callback
 from parties.training.position import Position, Run, read_position
 from parties.training.run import TrainingRun, check_callbacks, check_time_budget
 
-ARGUMENTS = ("parties", "label_party", "fuse", "fuse_optimizer", "tasks", "placement", "seed", "protect")
+ARGUMENTS = ("parties", "label_party", "fuse", "fuse_optimizer", "tasks", "placement", "seed", "protect", "balance")
 SENSITIVITY = ["to", "task", "row", "own", "others"]
 PLACEMENTS = {"local": Local, "fused": Fused, "joint": Joint}
 
@@ -77,6 +78,11 @@ class SplitModel:
         seed: decides parameters, rounds' keys and the order of rows.
         protect: what keeps the labels from the other parties: `Facing(epsilon=1.0)` or `OneShot(epsilon=1.0)`, which
             prove it, or a heuristic for cotangents, such as `marvell(0.25)`, which proves nothing; by default nothing.
+        balance: how much each task's gradient counts for the bases of all parties; the fuse network is taught by the
+            plain sum of the tasks' losses in any case. By default that, `"sum"`; `"norm"`, equal lengths, and `"log"`,
+            the sum of the losses' logarithms, for tasks of unlike scales; `"mgda"`, `"pcgrad"`; or a pure function of
+            the losses `[T]` and of the Gram matrix `[T, T]` of the tasks' cotangents that gives weights `[T]`, as those
+            of `mmoe_jax.BALANCES` do. No message changes its size. Under `Facing` and `OneShot` only `"sum"`.
         epoch: epochs trained.
         history: scores of the latest run of `fit`, also of one that ended early.
         stopped: why that run ended before its last epoch; None if it did not.
@@ -95,6 +101,7 @@ class SplitModel:
     placement: str | Placement = "local"
     seed: int = 0
     protect: Facing | Protection | None = None
+    balance: str | Balance = SUM
     epoch: int = field(default=0, init=False)
     history: dict[str, list[float]] = field(default_factory=dict, init=False)
     stopped: str | None = field(default=None, init=False)
@@ -104,8 +111,8 @@ class SplitModel:
         self.parties, self.tasks = dict(self.parties), tuple(self.tasks)
         self.fuse = bind_fuse(self.fuse, self.tasks)
         placed = _placed(self.placement)
-        arguments = self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks, self.seed, self.protect
-        blueprint = Blueprint(*arguments)
+        networks = self.parties, self.label_party, self.fuse, self.fuse_optimizer
+        blueprint = Blueprint(*networks, self.tasks, self.seed, self.protect, self.balance)
         blueprint.plan()  # raises where the arguments do not go together
         placed.build(blueprint)
         self._blueprint = blueprint
@@ -260,6 +267,7 @@ class SplitModel:
         fuse: nn.Module | None = None,
         protect: Facing | Protection | None = None,
         sends: Mapping[str, Protection] | None = None,
+        balance: str | Balance | None = None,
         placement: str | Placement = "local",
         callbacks: Sequence[Callback] = (),
         time_budget: float | None = None,
@@ -273,7 +281,8 @@ class SplitModel:
 
         Args:
             train, validation: the data of the run; others are refused.
-            optimizers, fuse_optimizer, networks, fuse, protect, sends, placement: as in `load`; code is not saved.
+            optimizers, fuse_optimizer, networks, fuse, protect, sends, balance, placement: as in `load`; code is not
+                saved.
             callbacks, time_budget, progress: as in `fit`; an `EarlyStopping` sees the history so far.
 
         Returns:
@@ -287,7 +296,7 @@ class SplitModel:
         """
         placed, path = _placed(placement), Path(path)
         name = newest_common(placed.find_checkpoints(path), path)
-        given = optimizers, fuse_optimizer, networks, fuse, protect, sends
+        given = optimizers, fuse_optimizer, networks, fuse, protect, sends, balance
         model, label = cls._read(path, placed, *given, within=name, resumes=True)
         run, position = read_position(label, model.label_party)
         if not model._trainable:
@@ -449,6 +458,7 @@ class SplitModel:
         fuse: nn.Module | None = None,
         protect: Facing | Protection | None = None,
         sends: Mapping[str, Protection] | None = None,
+        balance: str | Balance | None = None,
         placement: str | Placement = "local",
     ) -> SplitModel:
         """Read a saved model back.
@@ -456,13 +466,15 @@ class SplitModel:
         Optimisers are code, which is not saved: without `optimizers` and `fuse_optimizer` the model evaluates and
         predicts; with the optimisers that it was trained with, it goes on training. Networks that are not this
         library's are not saved either, and must be given by party in `networks`, and as `fuse`. A protected model
-        that goes on training is given its `protect` again, and any model what its parties had as `sends`.
+        that goes on training is given its `protect` again, and any model what its parties had as `sends`, and its
+        `balance` if that is a function.
 
         Raises:
             SaveError: a folder is missing, damaged, or of another party, format or architecture.
             ModelError: an argument does not fit the saved model.
         """
-        model, _ = cls._read(Path(path), placement, optimizers, fuse_optimizer, networks, fuse, protect, sends)
+        given = optimizers, fuse_optimizer, networks, fuse, protect, sends, balance
+        model, _ = cls._read(Path(path), placement, *given)
         return model
 
     @classmethod
@@ -476,6 +488,7 @@ class SplitModel:
         fuse: nn.Module | None,
         protect: Facing | Protection | None,
         sends: Mapping[str, Protection] | None,
+        balance: str | Balance | None,
         within: str = "",
         resumes: bool = False,
     ) -> tuple[SplitModel, dict[str, Any]]:
@@ -487,9 +500,9 @@ class SplitModel:
         if trainable and protect is None and "protect" in label:
             wanted = f"the model's protection, {label['protect']}, as it is to be trained"
             raise ModelError(field="protect", seen="None", wanted=wanted)
-        saved, epoch = read_blueprint(cards, networks, fuse, optimizers, fuse_optimizer, protect, sends)
+        saved, epoch = read_blueprint(cards, networks, fuse, optimizers, fuse_optimizer, protect, sends, balance)
         arguments = saved.parties, saved.label_party, saved.fuse, saved.fuse_optimizer, saved.tasks
-        model = cls(*arguments, placed, saved.seed, saved.protect)
+        model = cls(*arguments, placed, saved.seed, saved.protect, saved.balance)
         model._consortium.adopt(path, optimizer=trainable, within=within, resumes=resumes)
         model.epoch, model._trainable = epoch, trainable
         return model, label

@@ -78,7 +78,7 @@ class Fuse(nn.Module):
         return (nn.Dense(1, name="sum")(inputs) + rooted,)
 
 
-def build(placement="local", rooted=False, base=None, other=None, own=None) -> SplitModel:
+def build(placement="local", rooted=False, base=None, other=None, own=None, balance="sum") -> SplitModel:
     """`base`, `other`, `own`: networks of bob, carol and alice in place of those that they have."""
     alice = Party([Categorical("sex")], MMoEBase((2,), embedding_dim=2), optax.adam(0.01))
     carol = Party([Categorical("job")], MMoEBase((2,), embedding_dim=2), optax.sgd(0.1))
@@ -87,7 +87,8 @@ def build(placement="local", rooted=False, base=None, other=None, own=None) -> S
         "bob": Party([Numeric("wage")], base or Log(), optax.adam(0.01)),
         "carol": Party([Numeric("pay")], other, optax.sgd(0.1)) if other else carol,
     }
-    return SplitModel(parties, "alice", Fuse(rooted), optax.adam(0.01), [Task.regression("y")], placement)
+    tasks = [Task.regression("y")]
+    return SplitModel(parties, "alice", Fuse(rooted), optax.adam(0.01), tasks, placement, balance=balance)
 
 
 def rounds_of(model: SplitModel) -> dict[str, int]:
@@ -136,6 +137,20 @@ def test_a_round_that_is_not_finite_is_refused_before_any_state_takes_it(case, p
         assert same(made.states(), clean), "the state is that before the round"
     assert made.epoch == 0 and np.isfinite(made.evaluate(data())["loss"])
     made.fit(data(), **RULES)
+
+
+@pytest.mark.parametrize("placement", ["local", pytest.param("fused", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("case", CASES)
+def test_a_round_of_balanced_tasks_is_refused_alike(case, placement):
+    """And weights that a number that is not finite has spoilt do not spoil what the error says."""
+    frames, rooted, party, field, ids = CASES[case]
+    made = build(placement, rooted, balance="norm")
+    with pytest.raises(NumberError) as caught:
+        made.fit(data(**frames), **RULES)
+    assert (caught.value.party, caught.value.field) == (party, field)
+    assert caught.value.seen == f"NaN or infinity in round {BAD} of epoch 0, ids {ids}"
+    assert set(rounds_of(made).values()) == {BAD}
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(made.states()))
 
 
 @functools.cache

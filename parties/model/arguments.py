@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from parties.errors import DataError, ModelError
 from parties.model.audited import read_targets
+from parties.model.balancing import check_balance
 from parties.model.protection import Facing
 from parties.party.transcript import Recording
 from parties.privacy.heuristics import Protection
@@ -187,6 +188,7 @@ def check_model(model: Any) -> None:
             model.protect.check(model.tasks, tuple(model.parties), model.label_party)
         else:
             _check_protection(model.protect, model.tasks)
+    check_balance(model.balance, model.tasks, model.protect)
     check_count("seed", model.seed, 0)
     if model.seed >= 2**32:  # without x64, jax.random.key reads no more bits: two seeds would be one
         raise ModelError(field="seed", seen=str(model.seed), wanted="an int below 2**32")

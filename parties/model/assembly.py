@@ -8,6 +8,7 @@ import jax
 import optax
 from flax import linen as nn
 
+from mmoe_jax.balancing import Balance
 from mmoe_jax.base import MMoEBase
 from mmoe_jax.embedding_rows import batch_rows
 from mmoe_jax.errors import NetworkError
@@ -18,6 +19,7 @@ from mmoe_jax.objective import objective
 from mmoe_jax.tasks import Task
 from parties.errors import ModelError
 from parties.model.arrays import naming
+from parties.model.balancing import SUM, balance_of
 from parties.privacy.heuristics import Protection
 from parties.programs.network import Network
 from parties.programs.plan import Plan
@@ -52,12 +54,13 @@ def make_plan(
     fuse: nn.Module,
     fuse_optimizer: optax.GradientTransformation,
     tasks: Sequence[Task],
+    balance: str | Balance = SUM,
 ) -> Plan:
     """The plan of Flax modules and tasks.
 
     Raises:
-        ModelError: the fuse network cannot be bound to the tasks, or the base network of a sparse party is no
-            `MMoEBase`.
+        ModelError: the fuse network cannot be bound to the tasks, the base network of a sparse party is no `MMoEBase`,
+            or there is no such balance.
     """
     for name, party in parties.items():
         if party.sparse and not isinstance(party.base, MMoEBase):
@@ -78,6 +81,7 @@ def make_plan(
         objective(tasks),
         {name: batch_rows for name, party in parties.items() if party.sparse},
         sends={name: party.sends for name, party in parties.items() if party.sends is not None},
+        balance=balance_of(balance),
     )
 
 
@@ -89,6 +93,7 @@ def split_program(
     fuse_optimizer: optax.GradientTransformation,
     tasks: Sequence[Task],
     columns: Mapping[str, Any],
+    balance: str | Balance = SUM,
 ) -> SplitProgram:
     """A split model as pure functions, with the arguments of `SplitModel`.
 
@@ -98,7 +103,7 @@ def split_program(
     Args:
         columns: party -> its typed columns, as `as_batch(...).columns` has them; only their structure counts.
     """
-    return round_program(make_plan(parties, label_party, fuse, fuse_optimizer, tasks), columns)
+    return round_program(make_plan(parties, label_party, fuse, fuse_optimizer, tasks, balance), columns)
 
 
 _ROWS = 2  # of the inputs for which a network is asked for shapes; 1 could be any other axis of size 1

@@ -10,6 +10,7 @@ import optax
 import pandas as pd
 from flax import linen as nn
 
+from mmoe_jax.balancing import Balance
 from mmoe_jax.describe import network_to_dict, task_from_dict, task_to_dict
 from mmoe_jax.features import ColumnSpec
 from mmoe_jax.tasks import Task
@@ -19,6 +20,7 @@ from parties.model.arguments import check_model
 from parties.model.arrays import empty_columns, fit_parties, party_data, prediction_table
 from parties.model.assembly import Party, activation_struct, bind_fuse, check_fuse, make_plan
 from parties.model.audited import column_targets, numbers_of, read_targets, task_targets
+from parties.model.balancing import SUM, describe_balance, read_balance
 from parties.model.description import is_custom, read_columns, read_count, read_sizes, reading, rebuild
 from parties.model.protection import Facing, OneShot, protection_from_dict, public_protection
 from parties.party.schedule import PartyData
@@ -41,10 +43,11 @@ class Blueprint:
     tasks: tuple[Task, ...]
     seed: int
     protect: Facing | Protection | None = None
+    balance: str | Balance = SUM
 
     def plan(self) -> Plan:
         """As `make_plan`, with heads under protection."""
-        plan = make_plan(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks)
+        plan = make_plan(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks, self.balance)
         if isinstance(self.protect, Protection):
             return plan._replace(protect=self.protect, targets=read_targets(self.tasks))
         if self.protect is None:
@@ -114,6 +117,8 @@ class Blueprint:
             described["tasks"] = [task_to_dict(task) for task in self.tasks]
             if self.protect is not None:
                 described["protect"] = public_protection(self.protect)
+            if self.balance != SUM:
+                described["balance"] = describe_balance(self.balance)
         if taught := self._heads_at(party):
             described["heads"] = taught
         return described
@@ -187,6 +192,7 @@ def read_blueprint(
     fuse_optimizer: optax.GradientTransformation | None,
     protect: Facing | Protection | None,
     sends: Mapping[str, Protection] | None,
+    balance: str | Balance | None,
 ) -> tuple[Blueprint, int]:
     """The model that the folders describe, and how many epochs it was trained.
 
@@ -195,6 +201,7 @@ def read_blueprint(
         optimizers, fuse_optimizer: None for optimisers that change nothing.
         protect: as the model had it; None where it had none or is not to be trained.
         sends: party -> what protects its activations, which no text describes.
+        balance: the user's own function, which no text describes; None for one of the library's.
 
     Raises:
         SaveError: naming party and field: a description that no save writes.
@@ -219,7 +226,8 @@ def read_blueprint(
         rebuilt = rebuild(label["fuse"], None if fuse is None else bind_fuse(fuse, tasks), label_party, "fuse")
     seed, epoch = (read_count(label, field, label_party, 1 << 32) for field in ("seed", "epoch"))
     protect = _read_protection(label.get("protect"), protect, label_party)
-    model = Blueprint(parties, label_party, rebuilt, optax.identity(), tasks, seed, protect)
+    balance = read_balance(label.get("balance"), balance, label_party)
+    model = Blueprint(parties, label_party, rebuilt, optax.identity(), tasks, seed, protect, balance)
     with reading(label_party, "description", custom=is_custom(saved)):
         check_model(model)
         model.plan()

@@ -25,6 +25,7 @@ from parties.programs.network import (
     scan_rounds,
 )
 from parties.programs.plan import Plan
+from parties.programs.transforms.balanced import Balance
 
 
 class JointProgram(NamedTuple):
@@ -74,12 +75,31 @@ def joint_program(plan: Plan, columns: Mapping[str, Any]) -> JointProgram:
             return loss + of_heads, (loss, of_heads, logits)
 
         (_, (loss, of_heads, logits)), grads = jax.value_and_grad(total, has_aux=True)(params)
+        if plan.balance is not None:
+            grads = grads | {"bases": balanced(plan.balance, params, batch, keys, fuse_round_key)}
         if heads is None:
             return Stats(loss, logits, all_finite(loss, grads), {}), grads
         own = {p: gradient for p, gradient in grads["bases"].items() if p == plan.label_party}
         finite = all_finite(of_heads, {p: grads["bases"][p] for p in others}, grads["heads"])
         taken = finite & all_finite(loss, own, grads["fuse"])
         return Stats(loss, logits, finite, {}, apart=Apart(taken, of_heads)), grads
+
+    def balanced(balance: Balance, params: Mapping, batch: Batch, keys: Mapping, fuse_round_key: jax.Array) -> Any:
+        """The bases' gradient: each task's own, differentiated by itself, weighed by those of the activations."""
+        zeros = jax.tree.map(jnp.zeros_like, activations_of(params["bases"], batch.columns, keys))
+
+        def task_loss(of_bases: Any, moved: Any, t: int) -> jax.Array:
+            activations = jax.tree.map(jnp.add, activations_of(of_bases, batch.columns, keys), moved)
+            logits = fuse.apply(params["fuse"], activations, fuse_round_key)
+            return plan.objective.losses(logits, batch.labels, batch.weights)[t]
+
+        one = jax.value_and_grad(task_loss, argnums=(0, 1))
+        losses, pairs = zip(*(one(params["bases"], zeros, t) for t in range(batch.labels.shape[1])), strict=True)
+        flat = [jnp.concatenate([leaf.ravel() for leaf in asked]) for _, asked in pairs]
+        gram = jnp.stack([jnp.stack([(a * b).sum() for a in flat]) for b in flat])
+        weights = balance(jnp.stack(losses), gram)
+        parts = [jnp.where(jnp.isfinite(w), w, 1) for w in weights]
+        return jax.tree.map(lambda *g: sum(w * x for w, x in zip(parts, g, strict=True)), *(own for own, _ in pairs))
 
     def round(state: ModelState, batch: Batch, old: Mapping[str, TrainState] = {}) -> tuple[ModelState, Stats]:
         stats, grads = gradients(state._replace(bases=state.bases | dict(old)), batch)

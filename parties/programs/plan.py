@@ -9,6 +9,7 @@ from parties.privacy.heuristics import Protection
 from parties.programs.keys import fuse_key
 from parties.programs.network import Batch, Network, Stats
 from parties.programs.program import FeatureProgram, LabelProgram, feature_program, label_program
+from parties.programs.transforms.balanced import Balance, balanced
 from parties.programs.transforms.facing import Heads, facing
 from parties.programs.transforms.guard import guard_feature, guard_label
 from parties.programs.transforms.one_shot import AloneProgram, label_alone, taught_alone
@@ -25,13 +26,14 @@ class Plan(NamedTuple):
     optimizers: Mapping[str, optax.GradientTransformation]
     fuse: Network
     fuse_optimizer: optax.GradientTransformation
-    objective: Any  # with loss, init, update and compute, as mmoe_jax.objective makes it
+    objective: Any  # with loss, losses, init, update and compute, as mmoe_jax.objective makes it
     tables: Mapping[str, Tables] = {}  # of the parties whose tables are trained by row; see parties.sparse
     heads: Heads | None = None  # what teaches the other parties under protection, in place of the fuse network
     one_shot: bool = False  # whether each party trains with its own head by itself
     sends: Mapping[str, Protection] = {}  # party -> what protects its activations
     protect: Protection | None = None  # what protects the cotangents
     targets: Targets | None = None  # what that reads of the labels
+    balance: Balance | None = None  # of the tasks' cotangents; None for their plain sum
     guarded: bool = True  # whether nobody takes a round that is not finite; else whoever trains looks at its end
 
     @property
@@ -53,6 +55,9 @@ class Plan(NamedTuple):
         party, order = self.label_party, tuple(self.bases)
         taught = order if self.heads is None else [party for party in order if party == self.label_party]
         program = label_program(party, self.fuse, self.fuse_optimizer, order, self.objective.loss, taught)
+        if self.balance is not None:
+            assert self.heads is None, "the tasks are balanced for all bases or for none"
+            program = balanced(program, self.fuse, order, self.objective.losses, self.balance)
         program = guard_label(program) if self.guarded else program
         if party in self.bases:
             program = with_own_columns(program, self.feature(party), party)

@@ -34,7 +34,7 @@ def data(**frames) -> VerticalData:
     return VerticalData.from_frames(frames, on="id", label_party=owner, labels=["rich", "wed"])
 
 
-def build(placement="local", seed=5) -> SplitModel:
+def build(placement="local", seed=5, balance: Any = "sum") -> SplitModel:
     alice = Party([Categorical("school")], MMoEBase((3,), embedding_dim=2), OPTIMIZERS["alice"])
     columns = [
         Categorical("job"),
@@ -43,4 +43,5 @@ def build(placement="local", seed=5) -> SplitModel:
     ]
     bob = Party(columns, MMoEBase((), "tanh", 2), OPTIMIZERS["bob"])
     fuse = MMoEFuse(num_experts=2, expert_units_size=(3,), tower_units_size=(2,), gate_activation="")
-    return SplitModel({"alice": alice, "bob": bob}, "alice", fuse, FUSE_OPTIMIZER, TASKS, placement, seed=seed)
+    parties, how = {"alice": alice, "bob": bob}, {"seed": seed, "balance": balance}
+    return SplitModel(parties, "alice", fuse, FUSE_OPTIMIZER, TASKS, placement, **how)

@@ -12,6 +12,7 @@ from flax import linen as nn
 from hypothesis import strategies as st
 
 from mmoe_jax import (
+    BALANCES,
     Bag,
     Head,
     Ids,
@@ -36,6 +37,7 @@ from parties.programs.network import Batch, ModelState, Network, TrainState
 from parties.programs.packing import pack, pack_state, unpack_state
 from parties.programs.plan import Plan
 from parties.programs.round import round_program
+from parties.programs.transforms.balanced import Balance
 from parties.programs.transforms.facing import Heads
 from parties.programs.transforms.packed import packed_feature, packed_label
 from parties.protocol.passes import Pass
@@ -76,6 +78,7 @@ class Problem(NamedTuple):
     heads: Heads | None = None
     one_shot: bool = False
     sparse: tuple[str, ...] = ()  # parties whose tables are trained by row
+    balance: Balance | None = None
 
     @property
     def rows(self) -> int:
@@ -104,7 +107,8 @@ class Problem(NamedTuple):
         tasks = objective(self.tasks)
         networks = self.bases, self.optimizers, self.fuse, self.fuse_optimizer
         tables = dict.fromkeys(self.sparse, batch_rows)
-        return Plan(self.label_party, *networks, tasks, tables, self.heads, self.one_shot)
+        how = tables, self.heads, self.one_shot
+        return Plan(self.label_party, *networks, tasks, *how, balance=self.balance)
 
     def rows_of_all(self) -> Batch:
         own = self.data[self.label_party]
@@ -267,6 +271,8 @@ def make(
 def problems(draw, parties=(1, 2, 3, 4, 5), dtype=np.float64, units=(None,)) -> Problem:
     """So many parties, columns of every kind, a label party with or without, 1 to 3 tasks of mixed kinds, any fuse.
 
+    Without protection the tasks are balanced in any way.
+
     `units`: None for no protection, "label" and "row" for facing heads where there is a party to protect from.
     """
     names = NAMES[: draw(st.sampled_from(parties))]
@@ -286,7 +292,8 @@ def problems(draw, parties=(1, 2, 3, 4, 5), dtype=np.float64, units=(None,)) -> 
     fuse, gates = draw(st.sampled_from(FUSES)), draw(st.sampled_from([(), (2,)]))
     seed = draw(st.integers(0, 1000))
     unit = draw(st.sampled_from(units)) if set(names) != {label_party} else None
-    return make(
+    problem = make(
         columns=columns, label_party=label_party, tasks=tasks, rows=rows, batch_size=batch_size, seed=seed,
         dtype=dtype, optimizers=optimizers, fuse=fuse, gates=gates, unit=unit,
     )  # fmt: skip
+    return problem._replace(balance=draw(st.sampled_from([None, *BALANCES.values()]))) if unit is None else problem
