@@ -2,8 +2,7 @@
 
 A balance is a pure function of the tasks' losses `[T]` and of the Gram matrix `[T, T]` of their gradients, whose entry
 (s, t) is g_s . g_t. It returns the weights `[T]` of sum_t a_t g_t. What it returns is a constant: nobody differentiates
-it. Losses and gradients have the tasks' own weights in them. A task whose gradient is 0, as where no row has its label,
-never takes from the others.
+it. Losses and gradients have the tasks' own weights in them.
 """
 
 import itertools
@@ -20,15 +19,14 @@ MOST_TASKS = 10  # of `mgda`, which looks at 2^T - 1 faces
 
 
 def norm(losses: jax.Array, gram: jax.Array) -> jax.Array:
-    """Gradients of equal length: a_t = n / |g_t|, where n is the mean of |g_t| over the tasks that have a gradient.
+    """Gradients of equal length: a_t = n / |g_t|, where n is the mean of all |g_t|; 0 where a gradient is 0.
 
-    Tasks without a gradient get 0. So the lengths a_t |g_t| add up to what |g_t| do, and the tasks' own weights tell no
-    more. It is what GradNorm aims at for alpha = 0 (Chen et al., ICML 2018, equation 1).
+    So the tasks' own weights tell no more, but for n. It is what GradNorm aims at for alpha = 0 (Chen et al., ICML
+    2018, equation 1).
     """
     norms = jnp.sqrt(jnp.diagonal(gram))
     there = norms > 0
-    mean = norms.sum() / jnp.maximum(there.sum(), 1)
-    return jnp.where(there, mean / jnp.where(there, norms, 1), 0)
+    return jnp.where(there, norms.mean() / jnp.where(there, norms, 1), 0)
 
 
 def log(losses: jax.Array, gram: jax.Array) -> jax.Array:

@@ -101,7 +101,8 @@ class Ensemble:
         """Read a saved ensemble back.
 
         Args:
-            optimizers, fuse_optimizer, networks, fuse, protect, sends, balance: as in `SplitModel.load`, for every member.
+            optimizers, fuse_optimizer, networks, fuse, protect, sends, balance: for every member, as in
+                `SplitModel.load`.
             placement: the name of a placement, or a function that makes one, such as `lambda: Local(Encoded())`: each
                 member has its own.
 
