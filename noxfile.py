@@ -28,7 +28,7 @@ def readme(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def lint(session: nox.Session) -> None:
     """Style and types. All that the tests import is installed, as mypy takes what is missing for `Any`."""
-    session.install("-e", ".[lint,test,experiments]")
+    session.install("-e", ".[lint,test,experiments,flights]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -37,7 +37,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python="3.12")
 def newest(session: nox.Session) -> None:
     """The newest JAX, which Pythons before 3.12 do not get."""
-    session.install("-e", ".[test,experiments]")
+    session.install("-e", ".[test,experiments,flights]")
     run_tests(session)
 
 

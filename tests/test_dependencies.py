@@ -29,7 +29,9 @@ EXTRAS = {  # files or folders -> the extra that they may also import from
     "experiments/benchmark_secretflow.py": "secretflow",
     "experiments/census_secretflow.py": "secretflow",
     "experiments/certificates.py": "secretflow",
+    "experiments/boosting.py": "flights",
     "experiments/deepctr.py": "benchmark",
+    "experiments/flights.py": "flights",
     "parties/devices": "secretflow",
     "parties/privacy/guarantee.py": "privacy",
 }

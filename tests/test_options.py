@@ -91,6 +91,14 @@ OPTIONS = {
         folder Path required
         --check int = 0
     """,
+    "flights": """
+        --placement fused|local = fused
+        --epochs int
+        --seed int = 0
+        --seeds int = 1
+        --compile-cache str
+        --out str = runs/flights
+    """,
     "kill_and_resume": """
         --placement fused|local = local
         --kills int = 20
