@@ -70,7 +70,8 @@ def load_or_exit(choice: str) -> Source:
 def _sampled(why: str) -> Source:
     train, test = (sampler.sample(rows, seed)[[*census.NAMES, "id"]] for seed, rows in enumerate(ROWS.values()))
     real = "scores will differ from those on real rows, which --data DIR reads"
-    line = f"data: {_counted(train, test)}, sampled, {why}; {real}"
+    other = "experiments.flights runs offline on real rows that pip installs"
+    line = f"data: {_counted(train, test)}, sampled, {why}; {real}; {other}"
     return Source(train, test, "sampled", line, {sampler.MODEL.name: census.checksum(sampler.MODEL)})
 
 

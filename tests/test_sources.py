@@ -127,7 +127,8 @@ def assert_stood_in(found: sources.Source, *reasons: str) -> None:
     """Sampled rows, and one line that says why."""
     assert found.name == "sampled"
     assert "\n" not in found.line and found.line.startswith("data: 30 training and 20 test rows, sampled, as no copy")
-    assert found.line.endswith("scores will differ from those on real rows, which --data DIR reads")
+    assert "; scores will differ from those on real rows, which --data DIR reads; " in found.line
+    assert found.line.endswith("; experiments.flights runs offline on real rows that pip installs")
     assert all(reason in found.line for reason in reasons), found.line
     assert_frame_equal(found.train, sampler.sample(30, 0), check_like=True)
     assert_frame_equal(found.test, sampler.sample(20, 1), check_like=True)
