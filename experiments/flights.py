@@ -17,7 +17,7 @@ Expected, over 3 seeds, beside scikit-learn's boosting in brackets (LightGBM's i
 
 So the split model gains 1.3, 1.2 and 1.9 times as much as boosting does. Boosting is better with the columns of one
 party; over its better party alone the split model gains 1.0, 1.3 and 1.2 times as much. On one core the three models of
-a seed take 30 s, and both kinds of boosting 180 s.
+a seed take about 25 s, and both kinds of boosting 150 s.
 
 `RECIPE` was chosen by validation days: of four recipes the best by the mean over tasks and three seeds. These four were
 the best, with one seed, of 28 that were drawn at random and one tried by hand. Drawn were embeddings of 4, 8 or 16;
