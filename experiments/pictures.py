@@ -289,3 +289,26 @@ def wide_area(seconds: list[dict], scores: list[dict], file: Path) -> None:
             axis.legend(fontsize=12)
     figure.savefig(file, dpi=110)
     plt.close(figure)
+
+
+def synthetic(losses: dict[float, dict[str, np.ndarray]], file: Path) -> None:
+    """How the runs' test losses lie: a histogram per model, side by side for each cosine of the two tasks' weights."""
+    figure, axes = plt.subplots(1, len(losses), figsize=(15, 4.8), sharey=True, layout="constrained", squeeze=False)
+    every = np.concatenate([values for of in losses.values() for values in of.values()])
+    bins = np.geomspace(every.min(), every.max(), 30)
+    for axis, (alike, of) in zip(axes[0], losses.items(), strict=True):
+        for (name, values), color in zip(of.items(), COLORS, strict=False):
+            axis.hist(
+                values, bins, histtype="stepfilled", alpha=0.35, color=color, label=f"{name}: {values.mean():.3f}"
+            )
+            axis.hist(values, bins, histtype="step", linewidth=2, color=color)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.set_title(f"cosine of the tasks {alike:g}", fontsize=14)
+        axis.set_xlabel("test loss of the first task", fontsize=13)
+        axis.legend(title="mean", fontsize=12, title_fontsize=12)
+        axis.tick_params(labelsize=12)
+        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("runs", fontsize=13)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)

@@ -137,6 +137,13 @@ OPTIONS = {
         --compile-cache str
         --out str = runs/sweep
     """,
+    "synthetic": """
+        --runs int = 200
+        --steps int = 2000
+        --alike float+ = 0.5 0.9 1.0
+        --seed int = 0
+        --out str = runs/synthetic
+    """,
     "tune": """
         --data str required
         --trials int = 30
