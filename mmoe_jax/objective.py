@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -31,8 +31,17 @@ def objective(tasks: Sequence[Task]) -> Objective:
     """The weighted, masked total of `tasks`, and the scores of training and validation alike.
 
     `TASK/loss` is the mean over the rows that have the label, `loss` the sum over tasks of weight * `TASK/loss`. A task
-    without a labelled row has the loss NaN and adds nothing to the sum; without any labelled row `loss` is NaN.
+    without a labelled row has the loss NaN and adds nothing to the sum; without any labelled row `loss` is NaN. Equal
+    tasks have one objective, while few are in use, so that what was compiled for it serves another model.
     """
+    try:
+        return _objective(tuple(tasks))
+    except TypeError:  # a weight that has no hash, such as one that is traced
+        return _objective.__wrapped__(tuple(tasks))
+
+
+@lru_cache(maxsize=16)
+def _objective(tasks: tuple[Task, ...]) -> Objective:
 
     def losses(logits: Logits, labels: jax.Array, weights: jax.Array) -> jax.Array:
         return jnp.stack([*weighted_losses(tasks, logits, labels, weights)])

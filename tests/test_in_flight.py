@@ -103,6 +103,7 @@ def with_tables(
     return SplitModel(parties, "alice", fuse, optax.adam(0.01), TASKS, placement, seed=5)
 
 
+@pytest.mark.thorough
 def test_sparse_tables_train_as_dense_ones():
     """With SGD, of which a row-sparse round is exact."""
     dense, *others = with_tables(sparse=False), with_tables(), with_tables("fused")

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.xdist_group("test_split_equals_joint")  # one worker, w
 
 
 @pytest.mark.long
+@settings(max_examples=max(3, settings().max_examples // 2))
 @given(problems(parties=(1, 2)))
 def test_split_equals_joint_float64_one_or_two_parties(float64, problem):
     with jax.disable_jit():
@@ -34,7 +35,7 @@ def test_split_equals_joint_float64_three_to_five_parties(float64, problem):
 
 
 @pytest.mark.long
-@settings(max_examples=max(3, settings().max_examples // 4))  # heads beside all that the tests above try
+@settings(max_examples=max(2, settings().max_examples // 4))  # heads beside all that the tests above try
 @given(problems(parties=(2, 3), units=("label", "row")))
 def test_protected_split_equals_protected_joint(float64, problem):
     with jax.disable_jit():
@@ -50,7 +51,7 @@ def test_one_shot_equals_its_oracle(float64, problem):
 
 
 @pytest.mark.long
-@settings(max_examples=max(2, settings().max_examples // 4))
+@settings(max_examples=max(1, settings().max_examples // 4))
 @given(problems(parties=(2, 3), units=(None, "label")), st.integers(1, 6), st.integers(0, 3))
 def test_rounds_in_flight_equal_the_recurrence(float64, problem, k, drain):
     with jax.disable_jit():
@@ -67,12 +68,13 @@ def test_sparse_rounds_in_flight_equal_the_recurrence(float64, problem, k, drain
         check_in_flight(problem, k, drain, 1e-9)
 
 
+STALE = [(1, 0), (2, 3), (3, 0), (4, 0), (6, 0)]  # rounds in flight, and after how many they are taken in
 TABLES = {"alice": ["ids", "real"], "bob": ["ids", "bag"], "carol": ["ids"]}
 
 
 @pytest.mark.parametrize(
     ("k", "parties", "drain"),
-    [(2, 3, 3), (5, 2, 1), *(pytest.param(k, 3, 0, marks=pytest.mark.thorough) for k in (1, 3, 4, 6))],
+    [(5, 2, 1), *(pytest.param(k, 3, drain, marks=pytest.mark.thorough) for k, drain in STALE)],
 )
 def test_stale_rows_of_tables_equal_the_recurrence(float64, k, parties, drain):
     """Of all parties, with lazy optimisers; a round reads rows that the rounds in flight before it read, too."""

@@ -1,7 +1,8 @@
 """The label party's scores of a pass, as it goes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -27,13 +28,7 @@ class Scoring:
 
     def __init__(self, objective: Any):
         self._objective = objective
-
-        @jax.jit
-        def update(scores: Any, logits: Any, labels: jax.Array, weights: jax.Array, rows: jax.Array) -> Any:
-            logits = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), logits)
-            return objective.update(scores, logits, take_rows(labels, rows), take_weights(weights, rows))
-
-        self._init, self._update = jax.jit(objective.init, static_argnums=0), update
+        self._init, self._update = _compiled(objective)
         self.scores: Any = None
         self.skipped, self._size = 0, ROUNDS
         self.logits: list[Any] = []
@@ -112,6 +107,18 @@ class Scoring:
         filling = np.full((size - len(rows), rows.shape[1]), PADDING, rows.dtype)
         labels, weights = schedule.data.labels, schedule.data.weights
         self.scores = self._update(self.scores, logits, labels, weights, np.concatenate([rows, filling]).ravel())
+
+
+@lru_cache(maxsize=16)
+def _compiled(objective: Any) -> tuple[Callable, Callable]:
+    """The objective's `init`, and its `update` by rounds, compiled once for all models of its tasks."""
+
+    @jax.jit
+    def update(scores: Any, logits: Any, labels: jax.Array, weights: jax.Array, rows: jax.Array) -> Any:
+        logits = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), logits)
+        return objective.update(scores, logits, take_rows(labels, rows), take_weights(weights, rows))
+
+    return jax.jit(objective.init, static_argnums=0), update
 
 
 def concatenate(outputs: list) -> Any:

@@ -209,7 +209,7 @@ class Fused(InProcess):
     def _states(self) -> States:
         """The parties' states, which stay unpacked from here on: to pack them takes a fourth of all compiling."""
         held = {name: party.settled().states() for name, party in self.parties.items()}
-        return jax.tree.map(lambda s: unpack_state(s) if isinstance(s, Packed) else s, held, is_leaf=_is_state)
+        return jax.tree.map(lambda s: _unpacked(s) if isinstance(s, Packed) else s, held, is_leaf=_is_state)
 
     def _refuse(self, facts: Pass, rows: np.ndarray, round: int, alone: Sequence[str]) -> NoReturn:
         for party in self._built().others:
@@ -232,6 +232,10 @@ class Fused(InProcess):
         if self._plan is None:
             _not_built()
         return self._plan
+
+
+def _unpacked(state: Packed) -> Any:
+    return jax.tree.map(jnp.array, unpack_state(state))
 
 
 def _is_state(node: Any) -> bool:
