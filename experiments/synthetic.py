@@ -28,7 +28,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,9 +77,7 @@ class AsItIs(nn.Module):
         return columns
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Drawn:
+class Drawn(NamedTuple):
     """The tasks of all R runs."""
 
     weights: jax.Array  # [R, 2, d]

@@ -449,4 +449,5 @@ def test_the_benchmark_compares_with_bare_loops(tmp_path):
     with pytest.raises(SystemExit) as ended:
         benchmark_secretflow.main(["--repeats", "1", "--rows", "300", "--out", str(tmp_path)])
     assert ended.value.code == 0
-    assert set(json.loads((tmp_path / "benchmark.json").read_text())["ratios"]) == {"ours/bare", "ours/bare_3"}
+    ratios = json.loads((tmp_path / "benchmark.json").read_text())["ratios"]
+    assert {"in_flight/ours", "in_flight/bare", "ours/bare", "ours/bare_3"} <= set(ratios)
