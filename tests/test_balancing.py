@@ -18,7 +18,7 @@ from tests.support.comparison import check, error
 from tests.support.problems import Problem, keep_gradients, make
 from tests.support.runs import same
 
-pytestmark = [pytest.mark.xdist_group("test_balancing"), pytest.mark.usefixtures("float64")]
+pytestmark = [pytest.mark.xdist_group("test_split_equals_joint"), pytest.mark.usefixtures("float64")]
 
 # As functions of losses and gradients, which are the rows of a matrix.
 

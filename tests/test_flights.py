@@ -159,6 +159,7 @@ def planted() -> dict[str, pd.DataFrame]:
     return small
 
 
+@pytest.mark.thorough
 def test_the_job_compares_the_join_with_each_party_alone(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(flight_tables, "folder", lambda: tmp_path)
     monkeypatch.setattr(flight_tables, "read", lambda place: planted())

@@ -25,6 +25,7 @@ def test_rounds_leave_no_array_and_nothing_to_compile():
     assert history["loss"][-1] < history["loss"][0]
 
 
+@pytest.mark.thorough
 def test_what_grows_ends_with_an_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(long_run.PLACEMENTS, "local", lambda: Local(Recorded()))  # keeps every message
     with pytest.raises(SystemExit, match="^grown: live_arrays from [0-9,]+ to [0-9,]+$"):
