@@ -77,7 +77,7 @@ def test_the_main_job_protects_labels(few_rows, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("chosen", "name", "printed"),
     [
-        (["--protect", "one_shot"], "one_shot", "bytes of the exchange"),
+        pytest.param(["--protect", "one_shot"], "one_shot", "bytes of the exchange", marks=pytest.mark.thorough),
         (["--protect", "noise", "--activation-noise", "1"], "heuristic", "the clip alone would say"),
         pytest.param(["--protect", "marvell"], "heuristic", "Nothing is proved", marks=pytest.mark.thorough),
     ],
@@ -215,7 +215,7 @@ def test_a_changed_message_is_of_the_same_form_and_padding_stays_zero(change):
     assert not np.asarray(change(jax.random.key(0), jnp.zeros((8, 3)))).any()
 
 
-@pytest.mark.parametrize("randomised", [[], ["--randomised", "1"]])
+@pytest.mark.parametrize("randomised", [pytest.param([], marks=pytest.mark.thorough), ["--randomised", "1"]])
 def test_a_run_is_certified(few_rows, tmp_path, capsys, randomised):
     result = certificate.main(["--canaries", "200", "--epochs", "1", *randomised, "--out", str(tmp_path)])
     assert strict((tmp_path / "result.json").read_text()) == result and result["guesses"] == 100

@@ -167,7 +167,12 @@ def test_a_member_that_differs_is_refused(members, field, make, seen):
 
 
 def test_networks_of_members_may_differ(members):
-    Ensemble([*members, changed()]).predict(data())
+    other = changed()
+    of_each = [model.predict(data()) for model in (*members, other)]
+    assert not np.allclose(of_each[0], of_each[-1], atol=1e-6)
+    np.testing.assert_allclose(
+        Ensemble([*members, other]).predict(data()), sum(of_each) / len(of_each), rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(

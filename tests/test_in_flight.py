@@ -116,13 +116,13 @@ def test_sparse_tables_train_as_dense_ones():
 def test_sparse_tables_train_alike():
     """With an optimiser that is another than on the whole table, and where all in flight are taken in, too."""
     tables = {}
-    for k in (1, 2, 6):
+    for k in (2, 6):
         made = {placement: with_tables(placement, momentum=0.9) for placement in ("local", "fused")}
         for model in made.values():
             model.fit(data(bob=SHOPS), in_flight=k, every_rounds=7, **RULES)
         assert error(made["fused"].states(), made["local"].states()) <= 1e-5
         tables[k] = made["fused"].states()["bob"]["base"].params["embedding"]
-    assert error(tables[2], tables[1]) > 1e-3 and error(tables[6], tables[2]) > 1e-3
+    assert error(tables[6], tables[2]) > 1e-3
 
 
 def sending(sends: Protection | None, placement: str = "local") -> SplitModel:

@@ -151,6 +151,7 @@ def test_bytes_are_those_of_one_exchange(drawn):
     assert fused.bytes_per_round() == model.bytes_per_round()
 
 
+@pytest.mark.thorough
 def test_an_audit_reads_the_labels_that_were_sent():
     model = build()
     model.fit(data(), record=True, **RULES)
