@@ -46,7 +46,7 @@ def _corrected(frame, seed, placement, parties) -> SplitModel:
 
 
 def _tuned(frame, seed, placement, parties) -> SplitModel:
-    return tune.build(tune.TUNED, seed, placement, parties, rows=len(frame))
+    return SplitModel(**tune.arguments(tune.TUNED, len(frame), parties), placement=placement, seed=seed)
 
 
 def _tutorial(frame, seed, placement, parties) -> SplitModel:

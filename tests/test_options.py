@@ -117,6 +117,13 @@ OPTIONS = {
         --data str = auto
         --out str = runs/leaks
     """,
+    "heads": """
+        --compare balance|fuse = fuse
+        --seeds int
+        --data str = auto
+        --compile-cache str
+        --out str = runs/heads
+    """,
     "long_run": """
         --placement encoded|fused|local = local
         --parties int = 16
@@ -149,6 +156,7 @@ OPTIONS = {
         --trials int = 30
         --seed int = 0
         --model-seeds int = 1
+        --refine-seeds int = 2
         --out str = runs/tune
     """,
     "wide_area": """
@@ -171,7 +179,7 @@ class Built(Exception):
 @pytest.fixture
 def parser_of(monkeypatch):
     """Experiment -> the parser that its `main` builds."""
-    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # the import of experiments.sweep changes it
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # the import of heads and of sweep changes it
 
     def stop(parser, arguments=None):
         raise Built(parser)
