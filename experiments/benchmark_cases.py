@@ -35,9 +35,10 @@ from parties.party import roles
 from parties.programs.packing import Packed, pack
 
 IMPORTED = time.process_time()  # CPU seconds since the interpreter started
-RIVALS = "joint_scan joint_scan_columns joint_scan_stream fused local local_encoded deepctr_torch".split()
+RIVALS = "joint_scan joint_scan_columns joint_scan_stream fused fused_norm local local_encoded deepctr_torch".split()
 PLACEMENTS: dict[str, Callable[[], Any]] = {  # case -> what makes its placement
     "fused": lambda: "fused",
+    "fused_norm": lambda: "fused",
     "local": Local,
     "local_encoded": lambda: Local(Encoded()),
     "single": lambda: "fused",
@@ -111,7 +112,10 @@ def census_case(name: str, data: str, quick: bool, seeds: int = 1) -> Case:
     frame = sampler.sample(500, seed=0) if quick else sources.load(data).train
     rows = census.divide(frame)
     if name in PLACEMENTS:
-        return placed_case(census.model(0, PLACEMENTS[name]()), rows, {"import": IMPORTED, "data": elapsed(began)})
+        model = census.model(0, PLACEMENTS[name]())
+        if name == "fused_norm":
+            model = dataclasses.replace(model, balance="norm")
+        return placed_case(model, rows, {"import": IMPORTED, "data": elapsed(began)})
     model = census.model(0, "fused")
     batch = as_batch(rows, fit_parties(rows, model.parties), model.tasks, training=True)
     if name == "sweep":
