@@ -20,6 +20,10 @@ LEAVES = 15  # at most, of a tree
 LEAF_ROWS = 500  # at least, in a leaf
 TREES = 400  # at most
 
+MOST = 255  # categories that scikit-learn takes of a column; LightGBM takes any number
+FOLDS = 5  # of the rows to train on, where mean labels replace categories
+PRIOR = 10  # rows with the mean label of all, which each category is taken to have besides its own
+
 
 class Labelled(NamedTuple):
     """Rows and their labels."""
@@ -29,7 +33,13 @@ class Labelled(NamedTuple):
 
 
 def scikit_learn(binary: bool, train: Labelled, valid: Labelled, cells: pd.DataFrame) -> np.ndarray:
-    """Predictions of `HistGradientBoosting`."""
+    """Predictions of `HistGradientBoosting`; a column of more categories than it takes has their mean labels."""
+    known, chosen_by, asked = train.cells.copy(), valid.cells.copy(), cells.copy()
+    for name, categories in train.cells.items():
+        if categories.dtype == "category" and categories.nunique() > MOST:
+            known[name] = other_folds(categories, train.labels)
+            for table in (chosen_by, asked):
+                table[name] = mean_labels(categories, train.labels, table[name])
     kind = HistGradientBoostingClassifier if binary else HistGradientBoostingRegressor
     model = kind(
         learning_rate=RATE,
@@ -40,10 +50,25 @@ def scikit_learn(binary: bool, train: Labelled, valid: Labelled, cells: pd.DataF
         categorical_features="from_dtype",
         random_state=0,
     )
-    model.fit(*train)
+    model.fit(known, train.labels)
     staged, score = (model.staged_decision_function, roc_auc_score) if binary else (model.staged_predict, r2_score)
-    best = np.argmax([score(valid.labels, np.ravel(predicted)) for predicted in staged(valid.cells)])
-    return np.ravel(next(islice(staged(cells), int(best), None)))
+    best = np.argmax([score(valid.labels, np.ravel(predicted)) for predicted in staged(chosen_by)])
+    return np.ravel(next(islice(staged(asked), int(best), None)))
+
+
+def mean_labels(categories: pd.Series, labels: pd.Series, asked: pd.Series) -> pd.Series:
+    """The mean label of the category that each row of `asked` has; that of all where no row to train on has it."""
+    overall = labels.mean()
+    of = labels.groupby(categories.astype(object)).agg(["sum", "count"])
+    means = (of["sum"] + PRIOR * overall) / (of["count"] + PRIOR)
+    return asked.astype(object).map(means).astype(float).fillna(overall)
+
+
+def other_folds(categories: pd.Series, labels: pd.Series) -> pd.Series:
+    """`mean_labels` of the rows to train on, each by the rows of the other folds: its own label is no part of it."""
+    fold = np.random.default_rng(0).integers(FOLDS, size=len(labels))
+    parts = [mean_labels(categories[fold != f], labels[fold != f], categories[fold == f]) for f in range(FOLDS)]
+    return pd.concat(parts).loc[categories.index]
 
 
 def light_gbm(binary: bool, train: Labelled, valid: Labelled, cells: pd.DataFrame) -> np.ndarray:

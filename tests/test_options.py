@@ -261,6 +261,21 @@ def test_arguments_become_settings_and_settings_arguments():
     assert settings == Settings(["a"], rate=0.0)
 
 
+@dataclasses.dataclass
+class Extended(Settings):
+    count: int | None = 2  # how many
+    last: bool = False  # at the end
+
+
+def test_settings_that_extend_others_have_their_options_too(capsys):
+    assert options.parse(Extended, __doc__, "a --rate 1 --last".split()) == Extended(["a"], 2, last=True, rate=1.0)
+    with pytest.raises(SystemExit, match="^0$"):
+        options.parse(Extended, __doc__, ["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "one or more" in shown and "how many (default: 2)" in shown and "at the end" in shown
+    assert "a third" not in shown, "the field has another comment"
+
+
 def test_settings_become_arguments():
     from experiments.census_secretflow import Settings
 
