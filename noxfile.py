@@ -38,6 +38,7 @@ def lint(session: nox.Session) -> None:
 def newest(session: nox.Session) -> None:
     """The newest JAX, which Pythons before 3.12 do not get."""
     session.install("-e", ".[test,experiments,flights]")
+    session.install("--no-deps", "recbole==1.2.1")  # has the ratings of `experiments.movielens`, and asks for torch
     run_tests(session)
 
 

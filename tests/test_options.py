@@ -135,6 +135,15 @@ OPTIONS = {
         --seed int = 0
         --out str = runs/long_run
     """,
+    "movielens": """
+        --placement fused|local = fused
+        --epochs int
+        --seed int = 0
+        --seeds int = 1
+        --compile-cache str
+        --out str = runs/movielens
+        --split calendar|history = history
+    """,
     "sweep": """
         --rates float+ = 0.0003 0.001 0.003 0.01
         --seeds int = 8
