@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
 import pytest
 
@@ -15,6 +14,7 @@ from parties.devices.pyu import pyu
 from parties.privacy.attacks import Attack, latest
 from parties.protocol.rows import PADDING
 from tests import devices
+from tests.support.optimizers import adam
 from tests.support.runs import same, scores
 
 N, BATCH = 600, 32
@@ -42,7 +42,7 @@ def data(labels=LABELS, **frames) -> VerticalData:
 
 def build(placement="local", tasks=TASKS, carol=False, columns=True, dtype=jnp.float32) -> SplitModel:
     def party(columns, units, activation):
-        return Party(columns, MMoEBase(units, activation, 2, param_dtype=dtype), optax.adam(0.01))
+        return Party(columns, MMoEBase(units, activation, 2, param_dtype=dtype), adam(0.01))
 
     parties = {"bob": party([Categorical("job"), Numeric("wage")], (4,), "tanh")}
     if columns:
@@ -50,7 +50,7 @@ def build(placement="local", tasks=TASKS, carol=False, columns=True, dtype=jnp.f
     if carol:
         parties["carol"] = party([Numeric("pets")], (2,), "tanh")
     fuse = MMoEFuse(num_experts=2, expert_units_size=(3,), tower_units_size=(2,), gate_activation="", param_dtype=dtype)
-    return SplitModel(parties, "alice", fuse, optax.adam(0.01), tasks, placement, seed=5)
+    return SplitModel(parties, "alice", fuse, adam(0.01), tasks, placement, seed=5)
 
 
 def transcript(model: SplitModel, party: str):

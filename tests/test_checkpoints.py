@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import optax
 import pandas as pd
 import pytest
 
@@ -27,6 +26,7 @@ from parties.training.position import read_position
 from tests import devices
 from tests.support.hostile_files import JUNK
 from tests.support.killed import Killed, kill_at
+from tests.support.optimizers import adam
 from tests.support.people import ALICE, BOB, CODE, FUSE_OPTIMIZER, OPTIMIZERS, RULES, TASKS, build, data
 from tests.support.runs import FILES, read, same, scores, state_file
 
@@ -228,7 +228,7 @@ def test_arguments_that_do_not_fit_the_run(ended):
     with pytest.raises(ModelError, match="validation: saw none"):
         SplitModel.resume(ended, data(), **CODE)
     with pytest.raises(SaveError, match="opt_state"):
-        SplitModel.resume(ended, data(), validation=data(), **(CODE | {"fuse_optimizer": optax.adam(0.1)}))
+        SplitModel.resume(ended, data(), validation=data(), **(CODE | {"fuse_optimizer": adam(0.1)}))
     with pytest.raises(ModelError, match="checkpoint: saw checkpoints in"):
         build().fit(data(), checkpoint=ended, **RULES)
     with pytest.raises(DataError):

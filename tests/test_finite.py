@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
 import pytest
 from flax import linen as nn
@@ -35,6 +34,7 @@ from parties.protocol.rows import row_stream
 from tests import devices
 from tests.support.clock import ticking
 from tests.support.comparison import error as difference
+from tests.support.optimizers import adam, sgd
 from tests.support.runs import same, scores, state_file
 
 pytestmark = pytest.mark.xdist_group("test_checkpoints")
@@ -80,15 +80,15 @@ class Fuse(nn.Module):
 
 def build(placement="local", rooted=False, base=None, other=None, own=None, balance="sum") -> SplitModel:
     """`base`, `other`, `own`: networks of bob, carol and alice in place of those that they have."""
-    alice = Party([Categorical("sex")], MMoEBase((2,), embedding_dim=2), optax.adam(0.01))
-    carol = Party([Categorical("job")], MMoEBase((2,), embedding_dim=2), optax.sgd(0.1))
+    alice = Party([Categorical("sex")], MMoEBase((2,), embedding_dim=2), adam(0.01))
+    carol = Party([Categorical("job")], MMoEBase((2,), embedding_dim=2), sgd(0.1))
     parties = {
-        "alice": Party([Numeric("bonus")], own, optax.adam(0.01)) if own else alice,
-        "bob": Party([Numeric("wage")], base or Log(), optax.adam(0.01)),
-        "carol": Party([Numeric("pay")], other, optax.sgd(0.1)) if other else carol,
+        "alice": Party([Numeric("bonus")], own, adam(0.01)) if own else alice,
+        "bob": Party([Numeric("wage")], base or Log(), adam(0.01)),
+        "carol": Party([Numeric("pay")], other, sgd(0.1)) if other else carol,
     }
     tasks = [Task.regression("y")]
-    return SplitModel(parties, "alice", Fuse(rooted), optax.adam(0.01), tasks, placement, balance=balance)
+    return SplitModel(parties, "alice", Fuse(rooted), adam(0.01), tasks, placement, balance=balance)
 
 
 def rounds_of(model: SplitModel) -> dict[str, int]:
@@ -224,7 +224,7 @@ def test_skipped_rounds_are_counted_over_a_checkpoint(placement, tmp_path):
         ended.fit(rows, checkpoint=tmp_path, time_budget=2.5, **rules)
     assert ended.epoch == 0 and ended.stopped
     optimizers = {name: party.optimizer for name, party in ended.parties.items()}
-    code = {"optimizers": optimizers, "fuse_optimizer": optax.adam(0.01)}
+    code = {"optimizers": optimizers, "fuse_optimizer": adam(0.01)}
     networks = {"networks": {"bob": Log()}, "fuse": Fuse(), "placement": placement, "progress": False}
     resumed = SplitModel.resume(tmp_path, rows, **code, **networks)
     assert resumed.history["skipped"] == whole.history["skipped"] == [2, 1], "two rows, once in one round"
@@ -257,12 +257,12 @@ def test_labels_and_weights_that_no_reader_lets_pass(what):
     broken = {"labels": batch.labels.at[1, 0].set(jnp.inf), "weights": batch.weights.at[1].set(jnp.nan)}
     code = {"fuse": made.fuse, "fuse_optimizer": made.fuse_optimizer, "tasks": made.tasks, "columns": batch.columns}
     program = split_program(made.parties, label_party="alice", **code)
-    before = program.init(jax.random.key(0))
+    before, round = jax.jit(program.init)(jax.random.key(0)), jax.jit(program.round)
     for given, finite in ((batch, True), (batch._replace(**{what: broken[what]}), False)):
-        state, stats = jax.jit(program.round)(before, given)
+        state, stats = round(before, given)
         assert bool(stats.finite) is finite
         assert same(state, before) is not finite
-    numbers = program.numbers(before, batch._replace(**{what: broken[what]}))
+    numbers = jax.jit(program.numbers)(before, batch._replace(**{what: broken[what]}))
     error = round_refused(numbers, tuple(made.parties), "alice", 0, 0, range(BATCH))
     assert (error.party, error.field) == ("alice", what) and error.seen.endswith("ids [1]")
 
@@ -349,7 +349,7 @@ def test_rounds_that_one_party_skipped_are_counted_over_a_checkpoint(placement, 
         ended.fit(rows, checkpoint=tmp_path, time_budget=2.5, **rules)
     assert ended.epoch == 0 and ended.stopped
     optimizers = {name: party.optimizer for name, party in ended.parties.items()}
-    code = {"optimizers": optimizers, "fuse_optimizer": optax.adam(0.01)}
+    code = {"optimizers": optimizers, "fuse_optimizer": adam(0.01)}
     networks = {"networks": {"bob": Root()}, "fuse": Fuse(), "placement": placement, "progress": False}
     resumed = SplitModel.resume(tmp_path, rows, **code, **networks)
     assert resumed.history["skipped"] == whole.history["skipped"] and whole.history["skipped"][0] == 2

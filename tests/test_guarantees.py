@@ -31,6 +31,7 @@ from parties.protocol import loop
 from parties.protocol.messages import HEADER_BYTES, KINDS, Header, Message, accept, decode, encode, nbytes
 from parties.protocol.rows import row_order, row_stream
 from tests.support import protected
+from tests.support.optimizers import adam, sgd
 from tests.support.problems import make, states_of
 from tests.support.runs import same
 
@@ -51,7 +52,7 @@ def problem(columns=TWO, **arguments):
 
 
 def _problem(columns, **arguments):
-    optimizer = optax.sgd(0.1)
+    optimizer = sgd(0.1)
     tasks = [Task.binary("a"), Task.regression("b", missing="mask")]
     defaults = {
         "tasks": tasks,
@@ -343,7 +344,7 @@ def test_7_no_module_can_unpickle_or_evaluate():
 
 
 def test_8_each_party_has_an_optimiser_of_its_own():
-    optimizers = {"alice": optax.adam(0.1), "bob": optax.set_to_zero(), "fuse": optax.sgd(0.1, momentum=0.9)}
+    optimizers = {"alice": adam(0.1), "bob": optax.set_to_zero(), "fuse": sgd(0.1, momentum=0.9)}
     made = problem(optimizers=optimizers)
     after = states_of(*run(made))
     before = made.states
@@ -404,9 +405,9 @@ def test_10_adding_a_party_changes_no_others_parameters():
 
     def drawn(names):
         frame = pd.DataFrame({"id": range(4), "job": ["cook", "smith"] * 2, "y": [0, 1, 1, 0]})
-        parties = {name: Party([Categorical("job")], MMoEBase((), embedding_dim=2), optax.sgd(1)) for name in names}
+        parties = {name: Party([Categorical("job")], MMoEBase((), embedding_dim=2), sgd(1)) for name in names}
         fuse = MMoEFuse(num_experts=1, expert_units_size=(2,))
-        model = SplitModel(parties, "alice", fuse, optax.sgd(1), [Task.binary("y")], seed=4)
+        model = SplitModel(parties, "alice", fuse, sgd(1), [Task.binary("y")], seed=4)
         rows = VerticalData.from_frames(dict.fromkeys(names, frame), on="id", label_party="alice", labels=["y"])
         model.fit(rows, batch_size=2, callbacks=[Nothing()], progress=False)
         return {name: states["base"].params for name, states in model.states().items()}
@@ -445,7 +446,7 @@ def test_10_a_network_may_use_the_rounds_key():
     made = problem({"alice": ["ids"], "bob": ["real"]}, tasks=[Task.binary("a")])
     base = Network(*init_apply(Dropped()))
     params = run_once(base.init, jax.random.key(1), made.data["bob"].columns)
-    optimizer = optax.sgd(0.1)
+    optimizer = sgd(0.1)
     keys = [jax.random.key_data(jax.random.key(seed)) for seed in (0, 1, 2, 4)]
     state = TrainState(params, optimizer.init(params), keys[2], jnp.zeros((), jnp.int32))
     made = made._replace(bases=made.bases | {"bob": base})

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import linen as nn
 from hypothesis import given
@@ -44,6 +43,7 @@ from parties.programs.transforms import perturbed
 from tests import devices
 from tests.support.hostile_files import sealed
 from tests.support.killed import Killed, kill_at
+from tests.support.optimizers import adam, sgd
 from tests.support.protected import ALICE, BATCH, BROKEN, ROUNDS, RULES, N, Root, data, on_devices
 from tests.support.runs import read, same, scores, state_file
 
@@ -56,21 +56,19 @@ def build(
     placement: Any = "local", protect=None, sends=None, *, base=None, rate=0.01, alice=None, frozen=False
 ) -> SplitModel:
     parties = {
-        "alice": Party([Numeric("bonus")], alice or MMoEBase((3,), embedding_dim=2), optax.adam(0.01)),
-        "bob": Party(
-            [Categorical("job"), Numeric("wage")], base or MMoEBase((4,), "tanh", 2), optax.sgd(rate), sends=sends
-        ),
+        "alice": Party([Numeric("bonus")], alice or MMoEBase((3,), embedding_dim=2), adam(0.01)),
+        "bob": Party([Categorical("job"), Numeric("wage")], base or MMoEBase((4,), "tanh", 2), sgd(rate), sends=sends),
     }
     fuse = MMoEFuse(num_experts=2, expert_units_size=(3,), tower_units_size=(2,))
     if frozen:
-        parties["alice"] = replace(parties["alice"], optimizer=optax.sgd(0.0))
-    optimizer = optax.sgd(0.0) if frozen else optax.adam(0.01)
+        parties["alice"] = replace(parties["alice"], optimizer=sgd(0.0))
+    optimizer = sgd(0.0) if frozen else adam(0.01)
     return SplitModel(parties, "alice", fuse, optimizer, TASKS, placement, seed=5, protect=protect)
 
 
 CODE: dict[str, Any] = {
-    "optimizers": {"alice": optax.adam(0.01), "bob": optax.sgd(0.01)},
-    "fuse_optimizer": optax.adam(0.01),
+    "optimizers": {"alice": adam(0.01), "bob": sgd(0.01)},
+    "fuse_optimizer": adam(0.01),
 }
 
 
@@ -381,8 +379,8 @@ def test_no_two_messages_have_the_same_noise(tmp_path):
 REFUSED: dict[str, tuple[Any, str]] = {
     "no protection": (lambda: build(protect=3), "protect"),
     "a regression task": (
-        lambda: SplitModel({"bob": Party([Numeric("wage")], MMoEBase((2,)), optax.sgd(0.1))}, "alice",
-                           MMoEFuse(2, (2,)), optax.sgd(0.1), (Task.regression("age"),), protect=marvell(0.25)),
+        lambda: SplitModel({"bob": Party([Numeric("wage")], MMoEBase((2,)), sgd(0.1))}, "alice",
+                           MMoEFuse(2, (2,)), sgd(0.1), (Task.regression("age"),), protect=marvell(0.25)),
         "protect",
     ),
     "no such target": (lambda: build(protect=marvell(0.25, only=[4])), "marvell"),
@@ -403,9 +401,9 @@ def test_arguments_that_cannot_be_used(case):
 
 
 def test_the_label_party_sends_no_activation():
-    parties = {p: Party([Numeric("x")], MMoEBase((2,)), optax.sgd(0.1), sends=clip(1.0)) for p in ("alice",)}
+    parties = {p: Party([Numeric("x")], MMoEBase((2,)), sgd(0.1), sends=clip(1.0)) for p in ("alice",)}
     with pytest.raises(ModelError, match="label party") as caught:
-        SplitModel(parties, "alice", MMoEFuse(2, (2,)), optax.sgd(0.1), TASKS)
+        SplitModel(parties, "alice", MMoEFuse(2, (2,)), sgd(0.1), TASKS)
     assert caught.value.party == "alice"
 
 

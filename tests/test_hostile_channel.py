@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 import pandas as pd
 import pytest
 from hypothesis import seed, settings
@@ -26,6 +25,7 @@ from parties.saving.checkpoints import newest_common
 from parties.saving.states import RUNNING_SCORES, states_as
 from parties.training.position import read_position
 from tests.support.hostile_channel import FAULTS, Fault, Hostile
+from tests.support.optimizers import adam, sgd
 
 pytestmark = pytest.mark.xdist_group("test_hostile_channel")  # one worker, which compiles its model once
 
@@ -126,13 +126,13 @@ class Story(NamedTuple):
 def made() -> Made:
     channel, train, valid = Hostile(("bob", "carol")), data(ROWS), data(8)
     parties = {
-        "alice": Party([Numeric("age")], MMoEBase((2,), "tanh"), optax.adam(0.01)),
-        "bob": Party([Categorical("job")], MMoEBase((), embedding_dim=2), optax.sgd(0.1, momentum=0.9)),
-        "carol": Party([Numeric("wage")], MMoEBase((3,), "tanh"), optax.adam(0.01)),
+        "alice": Party([Numeric("age")], MMoEBase((2,), "tanh"), adam(0.01)),
+        "bob": Party([Categorical("job")], MMoEBase((), embedding_dim=2), sgd(0.1, momentum=0.9)),
+        "carol": Party([Numeric("wage")], MMoEBase((3,), "tanh"), adam(0.01)),
     }
     fuse = MMoEFuse(num_experts=2, expert_units_size=(2,), tower_units_size=())
     placement = Local(channel)  # type: ignore[arg-type]  # it may lose a message
-    model = SplitModel(parties, "alice", fuse, optax.adam(0.01), [Task.binary("rich")], placement)
+    model = SplitModel(parties, "alice", fuse, adam(0.01), [Task.binary("rich")], placement)
     channel.inner = watched = Watched(placement, {})
     model.fit(train, batch_size=BATCH, progress=False)
     return Made(model, placement, channel, train, valid, watched.initial)

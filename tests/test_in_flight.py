@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import linen as nn
 
@@ -20,6 +19,7 @@ from tests import devices
 from tests.support import people
 from tests.support.comparison import error
 from tests.support.killed import Killed, kill_at
+from tests.support.optimizers import adam, sgd
 from tests.support.protected import ALICE, BOB, PROTECT, ROUNDS, RULES, TASKS, N, Root, build, data, on_devices
 from tests.support.runs import same, scores
 
@@ -94,13 +94,13 @@ def with_tables(
     placement: str = "local", sparse=True, bob: nn.Module | None = None, momentum: float | None = None
 ) -> SplitModel:
     """A model with a table at each party. A batch reads some rows, which others read while it is in flight."""
-    how = optax.sgd(0.1, momentum), sparse
+    how = sgd(0.1, momentum), sparse
     parties = {
         "alice": Party([Hashed("bonus", 30)], MMoEBase((3,), embedding_dim=2), *how),
         "bob": Party([Categorical("shop"), Numeric("wage")], bob or MMoEBase((4,), "tanh", 2), *how),
     }
     fuse = MMoEFuse(num_experts=2, expert_units_size=(3,), tower_units_size=(2,))
-    return SplitModel(parties, "alice", fuse, optax.adam(0.01), TASKS, placement, seed=5)
+    return SplitModel(parties, "alice", fuse, adam(0.01), TASKS, placement, seed=5)
 
 
 @pytest.mark.thorough
@@ -128,11 +128,11 @@ def test_sparse_tables_train_alike():
 def sending(sends: Protection | None, placement: str = "local") -> SplitModel:
     """A model whose party bob protects his activations so, and does not learn."""
     parties = {
-        "alice": Party([Numeric("bonus")], MMoEBase((3,), embedding_dim=2), optax.adam(0.01)),
-        "bob": Party([Numeric("wage")], MMoEBase((4,), "tanh", 2), optax.sgd(0.0), sends=sends),
+        "alice": Party([Numeric("bonus")], MMoEBase((3,), embedding_dim=2), adam(0.01)),
+        "bob": Party([Numeric("wage")], MMoEBase((4,), "tanh", 2), sgd(0.0), sends=sends),
     }
     fuse = MMoEFuse(num_experts=2, expert_units_size=(3,), tower_units_size=(2,))
-    return SplitModel(parties, "alice", fuse, optax.adam(0.01), TASKS, placement, seed=5)
+    return SplitModel(parties, "alice", fuse, adam(0.01), TASKS, placement, seed=5)
 
 
 def test_each_activation_has_noise_of_its_own(one_key):
@@ -225,7 +225,7 @@ def test_a_run_with_sparse_tables_goes_on_in_another_placement(tmp_path, monkeyp
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, 4)
         model.fit(data(bob=SHOPS), checkpoint=tmp_path, in_flight=3, **RULES)
-    code = {"optimizers": {p: own.optimizer for p, own in model.parties.items()}, "fuse_optimizer": optax.adam(0.01)}
+    code = {"optimizers": {p: own.optimizer for p, own in model.parties.items()}, "fuse_optimizer": adam(0.01)}
     resumed = SplitModel.resume(tmp_path, data(bob=SHOPS), placement="fused", **code)
     assert error(resumed.states(), whole.states()) <= 1e-5
 

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
 import pytest
 from flax import linen as nn
@@ -33,6 +32,7 @@ from mmoe_jax.layers import activation
 from parties import ModelError, Party, SplitModel, VerticalData
 from parties.programs.network import run_once
 from tests.support.comparison import run_split
+from tests.support.optimizers import adam, sgd
 from tests.support.problems import make
 
 KEY = jax.random.key(0)
@@ -160,7 +160,7 @@ def test_kernels_are_glorot_uniform():
 
 
 def test_experts_differ_after_training():
-    optimizers = dict.fromkeys(["alice", "bob", "fuse"], optax.adam(0.05))
+    optimizers = dict.fromkeys(["alice", "bob", "fuse"], adam(0.05))
     columns, tasks = {"alice": ["ids"], "bob": ["real"]}, [Task.binary("a")]
     settings = {"rows": 12, "batch_size": 4, "seed": 0, "dtype": np.float32}
     trained, _ = run_split(make(columns=columns, label_party="alice", tasks=tasks, optimizers=optimizers, **settings))
@@ -211,11 +211,11 @@ def fused_by(network, tasks=TASKS):
     kind, x = rng.choice(["p", "q"], 24), rng.normal(size=24)
     frames = {"alice": pd.DataFrame({"kind": kind, "y": (x > 0).astype(int), "x": x}), "bob": pd.DataFrame({"v": x})}
     parties = {
-        "alice": Party([Categorical("kind")], MMoEBase(embedding_dim=2), optax.adam(0.1)),
-        "bob": Party([Numeric("v")], MMoEBase(embedding_dim=2), optax.adam(0.1)),
+        "alice": Party([Categorical("kind")], MMoEBase(embedding_dim=2), adam(0.1)),
+        "bob": Party([Numeric("v")], MMoEBase(embedding_dim=2), adam(0.1)),
     }
     data = VerticalData.from_frames(frames, on=None, label_party="alice", labels=["y", "x"])
-    return SplitModel(parties, "alice", network, optax.adam(0.1), tasks), data
+    return SplitModel(parties, "alice", network, adam(0.1), tasks), data
 
 
 def test_a_fuse_network_of_ones_own_keeps_the_contract(tmp_path):
@@ -286,7 +286,7 @@ class AsItIs(nn.Module):
         return jnp.stack([column.values for column in columns], axis=1)
 
 
-@pytest.mark.parametrize("optimizer", [optax.sgd(0.1), optax.adam(0.1)], ids=["without state", "with a state"])
+@pytest.mark.parametrize("optimizer", [sgd(0.1), adam(0.1)], ids=["without state", "with a state"])
 def test_a_base_network_may_have_no_parameters(optimizer, tmp_path):
     """Of either party, in every placement, saved and loaded."""
     rng = np.random.default_rng(0)
@@ -299,7 +299,7 @@ def test_a_base_network_may_have_no_parameters(optimizer, tmp_path):
     tables = []
     for placement in ("local", "fused", "joint"):
         parties = {p: Party([Numeric(name)], AsItIs(), optimizer) for p, name in (("alice", "a"), ("bob", "b"))}
-        fuse = {"fuse": MMoEFuse(2, (3,)), "fuse_optimizer": optax.adam(0.1), "tasks": [Task.binary("y")]}
+        fuse = {"fuse": MMoEFuse(2, (3,)), "fuse_optimizer": adam(0.1), "tasks": [Task.binary("y")]}
         model = SplitModel(parties, label_party="alice", **fuse, placement=placement)
         model.fit(data, epochs=2, batch_size=8, in_flight=2, progress=False)
         assert jax.tree.leaves(model.states()["bob"]["base"].params) == []
@@ -307,7 +307,7 @@ def test_a_base_network_may_have_no_parameters(optimizer, tmp_path):
     for table in tables[1:]:
         np.testing.assert_allclose(table, tables[0], rtol=0, atol=1e-5)
     model.save(tmp_path)
-    code = {"optimizers": {"alice": optimizer, "bob": optimizer}, "fuse_optimizer": optax.adam(0.1)}
+    code = {"optimizers": {"alice": optimizer, "bob": optimizer}, "fuse_optimizer": adam(0.1)}
     loaded = SplitModel.load(tmp_path, **code, networks={"alice": AsItIs(), "bob": AsItIs()})
     np.testing.assert_allclose(loaded.predict(data), tables[-1], rtol=0, atol=1e-6)
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
 import pytest
 from flax import linen as nn
@@ -26,6 +25,7 @@ from parties import ModelError, Party, SaveError, SplitModel, VerticalData
 from parties.programs.network import TrainState
 from parties.saving.folder import digest, read_model, read_party, write_party
 from tests.support.hostile_files import JUNK, places, sealed, with_junk
+from tests.support.optimizers import sgd
 from tests.support.people import ALICE, FUSE_OPTIMIZER, OPTIMIZERS, TASKS, build, data
 from tests.support.runs import FILES, read, same, state_file
 
@@ -418,10 +418,10 @@ def custom(tmp_path_factory) -> Custom:
         "fuse": MMoEFuse(num_experts=1, expert_units_size=(2,), expert_activation=jnp.tanh),
     }
     parties = {
-        "alice": Party([Categorical("school")], networks["alice"], optax.sgd(0.1)),
-        "bob": Party([Categorical("job")], networks["bob"], optax.sgd(0.1)),
+        "alice": Party([Categorical("school")], networks["alice"], sgd(0.1)),
+        "bob": Party([Categorical("job")], networks["bob"], sgd(0.1)),
     }
-    made = SplitModel(parties, "labels", networks["fuse"], optax.sgd(0.1), TASKS)
+    made = SplitModel(parties, "labels", networks["fuse"], sgd(0.1), TASKS)
     made.fit(train, batch_size=8, progress=False)
     made.save(path)
     return Custom(path, made.evaluate(train), train, networks)

@@ -19,6 +19,7 @@ from parties.programs.network import Network
 from parties.programs.program import feature_program
 from parties.programs.transforms.guard import guard_feature
 from parties.programs.transforms.perturbed import perturbed_feature
+from tests.support.optimizers import adam, sgd
 from tests.support.traceable import arguments, data
 
 pytestmark = pytest.mark.xdist_group("test_sparse")
@@ -95,7 +96,7 @@ def close(a, b, **tolerance):
 def test_sgd_is_exact(clip):
     """With clipping by the global norm too: rows that are not read have no gradient."""
     rng = np.random.default_rng(0)
-    optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1)) if clip else optax.sgd(0.1)
+    optimizer = optax.chain(optax.clip_by_global_norm(0.5), sgd(0.1)) if clip else sgd(0.1)
     dense, lazy, start = both(optimizer, [columns(rng) for _ in range(4)])
     close(lazy, dense, rtol=1e-5, atol=1e-6)
     assert not np.allclose(dense.params["embedding"], start.params["embedding"])
@@ -105,7 +106,7 @@ def test_adam_is_exact_where_every_row_is_in_every_batch():
     def batch(shift):
         return (Ids(((np.arange(B) + shift) % B).astype(np.int32), B), Ids((np.arange(B) % 2).astype(np.int32), 2))
 
-    dense, lazy, _ = both(optax.adam(0.1), [batch(shift) for shift in range(4)])
+    dense, lazy, _ = both(adam(0.1), [batch(shift) for shift in range(4)])
     close(lazy, dense, rtol=1e-5, atol=1e-6)
 
 
@@ -114,12 +115,12 @@ def test_rows_that_are_not_read_are_unchanged_to_the_bit():
     rng = np.random.default_rng(1)
     batches = [columns(rng) for _ in range(3)]
     table = 3 + 50 + 9
-    program = sparse(feature_program("bob", BASE, optax.adam(0.1)), batch_rows)
+    program = sparse(feature_program("bob", BASE, adam(0.1)), batch_rows)
     state = trained(program, program.init(jax.random.key(0), batches[0]), batches)
     read = {row for row in np.asarray(batch_rows(batches[2])[0]).tolist() if row < table}
     rest = sorted(set(range(table)) - read)
     after = trained(program, state, batches[2:])
-    dense = trained(feature_program("bob", BASE, optax.adam(0.1)), state, batches[2:])
+    dense = trained(feature_program("bob", BASE, adam(0.1)), state, batches[2:])
 
     def tables(state):
         adam = state.opt_state[0]
@@ -132,7 +133,7 @@ def test_rows_that_are_not_read_are_unchanged_to_the_bit():
     assert int(after.round) == 4 and int(after.opt_state[0].count) == 4
 
 
-DENSE = feature_program("bob", BASE, optax.adam(0.1))
+DENSE = feature_program("bob", BASE, adam(0.1))
 SPARSE = sparse(guard_feature(DENSE), batch_rows)
 PROGRAMS = {"dense": DENSE, "sparse": SPARSE, "perturbed": perturbed_feature(SPARSE, gaussian(0.1), "alice")}
 
@@ -160,7 +161,7 @@ def test_a_forward_needs_what_it_reads_alone(name):
 def test_tables_are_trained_in_place_however_many_rounds_are_in_flight(k):
     """No table is copied, and the rounds need less room than half a table, beside those that come in and go out."""
     made = arguments()
-    bob = Party([Hashed("x", 1 << 18)], MMoEBase((3,), "tanh", 2), optax.adam(0.1), sparse=True)
+    bob = Party([Hashed("x", 1 << 18)], MMoEBase((3,), "tanh", 2), adam(0.1), sparse=True)
     model = SplitModel(**made | {"parties": made["parties"] | {"bob": bob}}, placement="fused")
     model.fit(data(), epochs=1, batch_size=8, progress=False, in_flight=k)
     placed, table = model._consortium.placement, model.states()["bob"]["base"].params["embedding"]
@@ -178,7 +179,7 @@ def test_tables_are_trained_in_place_however_many_rounds_are_in_flight(k):
 
 def sparse_arguments() -> dict:
     made = arguments()
-    alice = Party([Categorical("kind")], MMoEBase((), embedding_dim=2), optax.sgd(0.1), sparse=True)
+    alice = Party([Categorical("kind")], MMoEBase((), embedding_dim=2), sgd(0.1), sparse=True)
     return made | {"parties": made["parties"] | {"alice": alice}}
 
 
@@ -198,7 +199,7 @@ def test_what_cannot_be_sparse_is_refused():
             return nn.Dense(2, name="dense")(columns[0].values[:, None].astype(float))
 
     made = arguments()
-    alice = Party([Categorical("kind")], Dense(), optax.sgd(0.1), sparse=True)
+    alice = Party([Categorical("kind")], Dense(), sgd(0.1), sparse=True)
     with pytest.raises(ModelError) as caught:
         SplitModel(**made | {"parties": made["parties"] | {"alice": alice}})
     assert (caught.value.party, caught.value.field) == ("alice", "sparse") and "Dense" in caught.value.seen

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-import optax
 import pandas as pd
 import pytest
 from flax import linen as nn
@@ -22,6 +21,7 @@ from parties import (
     VerticalData,
 )
 from parties.protocol.messages import HEADER_BYTES, encode
+from tests.support.optimizers import adam, sgd
 
 pytestmark = pytest.mark.xdist_group("test_split_model")  # one worker, which compiles its models once
 
@@ -46,12 +46,12 @@ def data(row_weight=None, **changed):
 def model(placement="local", **changed):
     arguments = {
         "parties": {
-            "bob": Party([Numeric("x")], MMoEBase((3,), "tanh", 2), optax.adam(0.05)),
-            "alice": Party([Categorical("kind")], MMoEBase((), embedding_dim=2), optax.sgd(0.1)),
+            "bob": Party([Numeric("x")], MMoEBase((3,), "tanh", 2), adam(0.05)),
+            "alice": Party([Categorical("kind")], MMoEBase((), embedding_dim=2), sgd(0.1)),
         },
         "label_party": "alice",
         "fuse": MMoEFuse(num_experts=2, expert_units_size=(4,), tower_units_size=(3,)),
-        "fuse_optimizer": optax.adam(0.05),
+        "fuse_optimizer": adam(0.05),
         "tasks": [Task.binary("y"), Task.regression("z", missing="mask")],
         "placement": placement,
     }
@@ -208,8 +208,8 @@ def test_a_label_party_without_columns():
     kept = {"alice": held["alice"][["id", "y", "z"]], "bob": held["bob"], "carol": carol}
     split = VerticalData.from_frames(kept, on="id", label_party="alice", labels=["y", "z"])
     parties = {
-        "bob": Party([Numeric("x")], MMoEBase((), embedding_dim=2), optax.sgd(0.1)),
-        "carol": Party([Categorical("kind")], MMoEBase((), embedding_dim=2), optax.sgd(0.1)),
+        "bob": Party([Numeric("x")], MMoEBase((), embedding_dim=2), sgd(0.1)),
+        "carol": Party([Categorical("kind")], MMoEBase((), embedding_dim=2), sgd(0.1)),
     }
     scores = []
     for placement in ("local", "joint"):
@@ -256,7 +256,7 @@ class Returns(nn.Module):
 )
 def test_a_base_network_must_return_one_float_array_a_row(placement, output, seen):
     made = model(placement)
-    parties = made.parties | {"bob": Party([Numeric("x")], Returns(output), optax.sgd(0.1))}
+    parties = made.parties | {"bob": Party([Numeric("x")], Returns(output), sgd(0.1))}
     with pytest.raises(ModelError) as caught:
         model(placement, parties=parties).fit(data(), progress=False, batch_size=8)
     assert caught.value.party == "bob" and seen in caught.value.seen

@@ -1,7 +1,8 @@
 """Flax modules and tasks put together: as a plan, as pure functions, and checked for the shapes that they make."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -147,7 +148,13 @@ def check_fuse(plan: Plan, structs: Mapping[str, jax.ShapeDtypeStruct], tasks: S
 
 
 def _output(network: Network, inputs: Any) -> Any:
-    return jax.eval_shape(lambda key, x: network.apply(network.init(key, x), x, None), jax.random.key(0), inputs)
+    return jax.eval_shape(_drawn_and_applied(network), jax.random.key(0), inputs)
+
+
+@lru_cache(maxsize=64)
+def _drawn_and_applied(network: Network) -> Callable:
+    """The same function for the same network, so that JAX traces it once."""
+    return lambda key, x: network.apply(network.init(key, x), x, None)
 
 
 def shows_gates(fuse: nn.Module) -> bool:

@@ -1,7 +1,8 @@
 """The blueprint of a model: what every party knows of it before any has seen a row."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from parties.model.assembly import Party, activation_struct, bind_fuse, check_fu
 from parties.model.audited import column_targets, numbers_of, read_targets, task_targets
 from parties.model.balancing import SUM, describe_balance, read_balance
 from parties.model.description import is_custom, read_columns, read_count, read_sizes, reading, rebuild
-from parties.model.protection import Facing, OneShot, protection_from_dict, public_protection
+from parties.model.protection import NO_OPTIMIZER, Facing, OneShot, protection_from_dict, public_protection
 from parties.party.schedule import PartyData
 from parties.privacy.audit import Targets
 from parties.privacy.heuristics import Protection
@@ -46,7 +47,26 @@ class Blueprint:
     balance: str | Balance = SUM
 
     def plan(self) -> Plan:
-        """As `make_plan`, with heads under protection."""
+        """As `make_plan`, with heads under protection.
+
+        Blueprints of equal networks and tasks and the same optimisers have one plan, while few are in use, so that
+        what was compiled for it serves another model.
+        """
+        try:
+            return _plan(_Asked(self._key(), self))
+        except TypeError:  # something that has no hash, such as an array in a network of the user's own
+            return self._make_plan()
+
+    def _key(self) -> tuple:
+        """All that the plan is made of."""
+        parties = ((name, p.base, p.optimizer, p.sparse, p.sends) for name, p in self.parties.items())
+        protect = self.protect
+        if isinstance(protect, Facing):
+            protect = type(protect), *vars(protect).values()  # type: ignore[assignment]
+        networks = tuple(parties), self.label_party, self.fuse, self.fuse_optimizer
+        return _hashable((*networks, self.tasks, protect, self.balance))
+
+    def _make_plan(self) -> Plan:
         plan = make_plan(self.parties, self.label_party, self.fuse, self.fuse_optimizer, self.tasks, self.balance)
         if isinstance(self.protect, Protection):
             return plan._replace(protect=self.protect, targets=read_targets(self.tasks))
@@ -184,6 +204,26 @@ class Blueprint:
         return prediction_table(self.tasks, logits, ids)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A blueprint that equals another with that key."""
+
+    key: tuple
+    blueprint: Blueprint = field(compare=False)
+
+
+@lru_cache(maxsize=16)
+def _plan(asked: _Asked) -> Plan:
+    return asked.blueprint._make_plan()
+
+
+def _hashable(value: Any) -> Any:
+    """The same with tuples in the place of mappings and sequences."""
+    if isinstance(value, Mapping):
+        return tuple((name, _hashable(own)) for name, own in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple | np.ndarray) else value
+
+
 def read_blueprint(
     saved: Mapping[str, Saved],
     networks: Mapping[str, nn.Module] | None,
@@ -219,7 +259,7 @@ def read_blueprint(
         if type(sparse := described.get("sparse", False)) is not bool:
             raise SaveError(party=name, field="sparse", seen=repr(sparse)[:200], wanted="true or false")
         given = _read_sends(described.get("sends"), (sends or {}).get(name), name)
-        parties[name] = Party(read_columns(saved[name], name), base, optax.identity(), sparse, given)
+        parties[name] = Party(read_columns(saved[name], name), base, NO_OPTIMIZER, sparse, given)
     with reading(label_party, "tasks"):
         tasks = tuple(task_from_dict(task) for task in label["tasks"])
     with reading(label_party, "fuse", custom=True):
@@ -227,7 +267,7 @@ def read_blueprint(
     seed, epoch = (read_count(label, field, label_party, 1 << 32) for field in ("seed", "epoch"))
     protect = _read_protection(label.get("protect"), protect, label_party)
     balance = read_balance(label.get("balance"), balance, label_party)
-    model = Blueprint(parties, label_party, rebuilt, optax.identity(), tasks, seed, protect, balance)
+    model = Blueprint(parties, label_party, rebuilt, NO_OPTIMIZER, tasks, seed, protect, balance)
     with reading(label_party, "description", custom=is_custom(saved)):
         check_model(model)
         model.plan()

@@ -32,6 +32,7 @@ COVERS = (
 )
 MAX_EPSILON = 80  # it protects nothing; a probability of e^-80 is not yet 0 in float32
 HEURISTIC = "heuristic"  # kind of a protection that proves nothing
+NO_OPTIMIZER = optax.identity()  # of what is loaded only to be used; one, so that models share what is compiled
 MAX_CLASSES = 1 << 32  # of all labels of a row together
 
 
@@ -214,4 +215,4 @@ def protection_from_dict(described: Mapping[str, Any]) -> Facing | Protection:
     if type(public["allow_unprotected"]) is not bool:
         raise ValueError(f"allow_unprotected {public['allow_unprotected']!r}")
     public["heads"] = {party: network_from_dict(head) for party, head in public["heads"].items()}
-    return make(**public, optimizer=optax.identity())
+    return make(**public, optimizer=NO_OPTIMIZER)

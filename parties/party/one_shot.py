@@ -5,6 +5,7 @@ labels of all rows, of which each other party trains its base. In the second all
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from parties.party.refusals import SHOWN, round_refused
 from parties.party.roles import FeatureRole, LabelRole
 from parties.party.schedule import PartyData
 from parties.party.scoring import concatenate
-from parties.programs.network import Batch, Stats, take_rows
+from parties.programs.network import Batch, RoundNumbers, Stats, take_rows
 from parties.programs.packing import Packed, pack, unpacked
 from parties.programs.round import some_rounds
 from parties.programs.transforms.one_shot import AloneProgram
@@ -46,13 +47,7 @@ class OneShotFeature(FeatureRole):
         super().__init__(name, label_party, program, states["base"])
         self._heads, self._tasks = states["heads"], tasks
         self._randomised: Any = None
-        self._train = _part_of(alone.round)
-
-        @jax.jit
-        def numbers(states: Any, data: Batch, rows: jax.Array) -> Any:
-            return alone.numbers(unpacked(states), data.take(rows))
-
-        self._numbers = numbers
+        self._train, self._numbers = _part_of(alone.round), _numbers_of(alone.numbers)
 
     def states(self) -> dict[str, Any]:
         return {"base": self.state, "heads": self._heads}
@@ -193,8 +188,9 @@ class OneShotLabel(LabelRole):
             self._activations[party] = jnp.asarray(activations)
 
 
+@lru_cache(maxsize=64)
 def _part_of(round: Callable[[Any, Batch], tuple[Any, Stats]]) -> Callable:
-    """`some_rounds` of packed states, compiled; the data may be packed, too."""
+    """`some_rounds` of packed states, compiled once for all models of that round; the data may be packed, too."""
 
     @jax.jit
     def train(states: dict[str, Packed], data: Batch, *how: Any) -> tuple[dict[str, Packed], Stats]:
@@ -202,3 +198,14 @@ def _part_of(round: Callable[[Any, Batch], tuple[Any, Stats]]) -> Callable:
         return {network: pack(state) for network, state in new.items()}, stats
 
     return train
+
+
+@lru_cache(maxsize=64)
+def _numbers_of(numbers: Callable[[Any, Batch], RoundNumbers]) -> Callable:
+    """The same of packed states, for the rows of a round, compiled."""
+
+    @jax.jit
+    def numbers_of_rows(states: dict[str, Packed], data: Batch, rows: jax.Array) -> RoundNumbers:
+        return numbers(unpacked(states), data.take(rows))
+
+    return numbers_of_rows

@@ -5,7 +5,8 @@ that take and return bytes. It does not know in which of the two it is.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -433,36 +434,48 @@ class Participant:
         first = jax.tree.map(lambda leaf: leaf[:1], _on_host(proposal.like))
         zeros = {p: jnp.zeros((1, *struct.shape), struct.dtype) for p, struct in structs.items()}
         arguments: tuple = (key, zeros, first) if label else (key, first)
+        init = _programs(self._plan, self.name).init
         if proposal.saved is None:
-            states, kept = run_once(self._init, *arguments), proposal.kept
+            states, kept = run_once(init, *arguments), proposal.kept
         else:
-            template, saved = jax.eval_shape(self._init, *arguments), proposal.saved.states
+            template, saved = jax.eval_shape(init, *arguments), proposal.saved.states
             states, kept = states_as(template, saved, self.name, optimizer=proposal.optimizer)
         return {network: pack_state(state) for network, state in states.items()}, kept
 
-    def _init(self, key: jax.Array, *given: Any) -> dict[str, Any]:
-        """New states by network, of what the party's program is given: activations, if it has the labels, and columns.
-
-        Columns may be packed.
-        """
-        plan, given = self._plan, unpacked(given)
-        if self.name == plan.label_party:
-            return plan.label().init(key, *given)
-        if plan.one_shot:
-            return plan.taught_alone(self.name).init(key, *given)
-        return {"base": plan.feature(self.name).init(key, *given)}
-
     def _make_role(self, structs: Structs, states: dict[str, Any]) -> FeatureRole | LabelRole:
         plan, name, label_party = self._plan, self.name, self._plan.label_party
+        _, program, alone = _programs(plan, name)
         if name == label_party:
             others = {p: structs[p] for p in plan.others}
-            arguments = name, packed_label(plan.label()), plan.objective, tuple(plan.bases), others, states
-            return OneShotLabel(*arguments, alone=plan.label_alone()) if plan.one_shot else LabelRole(*arguments)
-        program = packed_feature(plan.feature(name))
+            arguments = name, program, plan.objective, tuple(plan.bases), others, states
+            return OneShotLabel(*arguments, alone=alone) if plan.one_shot else LabelRole(*arguments)
         if not plan.one_shot:
             return FeatureRole(name, label_party, program, states["base"])
         assert plan.heads is not None
-        return OneShotFeature(name, label_party, program, states, plan.taught_alone(name), plan.heads.tasks)
+        return OneShotFeature(name, label_party, program, states, alone, plan.heads.tasks)
+
+
+class _Programs(NamedTuple):
+    """What a party of a plan computes."""
+
+    init: Callable  # key, activations if it has the labels, columns, which may be packed -> new states by network
+    program: Any  # on packed states
+    alone: Any  # under one shot: what it trains by itself
+
+
+@lru_cache(maxsize=64)
+def _programs(plan: Plan, party: str) -> _Programs:
+    """The same functions for all models of a plan, so that what was compiled for one serves another."""
+    if party == plan.label_party:
+        label = plan.label()
+        alone = plan.label_alone() if plan.one_shot else None
+        return _Programs(lambda key, *given: label.init(key, *unpacked(given)), packed_label(label), alone)
+    feature = plan.feature(party)
+    packed = packed_feature(feature)
+    if plan.one_shot:
+        taught = plan.taught_alone(party)
+        return _Programs(lambda key, columns: taught.init(key, unpacked(columns)), packed, taught)
+    return _Programs(lambda key, columns: {"base": feature.init(key, unpacked(columns))}, packed, None)
 
 
 def _on_host(columns: Any) -> Any:

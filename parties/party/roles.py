@@ -6,7 +6,8 @@ from these each draws the same rows, digests and headers by itself.
 
 import abc
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -100,6 +101,54 @@ class _Role(abc.ABC):
         return (real if schedule.data.row_ids is None else schedule.data.row_ids[real]).tolist()
 
 
+@lru_cache(maxsize=64)
+def _compiled_feature(program: PackedFeatureProgram) -> tuple[Callable, Callable, Callable]:
+    """What a feature role calls, compiled once for all models whose program is this."""
+
+    @jax.jit
+    def forward(
+        state: Any, columns: Any, rows: jax.Array, taken: jax.Array, in_flight: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        activation, pullback = program.forward(state, take_rows(columns, rows), in_flight)
+        return jnp.where(taken, activation, jnp.nan), pullback
+
+    @jax.jit
+    def backward(state: Any, pullback: Any, cotangent: jax.Array, taken: jax.Array) -> tuple[Any, ...]:
+        gradients, verdict = program.backward(pullback, jnp.where(taken, cotangent, jnp.nan))
+        return program.update(state, gradients), verdict, taken & verdict
+
+    @jax.jit
+    def predict(state: Any, columns: Any, rows: jax.Array) -> jax.Array:
+        return program.predict(state, take_rows(columns, rows))
+
+    return forward, backward, predict
+
+
+@lru_cache(maxsize=16)
+def _compiled_label(program: LabelProgram, name: str, others: tuple[str, ...]) -> tuple[Callable, Callable, Callable]:
+    """What the label role of that party calls, compiled once for all models whose program is this."""
+
+    @jax.jit
+    def step(
+        state: Any, activations: Any, data: Batch, rows: jax.Array, taken: jax.Array, own: jax.Array
+    ) -> tuple[Any, dict[str, jax.Array], Any, jax.Array, Any]:
+        batch = data.take(rows).taken_where(taken, own)
+        gradients, cotangents, stats = program.backward(state, activations, batch)
+        sent = {party: cotangents[party] for party in others}
+        return program.update(state, gradients), sent, stats.logits, stats.finite, stats.apart
+
+    @jax.jit
+    def predict(state: Any, activations: Any, data: Batch, rows: jax.Array) -> tuple[Any, Any]:
+        columns = unpacked(take_rows(data.columns, rows))
+        return program.predict(state, activations, columns.get(name))
+
+    @jax.jit
+    def numbers(state: Any, activations: Any, data: Batch, rows: jax.Array) -> Any:
+        return program.numbers(state, activations, data.take(rows))
+
+    return step, predict, numbers
+
+
 class FeatureRole(_Role):
     """A party with columns and no labels: sends activations up, takes its own cotangent down.
 
@@ -115,24 +164,7 @@ class FeatureRole(_Role):
         self._verdicts: deque[tuple[Any, int]] = deque()  # bool [] and number of each round that may be computing yet
         self._refused: list[int] = []  # rounds since `begin` that this party alone did not take
         self._taken = self._true  # bool []: whether it has taken all rounds that it could take, so that it goes on
-
-        @jax.jit
-        def forward(
-            state: Any, columns: Any, rows: jax.Array, taken: jax.Array, in_flight: jax.Array
-        ) -> tuple[jax.Array, Any]:
-            activation, pullback = program.forward(state, take_rows(columns, rows), in_flight)
-            return jnp.where(taken, activation, jnp.nan), pullback
-
-        @jax.jit
-        def backward(state: Any, pullback: Any, cotangent: jax.Array, taken: jax.Array) -> tuple[Any, ...]:
-            gradients, verdict = program.backward(pullback, jnp.where(taken, cotangent, jnp.nan))
-            return program.update(state, gradients), verdict, taken & verdict
-
-        @jax.jit
-        def predict(state: Any, columns: Any, rows: jax.Array) -> jax.Array:
-            return program.predict(state, take_rows(columns, rows))
-
-        self._forward, self._backward, self._predict = forward, backward, predict
+        self._forward, self._backward, self._predict = _compiled_feature(program)
 
     def states(self) -> dict[str, Any]:
         return {"base": self.state}
@@ -251,26 +283,7 @@ class LabelRole(_Role):
         self._apart: deque[_Pending] = deque()
         self._seen: list[Any] = []  # what `inspect` sees of each round of a `predict` pass
         self._resumed: Mapping | None = None  # running scores of the pass that a checkpoint was written in
-
-        @jax.jit
-        def step(
-            state: Any, activations: Any, data: Batch, rows: jax.Array, taken: jax.Array, own: jax.Array
-        ) -> tuple[Any, dict[str, jax.Array], Any, jax.Array, Any]:
-            batch = data.take(rows).taken_where(taken, own)
-            gradients, cotangents, stats = program.backward(state, activations, batch)
-            sent = {party: cotangents[party] for party in self.structs}
-            return program.update(state, gradients), sent, stats.logits, stats.finite, stats.apart
-
-        @jax.jit
-        def predict(state: Any, activations: Any, data: Batch, rows: jax.Array) -> tuple[Any, Any]:
-            columns = unpacked(take_rows(data.columns, rows))
-            return program.predict(state, activations, columns.get(name))
-
-        @jax.jit
-        def numbers(state: Any, activations: Any, data: Batch, rows: jax.Array) -> Any:
-            return program.numbers(state, activations, data.take(rows))
-
-        self._step, self._predict, self._numbers = step, predict, numbers
+        self._step, self._predict, self._numbers = _compiled_label(program, name, tuple(self.structs))
 
     def states(self) -> dict[str, Any]:
         return self.state

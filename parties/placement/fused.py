@@ -6,6 +6,7 @@ differently, which grows through relu over 510 rounds to 3e-3 (JAX 0.10; 2e-2 on
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -61,73 +62,20 @@ class Fused(InProcess):
         self._plan = model.plan()
         self._compiled = self._compile(self._plan)
 
-    def _compile(self, computed: Plan) -> "Compiled":
+    def _compile(self, computed: Plan) -> Compiled:
         """What that plan computes, on the states that the parties of the model have."""
-        plan = self._built()
-
-        def program_of(data: Batch, plan: Plan = computed, **how: bool) -> Any:
-            return self.program(plan, unpacked(data.columns), **how)
-
-        def round_of(data: Batch, plan: Plan, record: bool) -> Callable:
-            return (program_of(data, plan, record=True) if record else program_of(data, plan)).round
-
-        def flying(
-            round: Callable, state: ModelState, data: Batch, rows: jax.Array, in_flight: int
-        ) -> tuple[Any, Callable]:
-            return (state, round) if in_flight == 1 else self.fly(round, state, data, rows, in_flight)
-
-        def train(
-            states: States,
-            data: Batch,
-            rows: jax.Array,
-            count: jax.Array,
-            skip: jax.Array,
-            own: jax.Array,
-            record: bool,
-            in_flight: int,
-        ) -> tuple[States, Stats]:
-            round, data = round_of(data, computed, record), data.laid_out()
-            carry, step = flying(round, _joined(plan, states), data, rows, in_flight)
-            carry, stats = some_rounds(step)(carry, data, rows, count, skip, own)
-            return _divided(plan, carry if in_flight == 1 else carry.state), stats
-
-        def train_unguarded(
-            states: States, data: Batch, rows: jax.Array, count: jax.Array, record: bool, in_flight: int
-        ) -> tuple[States, Stats]:
-            round, data = round_of(data, computed._replace(guarded=False), record), data.laid_out()
-
-            def with_loss(*given: Any) -> tuple[ModelState, Stats]:
-                state, stats = round(*given)
-                of_heads = stats.apart.loss if isinstance(stats.apart, Apart) else ()
-                return state, stats._replace(finite=all_finite(stats.loss, of_heads))
-
-            how = jnp.bool_(False), jnp.bool_(True)
-            carry, step = flying(with_loss, _joined(plan, states), data, rows, in_flight)
-            carry, stats = some_rounds(step)(carry, data, rows, count, *how)
-            return _divided(plan, carry if in_flight == 1 else carry.state), stats
-
-        def predict(states: States, data: Batch, rows: jax.Array) -> tuple[Any, Any]:
-            program, state, columns = program_of(data), _joined(plan, states), data.laid_out().columns
-            return jax.lax.map(lambda batch: program.predict(state, unpacked(take_rows(columns, batch))), rows)
-
-        def numbers(states: States, data: Batch, rows: jax.Array) -> Any:
-            return program_of(data).numbers(_joined(plan, states), data.take(rows))
-
-        # `train` may overwrite the states, so that it trains large tables in place.
-        trains = jax.jit(train, donate_argnums=0, static_argnames=("record", "in_flight"))
-        unguarded = jax.jit(train_unguarded, static_argnames=("record", "in_flight"))
-        return Compiled(trains, unguarded, jax.jit(predict), jax.jit(numbers))
+        return _compiled(self.program, self.fly, self._built(), computed)
 
     def _use(self, compiled: Compiled) -> Compiled:
         """Compute by these from now on; returns those by which it did."""
         before, self._compiled = self._compiled, compiled
         return before
 
+    @staticmethod
     def fly(
-        self, round: Callable, state: ModelState, data: Batch, rows: jax.Array, in_flight: int
+        plan: Plan, round: Callable, state: ModelState, data: Batch, rows: jax.Array, in_flight: int
     ) -> tuple[Any, Callable]:
         """What carries k rounds in flight through a part, and a round that takes and returns it."""
-        plan = self._built()
         return fly(round, state, {p: plan.feature(p) for p in plan.others}, data.columns, rows, in_flight)
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
@@ -232,6 +180,64 @@ class Fused(InProcess):
         if self._plan is None:
             _not_built()
         return self._plan
+
+
+@lru_cache(maxsize=16)
+def _compiled(program: Callable, fly: Callable, plan: Plan, computed: Plan) -> Compiled:
+    """What `computed` computes by a placement's program, on states as parties of `plan` have; once for all models."""
+
+    def program_of(data: Batch, plan: Plan = computed, **how: bool) -> Any:
+        return program(plan, unpacked(data.columns), **how)
+
+    def round_of(data: Batch, plan: Plan, record: bool) -> Callable:
+        return (program_of(data, plan, record=True) if record else program_of(data, plan)).round
+
+    def flying(
+        round: Callable, state: ModelState, data: Batch, rows: jax.Array, in_flight: int
+    ) -> tuple[Any, Callable]:
+        return (state, round) if in_flight == 1 else fly(plan, round, state, data, rows, in_flight)
+
+    def train(
+        states: States,
+        data: Batch,
+        rows: jax.Array,
+        count: jax.Array,
+        skip: jax.Array,
+        own: jax.Array,
+        record: bool,
+        in_flight: int,
+    ) -> tuple[States, Stats]:
+        round, data = round_of(data, computed, record), data.laid_out()
+        carry, step = flying(round, _joined(plan, states), data, rows, in_flight)
+        carry, stats = some_rounds(step)(carry, data, rows, count, skip, own)
+        return _divided(plan, carry if in_flight == 1 else carry.state), stats
+
+    def train_unguarded(
+        states: States, data: Batch, rows: jax.Array, count: jax.Array, record: bool, in_flight: int
+    ) -> tuple[States, Stats]:
+        round, data = round_of(data, computed._replace(guarded=False), record), data.laid_out()
+
+        def with_loss(*given: Any) -> tuple[ModelState, Stats]:
+            state, stats = round(*given)
+            of_heads = stats.apart.loss if isinstance(stats.apart, Apart) else ()
+            return state, stats._replace(finite=all_finite(stats.loss, of_heads))
+
+        how = jnp.bool_(False), jnp.bool_(True)
+        carry, step = flying(with_loss, _joined(plan, states), data, rows, in_flight)
+        carry, stats = some_rounds(step)(carry, data, rows, count, *how)
+        return _divided(plan, carry if in_flight == 1 else carry.state), stats
+
+    def predict(states: States, data: Batch, rows: jax.Array) -> tuple[Any, Any]:
+        split, state, columns = program_of(data), _joined(plan, states), data.laid_out().columns
+        return jax.lax.map(lambda batch: split.predict(state, unpacked(take_rows(columns, batch))), rows)
+
+    def numbers(states: States, data: Batch, rows: jax.Array) -> Any:
+        return program_of(data).numbers(_joined(plan, states), data.take(rows))
+
+    # `train` may overwrite the states, so that it trains large tables in place.
+    trains = jax.jit(train, donate_argnums=0, static_argnames=("record", "in_flight"))
+    unguarded = jax.jit(train_unguarded, static_argnames=("record", "in_flight"))
+    return Compiled(trains, unguarded, jax.jit(predict), jax.jit(numbers))
 
 
 def _unpacked(state: Packed) -> Any:

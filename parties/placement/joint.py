@@ -4,6 +4,7 @@ It is the baseline that split training is compared with, from the same seed and 
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from parties.placement.contract import Abilities, Rounds
 from parties.placement.fused import Fused
 from parties.programs.joint import delayed, joint_program
 from parties.programs.network import Batch, ModelState
+from parties.programs.plan import Plan
 from parties.protocol.passes import Pass
 
 
@@ -37,12 +39,13 @@ class Joint(Fused):
             seen, wanted = f"{plan.protect.name} with placement 'joint', which has no messages", "'local' or 'fused'"
             raise ModelError(field="protect", seen=seen, wanted=wanted)
         super().build(model)
-        self._taught = self._compile(plan._replace(one_shot=False))
+        self._taught = self._compile(_teaching(plan))
 
+    @staticmethod
     def fly(
-        self, round: Callable, state: ModelState, data: Batch, rows: jax.Array, in_flight: int
+        plan: Plan, round: Callable, state: ModelState, data: Batch, rows: jax.Array, in_flight: int
     ) -> tuple[Any, Callable]:
-        return delayed(round, state, self._built().others, in_flight)
+        return delayed(round, state, plan.others, in_flight)
 
     def exchange(self, facts: Pass, epochs: Sequence[int]) -> None:
         """Train the other parties as `Facing` teaches them, and leave the label party as it is."""
@@ -62,3 +65,9 @@ class Joint(Fused):
 
     def bytes_per_round(self) -> dict[str, int]:
         return {}
+
+
+@lru_cache(maxsize=16)
+def _teaching(plan: Plan) -> Plan:
+    """The plan by which the other parties are taught round by round."""
+    return plan._replace(one_shot=False) if plan.one_shot else plan

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import optax
 import pandas as pd
 import pytest
 
@@ -32,6 +31,7 @@ from parties.devices.party_actor import read_card
 from parties.devices.pyu import CALLS, ONE_SHOT_CALLS, pyu
 from tests import devices
 from tests.devices.stand_ins import Device, Ref, StandIns
+from tests.support.optimizers import adam
 from tests.support.runs import read as read_files
 from tests.support.runs import same as same_bits
 from tests.support.runs import state_file
@@ -55,11 +55,11 @@ def model(placement, names=NAMES, **arguments) -> SplitModel:
         "bob": [Bucketed("age", width=10), Categorical("sex")],
     }
     columns["carol"] = [Categorical("town")]
-    parties = {p: Party(columns[p], MMoEBase((3,), embedding_dim=2), optax.adam(0.01)) for p in names}
+    parties = {p: Party(columns[p], MMoEBase((3,), embedding_dim=2), adam(0.01)) for p in names}
     defaults: dict[str, Any] = {
         "label_party": "alice",
         "fuse": MMoEFuse(num_experts=2, expert_units_size=(4,), tower_units_size=(3,)),
-        "fuse_optimizer": optax.adam(0.01),
+        "fuse_optimizer": adam(0.01),
         "tasks": [Task.binary("y"), Task.regression("z")],
         "seed": 3,
     }
@@ -162,7 +162,7 @@ def test_a_saved_model_is_read_back_by_each_party(pyus, files, tmp_path):
     first, data = model(pyu(pyus)), read(pyus, files)
     first.fit(data, batch_size=16, progress=False)
     first.save(tmp_path / "saved")
-    optimizers = {"optimizers": dict.fromkeys(NAMES, optax.adam(0.01)), "fuse_optimizer": optax.adam(0.01)}
+    optimizers = {"optimizers": dict.fromkeys(NAMES, adam(0.01)), "fuse_optimizer": adam(0.01)}
     loaded = SplitModel.load(tmp_path / "saved", placement=pyu(pyus), **optimizers)
     assert loaded.evaluate(data, batch_size=16) == first.evaluate(data)
     assert [spec.fitted for spec in loaded.parties["bob"].columns] == [False, False], "what bob learned stays with him"

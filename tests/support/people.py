@@ -8,6 +8,7 @@ import pandas as pd
 
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse, MultiHot, Numeric, Task
 from parties import Party, SplitModel, VerticalData
+from tests.support.optimizers import adam, sgd
 
 N = 20
 ALICE = pd.DataFrame(
@@ -22,8 +23,8 @@ BOB = pd.DataFrame(
     }
 )
 TASKS = (Task.binary("rich", weight=0.5), Task.multiclass("wed", 3, missing="mask"))
-OPTIMIZERS = {"alice": optax.adam(0.01), "bob": optax.sgd(0.1, momentum=0.9)}
-FUSE_OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.01))
+OPTIMIZERS = {"alice": adam(0.01), "bob": sgd(0.1, momentum=0.9)}
+FUSE_OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), adam(0.01))
 RULES: dict[str, Any] = {"epochs": 3, "batch_size": 4, "progress": False, "every_rounds": 2}  # 5 rounds an epoch
 CODE: dict[str, Any] = {"optimizers": OPTIMIZERS, "fuse_optimizer": FUSE_OPTIMIZER, "progress": False}
 

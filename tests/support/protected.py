@@ -5,13 +5,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
 from flax import linen as nn
 
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
 from parties import Callback, Facing, Local, NumberError, Party, Recorded, SplitModel, VerticalData
 from parties.protocol.messages import KINDS, encode
+from tests.support.optimizers import adam, sgd
 
 N, BATCH, ROUNDS = 60, 8, 8
 RULES: dict[str, Any] = {"epochs": 2, "batch_size": BATCH, "progress": False}
@@ -68,18 +68,18 @@ def build(
     bob: nn.Module | None = None,
 ) -> SplitModel:
     parties = {
-        "alice": Party([Numeric("bonus")], alice or MMoEBase((3,), embedding_dim=2), optax.adam(0.01)),
-        "bob": Party([Categorical("job"), Numeric("wage")], bob or MMoEBase((4,), "tanh", 2), optax.adam(0.01)),
+        "alice": Party([Numeric("bonus")], alice or MMoEBase((3,), embedding_dim=2), adam(0.01)),
+        "bob": Party([Categorical("job"), Numeric("wage")], bob or MMoEBase((4,), "tanh", 2), adam(0.01)),
     }
     if carol:
-        parties["carol"] = Party([Numeric("pets")], MMoEBase((2,), "tanh", 2), optax.sgd(0.1))
+        parties["carol"] = Party([Numeric("pets")], MMoEBase((2,), "tanh", 2), sgd(0.1))
     fuse = MMoEFuse(num_experts=2, expert_units_size=(3,), tower_units_size=(2,))
-    return SplitModel(parties, "alice", fuse, optax.adam(0.01), TASKS, placement, seed=5, protect=protect)
+    return SplitModel(parties, "alice", fuse, adam(0.01), TASKS, placement, seed=5, protect=protect)
 
 
 CODE: dict[str, Any] = {
-    "optimizers": {"alice": optax.adam(0.01), "bob": optax.adam(0.01)},
-    "fuse_optimizer": optax.adam(0.01),
+    "optimizers": {"alice": adam(0.01), "bob": adam(0.01)},
+    "fuse_optimizer": adam(0.01),
 }
 
 BROKEN = {  # what is not finite in the label party's own part alone
