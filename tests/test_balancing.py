@@ -1,6 +1,7 @@
 """Balanced tasks: each balance is its paper's, and the round weighs what the bases are taught and nothing else."""
 
 import re
+from functools import cache
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from mmoe_jax import BALANCES, Task
 from mmoe_jax.balancing import LEAST_LOSS, MOST_TASKS
 from parties.model.balancing import balance_of
-from tests.support.comparison import check, error
+from tests.support.comparison import check, error, op_by_op
 from tests.support.problems import Problem, keep_gradients, make
 from tests.support.runs import same
 
@@ -23,12 +24,13 @@ pytestmark = [pytest.mark.xdist_group("test_split_equals_joint"), pytest.mark.us
 # As functions of losses and gradients, which are the rows of a matrix.
 
 MANY = settings(max_examples=max(30, settings().max_examples))  # as each takes little
+COMPILED = {name: jax.jit(balance) for name, balance in BALANCES.items()}
 CONFLICT = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
 
 
 def weights(name: str, gradients: np.ndarray, losses: Any = None) -> np.ndarray:
     losses = np.ones(len(gradients)) if losses is None else np.asarray(losses, float)
-    return np.asarray(BALANCES[name](jnp.asarray(losses), jnp.asarray(gradients @ gradients.T)))
+    return np.asarray(COMPILED[name](losses, gradients @ gradients.T))
 
 
 @st.composite
@@ -125,16 +127,35 @@ def problem(balance=None, tasks=TASKS, label_party="alice", parties=3, rows=4) -
     )._replace(balance=None if balance is None else balance_of(balance))  # fmt: skip
 
 
-def trained(of: Problem, labels=None) -> Any:
-    """The state after a round, and its stats."""
-    batch = jax.tree.map(jnp.asarray, of.rows_of_all())
-    with jax.disable_jit():
-        return of.whole().round(of.states, batch if labels is None else batch._replace(labels=labels))
+def batch_of(of: Problem) -> Any:
+    return jax.tree.map(jnp.asarray, of.rows_of_all())
 
 
-def gradients(of: Problem, labels=None) -> dict[str, Any]:
+@cache
+def round_of(balance: str | None) -> Any:
+    """A round under that balance, compiled once."""
+    return jax.jit(problem(balance).whole().round)
+
+
+@jax.jit
+def round_by(weights: jax.Array, state: Any, batch: Any) -> Any:
+    """A round whose balance is these weights, whatever it is told, and the numbers of that round."""
+    whole = problem(lambda losses, gram: weights).whole()
+    return whole.round(state, batch), whole.numbers(state, batch)
+
+
+def trained(balance: Any = None, labels=None) -> Any:
+    """The state after a round, and its stats, under a balance by its name or by the weights that it gives."""
+    of = problem()
+    batch = batch_of(of) if labels is None else batch_of(of)._replace(labels=labels)
+    if balance is None or isinstance(balance, str):
+        return round_of(balance)(of.states, batch)
+    return round_by(jnp.asarray(balance), of.states, batch)[0]
+
+
+def gradients(balance: Any = None, labels=None) -> dict[str, Any]:
     """Network -> the gradient that its optimiser saw in the round."""
-    state, _ = trained(of, labels)
+    state, _ = trained(balance, labels)
     return {"fuse": state.fuse.opt_state.grads} | {p: own.opt_state.grads for p, own in state.bases.items()}
 
 
@@ -145,22 +166,22 @@ OTHERS = [pytest.param(*case, marks=pytest.mark.thorough) for case in (("alice",
 @pytest.mark.parametrize("balance", BALANCES)
 def test_split_equals_joint_of_each_balance(balance, label_party, parties):
     """And fused, as an epoch is one round."""
-    with jax.disable_jit():
+    with op_by_op():
         check(problem(balance, TASKS, label_party, parties), 1e-9)
 
 
 @pytest.mark.parametrize("balance", BALANCES)
 def test_the_fuse_network_is_taught_by_the_plain_sum(balance):
-    plain, balanced = gradients(problem()), gradients(problem(balance))
+    plain, balanced = gradients(), gradients(balance)
     assert error(balanced["fuse"], plain["fuse"]) <= 1e-12
     assert all(error(balanced[party], plain[party]) > 1e-3 for party in COLUMNS)
 
 
 def test_bases_are_taught_by_the_weighted_sum_of_what_each_task_teaches():
     """The weights of a function are those of the tasks: of one it is told that weight, of all others 0."""
-    parts = [gradients(problem(lambda losses, gram, t=t: jnp.eye(3)[t])) for t in range(3)]
-    of_all = gradients(problem(lambda losses, gram: jnp.array([0.5, -2.0, 7.0])))
-    plain = gradients(problem())
+    parts = [gradients(np.eye(3)[t]) for t in range(3)]
+    of_all = gradients([0.5, -2.0, 7.0])
+    plain = gradients()
     for party in COLUMNS:
         weighed = jax.tree.map(lambda a, b, c: 0.5 * a - 2 * b + 7 * c, *(part[party] for part in parts))
         assert error(of_all[party], weighed) <= 1e-12
@@ -175,15 +196,18 @@ def test_a_balance_is_given_weighted_losses_and_the_gram_matrix_of_what_goes_dow
         return jnp.ones(3)
 
     of = problem(balance)
-    _, stats = trained(of)
-    (losses, gram), *_ = seen
+
+    @jax.jit
+    def round(state, batch):
+        _, stats = of.whole().round(state, batch)
+        return stats, seen[0]
+
+    batch = batch_of(of)
+    stats, (losses, gram) = round(of.states, batch)
     np.testing.assert_allclose(losses.sum(), stats.loss, rtol=1e-12)
     cotangents = []
     for t in range(3):
-        with jax.disable_jit():
-            one = problem(lambda losses, gram, t=t: jnp.eye(3)[t])
-            batch = jax.tree.map(jnp.asarray, one.rows_of_all())
-            asked = one.whole().numbers(one.states, batch).cotangents
+        asked = round_by(jnp.eye(3)[t], of.states, batch)[1].cotangents
         cotangents.append(np.concatenate([np.ravel(own) for own in asked.values()]))
     assert set(asked) == set(COLUMNS), "the label party's own base is balanced, too"
     np.testing.assert_allclose(gram, np.stack(cotangents) @ np.stack(cotangents).T, atol=1e-12)
@@ -193,8 +217,8 @@ def test_a_balance_is_given_weighted_losses_and_the_gram_matrix_of_what_goes_dow
 def test_tasks_that_no_row_has_turn_no_gradient(balance):
     """They only lower the mean length, in `norm`."""
     labels = jnp.asarray(problem().rows_of_all().labels).at[:, :2].set(jnp.nan)
-    plain, balanced = gradients(problem(), labels), gradients(problem(balance), labels)
-    _, stats = trained(problem(), labels)
+    plain, balanced = gradients(None, labels), gradients(balance, labels)
+    _, stats = trained(None, labels)
     factor = {"log": 1 / float(stats.loss), "norm": 1 / 3}.get(balance, 1.0)
     for party in COLUMNS:
         assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(plain[party]))
@@ -202,8 +226,8 @@ def test_tasks_that_no_row_has_turn_no_gradient(balance):
 
 
 def test_a_weight_that_is_not_finite_counts_as_one():
-    spoilt = trained(problem(lambda losses, gram: jnp.array([jnp.nan, 2.0, -jnp.inf])))
-    assert same(spoilt, trained(problem(lambda losses, gram: jnp.array([1.0, 2.0, 1.0]))))
+    spoilt = trained([np.nan, 2.0, -np.inf])
+    assert same(spoilt, trained([1.0, 2.0, 1.0]))
     assert bool(spoilt[1].finite)
 
 
@@ -211,9 +235,9 @@ def test_a_weight_that_is_not_finite_counts_as_one():
 def test_nobody_takes_a_round_that_is_not_finite(balance):
     of = problem(balance)
     labels = jnp.asarray(of.rows_of_all().labels)
-    state, stats = trained(of, labels.at[1, 2].set(1e200))  # its square is infinite
+    state, stats = trained(balance, labels.at[1, 2].set(1e200))  # its square is infinite
     assert not stats.finite and same(state, of.states)
-    state, stats = trained(of, labels)
+    state, stats = trained(balance, labels)
     assert stats.finite and not same(state, of.states)
 
 

@@ -1,6 +1,5 @@
 """Guarantee 1: the split computes what the joint function computes: losses, gradients, parameters after training."""
 
-import jax
 import numpy as np
 import optax
 import pytest
@@ -8,21 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmoe_jax import Task
-from tests.support.comparison import check, check_one_shot, error
+from tests.support.comparison import check, check_one_shot, error, op_by_op
 from tests.support.in_flight import check_in_flight, recurrence
 from tests.support.problems import FUSES, keep_gradients, make, problems
 
 pytestmark = pytest.mark.xdist_group("test_split_equals_joint")  # one worker, which compiles an operation once
 
-# Any parties, widths, kinds of column and task, weights, masks, and an uneven last batch; op by op, as compiling every
-# example would take longer.
+# Any parties, widths, kinds of column and task, weights, masks, and an uneven last batch.
 
 
 @pytest.mark.long
 @settings(max_examples=max(2, settings().max_examples // 2))
 @given(problems(parties=(1, 2)))
 def test_split_equals_joint_float64_one_or_two_parties(float64, problem):
-    with jax.disable_jit():
+    with op_by_op():
         check(problem, 1e-9)
 
 
@@ -30,7 +28,7 @@ def test_split_equals_joint_float64_one_or_two_parties(float64, problem):
 @pytest.mark.long
 @given(problems(parties=(3, 4, 5)))
 def test_split_equals_joint_float64_three_to_five_parties(float64, problem):
-    with jax.disable_jit():
+    with op_by_op():
         check(problem, 1e-9)
 
 
@@ -38,7 +36,7 @@ def test_split_equals_joint_float64_three_to_five_parties(float64, problem):
 @settings(max_examples=max(2, settings().max_examples // 4))  # heads beside all that the tests above try
 @given(problems(parties=(2, 3), units=("label", "row")))
 def test_protected_split_equals_protected_joint(float64, problem):
-    with jax.disable_jit():
+    with op_by_op():
         check(problem, 1e-9)
 
 
@@ -46,7 +44,7 @@ def test_protected_split_equals_protected_joint(float64, problem):
 @settings(max_examples=max(2, settings().max_examples // 4))
 @given(problems(parties=(2, 3), units=("label", "row")))
 def test_one_shot_equals_its_oracle(float64, problem):
-    with jax.disable_jit():
+    with op_by_op():
         check_one_shot(problem, 1e-9)
 
 
@@ -54,7 +52,7 @@ def test_one_shot_equals_its_oracle(float64, problem):
 @settings(max_examples=max(1, settings().max_examples // 4))
 @given(problems(parties=(2, 3), units=(None, "label")), st.integers(1, 6), st.integers(0, 3))
 def test_rounds_in_flight_equal_the_recurrence(float64, problem, k, drain):
-    with jax.disable_jit():
+    with op_by_op():
         check_in_flight(problem._replace(batch_size=2 if problem.rows == 5 else 1), k, drain, 1e-9)
 
 
@@ -64,7 +62,7 @@ def test_rounds_in_flight_equal_the_recurrence(float64, problem, k, drain):
 def test_sparse_rounds_in_flight_equal_the_recurrence(float64, problem, k, drain, drawn):
     sparse = drawn.draw(st.lists(st.sampled_from(list(problem.bases)), min_size=1, unique=True))
     problem = problem._replace(sparse=tuple(sparse), batch_size=2 if problem.rows == 5 else 1)
-    with jax.disable_jit():
+    with op_by_op():
         check_in_flight(problem, k, drain, 1e-9)
 
 
@@ -115,7 +113,7 @@ def test_split_equals_joint_of_each_fuse(float64, fuse):
         tasks=[Task.binary("a"), Task.regression("b")], dtype=np.float64, gates=(2,),
         optimizers=dict.fromkeys(["alice", "bob", "fuse"], keep_gradients(optax.sgd(0.1))),
     )  # fmt: skip
-    with jax.disable_jit():
+    with op_by_op():
         check(problem, 1e-9)
 
 

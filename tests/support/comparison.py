@@ -1,8 +1,11 @@
 """A problem trained split, joint and fused, and the results compared."""
 
+from contextlib import AbstractContextManager
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from hypothesis import settings
 
 from mmoe_jax import objective
 from parties import Encoded
@@ -10,6 +13,16 @@ from parties.programs.packing import unpack_state
 from parties.protocol import loop
 from parties.protocol.rows import row_stream
 from tests.support.problems import Problem, one_shot_roles, states_of
+
+MANY_EXAMPLES = settings().max_examples >= 100
+
+
+def op_by_op() -> AbstractContextManager:
+    """Without a compiled function where examples are many, which then share what is compiled of each operation.
+
+    Of few examples all operations take twice as long to compile as their functions.
+    """
+    return jax.disable_jit(MANY_EXAMPLES)
 
 
 def error(a, b) -> float:
@@ -38,23 +51,28 @@ def run_joint(problem: Problem):
     joint, facts = problem.joint(), problem.facts()
     data = jax.tree.map(jnp.asarray, problem.rows_of_all())
     stream = row_stream(problem.rows, problem.batch_size, seed=facts.seed, epoch=facts.epoch)
-    state, logits, losses, step = problem.states, [], [], jax.jit(joint.round)
+    state, logits, losses = problem.states, [], []
+    step = jax.jit(lambda state, rows: joint.round(state, data.take(rows)))
     for rows in stream:
-        state, stats = step(state, data.take(rows))
+        state, stats = step(state, rows)
         logits.append(stats.logits)
         losses.append(stats.loss)
     scorer = objective(problem.tasks)
-    flat = jax.tree.map(lambda *parts: jnp.concatenate(parts), *logits)
-    batch = data.take(stream.ravel())
-    scores = scorer.compute(scorer.update(scorer.init(problem.rows), flat, batch.labels, batch.weights))
-    return state, scores, losses
+
+    @jax.jit
+    def scored(logits, rows):
+        batch = data.take(rows)
+        return scorer.update(scorer.init(problem.rows), logits, batch.labels, batch.weights)
+
+    flat = jax.tree.map(lambda *parts: np.concatenate(parts), *logits)
+    return state, scorer.compute(scored(flat, stream.ravel())), losses
 
 
 def run_fused(problem: Problem):
     fused, facts = problem.whole(), problem.facts()
     data = jax.tree.map(jnp.asarray, problem.rows_of_all())
     stream = row_stream(problem.rows, problem.batch_size, seed=facts.seed, epoch=facts.epoch)
-    return fused.epoch(problem.states, data, stream)
+    return jax.jit(fused.epoch)(problem.states, data, stream)
 
 
 def same_states(a, b, tolerance: float):

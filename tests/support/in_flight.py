@@ -18,23 +18,26 @@ from tests.support.problems import Problem, states_of
 
 def recurrence(problem: Problem, k: int, drain: int) -> ModelState:
     """theta[r+1] = update(theta[r], g_r(theta[max(s, r-k+1)])), with a list of all that ever was, one round by one."""
-    gradients_of, facts = jax.jit(problem.joint().gradients), problem.facts()
-    rows = jax.tree.map(jnp.asarray, problem.rows_of_all())
-    state, history = problem.states, list[ModelState]()
-    for r, batch in enumerate(row_stream(problem.rows, problem.batch_size, seed=facts.seed, epoch=facts.epoch)):
-        history.append(state)
-        read = max(drain if r >= drain else 0, r - k + 1)
-        old = {
-            p: s._replace(round=s.round + r - read) for p, s in history[read].bases.items() if p != problem.label_party
-        }
+    joint, facts, rows = problem.joint(), problem.facts(), jax.tree.map(jnp.asarray, problem.rows_of_all())
+
+    @jax.jit
+    def step(state: ModelState, old: dict[str, TrainState], late: int, batch: jax.Array) -> ModelState:
+        """The next state; all but the label party read their `old` ones, of so many rounds before."""
+        read = {p: s._replace(round=s.round + late) for p, s in old.items() if p != problem.label_party}
         taken = rows.take(batch)
-        _, gradients = gradients_of(state._replace(bases=state.bases | old), taken)
+        _, gradients = joint.gradients(state._replace(bases=state.bases | read), taken)
         bases = {p: apply_gradients(problem.optimizers[p], s, gradients["bases"][p]) for p, s in state.bases.items()}
         bases |= {p: only_read(bases[p], state.bases[p], taken.columns[p]) for p in problem.sparse}
         heads = state.heads
         if problem.heads is not None and isinstance(heads, TrainState):
             heads = apply_gradients(problem.heads.optimizer_of_all(), heads, gradients["heads"])
-        state = ModelState(bases, apply_gradients(problem.fuse_optimizer, state.fuse, gradients["fuse"]), heads)
+        return ModelState(bases, apply_gradients(problem.fuse_optimizer, state.fuse, gradients["fuse"]), heads)
+
+    state, history = problem.states, list[ModelState]()
+    for r, batch in enumerate(row_stream(problem.rows, problem.batch_size, seed=facts.seed, epoch=facts.epoch)):
+        history.append(state)
+        read = max(drain if r >= drain else 0, r - k + 1)
+        state = step(state, history[read].bases, r - read, batch)
     return state
 
 
@@ -64,9 +67,9 @@ def of_parties(problem: Problem, k: int, drain: int) -> ModelState:
 def of_function(problem: Problem, k: int, drain: int, program: Any, carried: Any) -> ModelState:
     """By a program of all parties and what carries its rounds in flight through a part, given its rows."""
     facts, rows, state = problem.facts(), jax.tree.map(jnp.asarray, problem.rows_of_all()), problem.states
-    stream = jnp.asarray(row_stream(problem.rows, problem.batch_size, seed=facts.seed, epoch=facts.epoch))
+    stream = row_stream(problem.rows, problem.batch_size, seed=facts.seed, epoch=facts.epoch)
     for part in filter(len, (stream[:drain], stream[drain:])):
-        carry, one = carried(program.round, state, part, k)
+        carry, one = carried(program.round, state, jnp.asarray(part), k)
         step = jax.jit(lambda carry, batch, one=one: one(carry, rows.take(batch)))
         for batch in part:
             carry, _ = step(carry, batch)

@@ -216,6 +216,7 @@ def make(
 
     `unit`: None, or under protection what of the labels is randomised: each "label" of a row, or the "row".
     `fuse`: one of `FUSES`.
+    `optimizers`: of a state that begins with zeros.
     """
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 256, (rows, 16)).astype(np.uint8)
@@ -223,7 +224,8 @@ def make(
     def drawn(network: Network, inputs, optimizer, key) -> TrainState:
         shapes = jax.eval_shape(network.init, key, inputs)
         params = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), dtype), shapes)
-        return TrainState(params, optimizer.init(params), jax.random.key_data(key), jnp.zeros((), jnp.int32))
+        zeros = jax.tree.map(lambda s: jnp.asarray(np.zeros(s.shape, s.dtype)), jax.eval_shape(optimizer.init, params))
+        return TrainState(params, zeros, jax.random.key_data(key), jnp.zeros((), jnp.int32))
 
     key = jax.random.key(seed)
     bases, data, states, activations = {}, {}, {}, []
