@@ -10,6 +10,7 @@ import optax
 import pandas as pd
 
 from experiments import options
+from experiments.optimizers import adam
 from mmoe_jax import Bucketed, Categorical, MMoEBase, MMoEFuse, Task
 from parties import (
     Facing,
@@ -92,17 +93,22 @@ def vocabularies(frame: pd.DataFrame) -> dict[str, tuple]:
     return {spec.name: spec.fit(frame[spec.name]).vocabulary or () for spec in (*ALICE, *BOB)}
 
 
-def arguments(rate=1e-3, parties: tuple[str, ...] = ("alice", "bob")) -> dict:
-    """The tutorial's networks, each with Adam of this learning rate, as `SplitModel` and `split_program` take them."""
+ADAM = adam(1e-3)
+
+
+def arguments(
+    optimizer: optax.GradientTransformation = ADAM, parties: tuple[str, ...] = ("alice", "bob")
+) -> dict[str, Any]:
+    """The tutorial's networks, each with this optimiser, as `SplitModel` and `split_program` take them."""
     bases = {
-        "alice": Party(ALICE, MMoEBase(dnn_units_size=(32,), embedding_dim=9), optax.adam(rate)),
-        "bob": Party(BOB, MMoEBase(dnn_units_size=(20,), embedding_dim=8), optax.adam(rate)),
+        "alice": Party(ALICE, MMoEBase(dnn_units_size=(32,), embedding_dim=9), optimizer),
+        "bob": Party(BOB, MMoEBase(dnn_units_size=(20,), embedding_dim=8), optimizer),
     }
     return {
         "parties": {party: bases[party] for party in parties},
         "label_party": "alice",
         "fuse": MMoEFuse(num_experts=3, expert_units_size=(32, 16), gate_units_size=(), tower_units_size=(12,)),
-        "fuse_optimizer": optax.adam(rate),
+        "fuse_optimizer": optimizer,
         "tasks": [Task.binary(label) for label in LABELS],
     }
 

@@ -21,6 +21,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 
 from experiments import options
 from experiments.boosting import BOOSTERS, Labelled
+from experiments.optimizers import adamw
 from mmoe_jax import MMoEBase, MMoEFuse, MultiHot, Task
 from mmoe_jax.features import ColumnSpec
 from parties import Party, SplitModel, VerticalData
@@ -93,8 +94,7 @@ def divide(job: Job, rows: pd.DataFrame, parties: Sequence[str]) -> VerticalData
 def build(job: Job, recipe: Recipe, parties: Sequence[str], placement: str, seed: int, rows: int) -> SplitModel:
     """The recipe's model of these parties; the number of rows to train on sets the length of its schedule."""
     rounds = recipe.epochs * -(-rows // recipe.batch_size)
-    rate = optax.cosine_decay_schedule(recipe.learning_rate, rounds)
-    optimizer = optax.adamw(rate, weight_decay=recipe.weight_decay)
+    optimizer = adamw(recipe.learning_rate, rounds, recipe.weight_decay)
     base = MMoEBase(recipe.units, embedding_dim=recipe.embedding_dim)
     weights = {"binary": 1.0, "regression": recipe.regression_weight}
     return SplitModel(

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-import optax
 import pandas as pd
 
 from experiments import census, tune
@@ -59,8 +58,8 @@ def _tutorial(frame, seed, placement, parties) -> SplitModel:
         return Categorical(spec.name, vocabulary=tuple(vocabulary), strip=False)
 
     bases = {
-        "alice": Party([column(spec) for spec in census.ALICE], MMoEBase([32], embedding_dim=9), optax.adam(1e-3)),
-        "bob": Party([column(spec) for spec in census.BOB], MMoEBase([20], embedding_dim=8), optax.adam(1e-3)),
+        "alice": Party([column(spec) for spec in census.ALICE], MMoEBase([32], embedding_dim=9), census.ADAM),
+        "bob": Party([column(spec) for spec in census.BOB], MMoEBase([20], embedding_dim=8), census.ADAM),
     }
     return SplitModel(
         parties={party: bases[party] for party in parties},
@@ -76,7 +75,7 @@ def _tutorial(frame, seed, placement, parties) -> SplitModel:
             tower_activation="relu",
             output_activation=["sigmoid", "sigmoid"],
         ),
-        fuse_optimizer=optax.adam(1e-3),
+        fuse_optimizer=census.ADAM,
         tasks=[Task.binary(label, metrics=("auc", "auc_200", "precision", "recall")) for label in census.LABELS],
         placement=placement,
         seed=seed,

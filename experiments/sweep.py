@@ -19,6 +19,7 @@ from itertools import product  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
+import optax  # noqa: E402
 import pandas as pd  # noqa: E402
 
 from experiments import census, options, pictures, sources, startup  # noqa: E402
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     train_rows, test_rows = (as_batch(data, columns, model["tasks"]) for data in (train, test))
 
     def make(numbers):
-        return split_program(**census.arguments(numbers["rate"]), columns=train_rows.columns)
+        return split_program(**census.arguments(optax.adam(numbers["rate"])), columns=train_rows.columns)
 
     runs = pd.DataFrame(product(settings.rates, range(settings.seeds)), columns=["rate", "seed"])
     print(f"{len(runs)} runs of {settings.epochs} epochs on {jax.local_device_count()} devices", flush=True)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optax
 
 from experiments import census, options
+from experiments.optimizers import adamw
 from mmoe_jax import Bucketed, Categorical, MMoEBase, MMoEFuse, Task
 from mmoe_jax.features import ColumnSpec
 from parties import Party, SplitModel
@@ -114,7 +114,7 @@ def arguments(config: Config, rows: int, parties: tuple[str, ...] = ("alice", "b
     The number of rows that it will be trained on sets the length of its schedule.
     """
     rounds = config.epochs * -(-rows // config.batch_size)
-    optimizer = optax.adamw(optax.cosine_decay_schedule(config.learning_rate, rounds), weight_decay=config.weight_decay)
+    optimizer = adamw(config.learning_rate, rounds, config.weight_decay)
     specs, units = columns(config), {"alice": config.alice_units, "bob": config.bob_units}
     return {
         "parties": {
