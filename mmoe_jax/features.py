@@ -395,7 +395,8 @@ class Numeric(ColumnSpec):
     def _present(self, series: pd.Series) -> np.ndarray:
         x = read_numbers(self.name, series)
         if np.isnan(x).any():
-            raise self._error(f"a missing cell {row_of(series, np.isnan(x))}", "a number in every row")
+            wanted = "a number in every row: a Numeric has no unknown value, a Bucketed has one"
+            raise self._error(f"a missing cell {row_of(series, np.isnan(x))}", wanted)
         return x
 
 

@@ -21,7 +21,8 @@ def frame(party: str, ids) -> pd.DataFrame:
 
 
 def join(frames, **changes) -> VerticalData:
-    return VerticalData.from_frames(frames, **{"on": "id", "label_party": "alice", "labels": ["y"], **changes})
+    how = {"on": "id", "label_party": "alice", "labels": ["y"], "missing": "drop", **changes}
+    return VerticalData.from_frames(frames, **how)
 
 
 integers = st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=12, unique=True)

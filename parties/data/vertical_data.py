@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from parties.data.frames import check_label_columns, check_labels, id_digests, id_kind, index_frame, read_file
+from parties.data.missing import Missing, align, read_missing
 from parties.errors import DataError
 from parties.protocol.rows import row_order
 
@@ -31,7 +32,9 @@ class VerticalData:
         frames: party -> its frame of N rows, indexed by the ids. On a party's own device it is the only one.
         label_party, labels: who holds the labels, and the names of their columns in its frame.
         row_weight: the label party's column of row weights, or None for 1 each.
-        dropped: party -> the ids that it holds and another party lacks.
+        dropped: party -> the ids that it holds and that are no rows, as another party lacks them.
+        unknown: party -> the ids of rows that it lacks, and in whose place its frame has missing cells; as `dropped`,
+            those of the join, whatever rows are taken later.
         selection: always empty, as the frames have the selected rows alone; `DeviceData` has another.
     """
 
@@ -45,11 +48,13 @@ class VerticalData:
         labels: Sequence[str],
         row_weight: str | None = None,
         dropped: Mapping[str, list] | None = None,
+        unknown: Mapping[str, list] | None = None,
     ):
         self.frames = dict(frames)
         self.label_party, self.labels, self.row_weight = label_party, tuple(labels), row_weight
         self.ids = next(iter(self.frames.values())).index.to_numpy()  # the same at every party
         self.dropped = dropped or {party: [] for party in self.frames}
+        self.unknown = unknown or {party: [] for party in self.frames}
 
     @classmethod
     def from_frames(
@@ -60,26 +65,42 @@ class VerticalData:
         label_party: str,
         labels: Sequence[str] = (),
         row_weight: str | None = None,
+        missing: Missing = "error",
     ) -> VerticalData:
         """Join the parties' frames on the id column `on`, or on their indexes where `on` is None; never on position.
 
         A SecretFlow `VDataFrame` in place of the frames stays on its devices, and a `DeviceData` is returned.
 
-        A row whose id another party lacks is dropped, and its id listed in `dropped`. Ids are integers, or text that is
-        compared letter by letter. A missing label is NaN or None; the task says whether it may be missing. Rows to
-        predict need no label columns.
+        Ids are integers, or text that is compared letter by letter. A missing label is NaN or None; the task says
+        whether it may be missing. Rows to predict need no label columns.
+
+        Args:
+            missing: what becomes of an id that one party has and another lacks. "error" names the party that lacks it.
+                "drop" drops its row at every party, and lists the id in `dropped`. A mapping says it of each party that
+                lacks ids, and is "error" of a party that it does not name:
+
+                - `{"bob": "drop"}` drops the label party's rows that bob lacks.
+                - `{"bob": "unknown"}` keeps them, and lists their ids in `unknown`: every cell of bob's is missing, so
+                  that a column of ids is unknown there, a `MultiHot` has no item, and a `Numeric` is refused where the
+                  model encodes it. His activation is that of unknown values, and such rows train his parameters, too.
+
+                In both cases the ids that bob has and the label party lacks are dropped and listed, unless the label
+                party's own policy, "error" or "drop", is given beside his. On devices, where ids are not exchanged,
+                only "error" can be.
 
         Raises:
             DataError: no frame or an empty one, an id column that is absent, missing, duplicate, or neither integers
-                nor text, ids of another type than the label party's, no id in common, an unknown label party, an
-                absent label or weight column, or weights that `weights` refuses.
+                nor text, ids of another type than the label party's, no id in common, an id that a party lacks, an
+                unknown label party or policy, an absent label or weight column, or weights that `weights` refuses.
+            ModelError: another policy than "error" on devices.
         """
         if hasattr(frames, "partitions"):
             label: dict[str, Any] = {"label_party": label_party, "labels": labels, "row_weight": row_weight}
-            return cls.on_devices().take(frames, on=on, **label)
+            return cls.on_devices().take(frames, on=on, missing=missing, **label)
         if not isinstance(frames, Mapping):
             raise DataError(field="frames", seen=type(frames).__name__, wanted="a frame a party, by name")
         names = check_labels(label_party, labels, list(frames))
+        policies = read_missing(missing, list(frames), label_party)
         indexed = {party: index_frame(frame, on, party) for party, frame in frames.items()}
         label_frame = indexed[label_party]
         check_label_columns(label_frame, label_party, names, row_weight)
@@ -88,15 +109,8 @@ class VerticalData:
             if kind != kinds[label_party]:
                 wanted = f"{kinds[label_party]}, as at {label_party!r}"
                 raise DataError(party=party, field="ids", seen=kind, wanted=wanted)
-        common = label_frame.index
-        for frame in indexed.values():
-            common = common[frame.index.get_indexer(common) >= 0]
-        if not len(common):
-            seen = ", ".join(f"{party!r}: {frame.index.tolist()[0]!r}, ..." for party, frame in indexed.items())
-            raise DataError(field="ids", seen=f"no id in common ({seen})", wanted="at least one id at every party")
-        dropped = {p: frame.index[common.get_indexer(frame.index) < 0].tolist() for p, frame in indexed.items()}
-        joined = {p: frame.iloc[frame.index.get_indexer(common)] for p, frame in indexed.items()}
-        data = cls(joined, label_party, names, row_weight, dropped)
+        rows, dropped, unknown = align(indexed, label_party, policies)
+        data = cls(rows, label_party, names, row_weight, dropped, unknown)
         data.weights()
         return data
 
@@ -109,6 +123,7 @@ class VerticalData:
         label_party: str,
         labels: Sequence[str] = (),
         row_weight: str | None = None,
+        missing: Missing | None = None,
         sep: str = ",",
         intersection: Any = None,
         deadline: float = 60.0,
@@ -119,6 +134,7 @@ class VerticalData:
         and a `DeviceData` is returned.
 
         Args:
+            missing: as in `from_frames`, and by default "error"; with an `intersection` "drop", which is its purpose.
             deadline: seconds within which a device must answer.
             intersection: an `Intersection`, by which devices in production align their rows; without it all must hold
                 the same ids in the same order.
@@ -126,10 +142,11 @@ class VerticalData:
         Raises:
             DataError: no id column named, a file that cannot be read or whose lines have more cells than its header,
                 and all that `from_frames` raises.
+            ModelError: on devices another policy than that by default.
         """
         if any(hasattr(party, "party") for party in paths):
             label: dict[str, Any] = {"label_party": label_party, "labels": labels, "row_weight": row_weight}
-            how = {"sep": sep, "intersection": intersection, "deadline": deadline}
+            how = {"missing": missing, "sep": sep, "intersection": intersection, "deadline": deadline}
             return cls.on_devices().read(paths, on=on, **label, **how)
         if intersection is not None:
             wanted = "none: frames in one process are joined by id"
@@ -137,7 +154,8 @@ class VerticalData:
         if on is None:
             raise DataError(field="on", seen="None", wanted="the id column: a file has no index")
         frames = {party: read_file(path, on, party, sep) for party, path in paths.items()}
-        return cls.from_frames(frames, on=on, label_party=label_party, labels=labels, row_weight=row_weight)
+        how = {"row_weight": row_weight, "missing": "error" if missing is None else missing}
+        return cls.from_frames(frames, on=on, label_party=label_party, labels=labels, **how)
 
     @property
     def index(self) -> pd.Index:
@@ -154,8 +172,9 @@ class VerticalData:
 
     def __repr__(self) -> str:
         parties = ", ".join(f"{party}: {len(frame.columns)} columns" for party, frame in self.frames.items())
-        lost = sum(len(ids) for ids in self.dropped.values())
-        return f"VerticalData({len(self)} rows; {parties}; labels {list(self.labels)}; {lost} ids dropped)"
+        lost, lacked = (sum(len(ids) for ids in by.values()) for by in (self.dropped, self.unknown))
+        what = f"labels {list(self.labels)}; {lost} ids dropped" + (f", {lacked} unknown" if lacked else "")
+        return f"VerticalData({len(self)} rows; {parties}; {what})"
 
     def take(self, rows: Sequence[int] | np.ndarray) -> VerticalData:
         """The rows at those positions (not ids), in that order.
@@ -172,7 +191,8 @@ class VerticalData:
             seen = f"position {outside[0]}" if len(outside) else "a position twice"
             raise DataError(field="rows", seen=seen, wanted=wanted)
         frames = {party: frame.iloc[positions] for party, frame in self.frames.items()}
-        return VerticalData(frames, self.label_party, self.labels, self.row_weight, self.dropped)
+        about = self.label_party, self.labels, self.row_weight, self.dropped, self.unknown
+        return VerticalData(frames, *about)
 
     def split(self, fraction: float, seed: int = 0) -> tuple[VerticalData, VerticalData]:
         """Two disjoint parts, the first of round(fraction * N) rows. These depend on N and `seed` alone.

@@ -8,6 +8,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from parties.data.frames import check_labels
+from parties.data.missing import Missing
 from parties.data.vertical_data import Selection, first_rows
 from parties.devices.driver import Devices
 from parties.devices.intersection import Intersection
@@ -46,6 +47,7 @@ class DeviceData:
         label_party: str,
         labels: Sequence[str] = (),
         row_weight: str | None = None,
+        missing: Missing | None = None,
         sep: str = ",",
         intersection: Intersection | None = None,
         deadline: float = 60.0,
@@ -55,10 +57,12 @@ class DeviceData:
         Raises:
             DataError: as `VerticalData.from_files`, of the party whose device refuses; or a party's rows or ids are not
                 those of the label party.
+            ModelError: as `check_missing`.
             PartyError: a device does not answer within `deadline` seconds.
         """
         if on is None:
             raise DataError(field="on", seen="None", wanted="the id column: a file has no index")
+        check_missing(missing, intersection)
         devices = Devices({pyu.party: pyu for pyu in paths}, deadline)
         named = {pyu.party: fspath(path) for pyu, path in paths.items()}
         files = {party: (path, on, sep) for party, path in named.items()}
@@ -73,13 +77,15 @@ class DeviceData:
         label_party: str,
         labels: Sequence[str] = (),
         row_weight: str | None = None,
+        missing: Missing | None = None,
         deadline: float = 60.0,
     ) -> DeviceData:
         """Take the partitions of a SecretFlow `VDataFrame`, with ids in the column `on`, or in the index if it is None.
 
         Raises:
-            DataError, PartyError: as `read`.
+            DataError, ModelError, PartyError: as `read`.
         """
+        check_missing(missing, None)
         devices = Devices({pyu.party: pyu for pyu in frame.partitions}, deadline)
         parts = {pyu.party: (part.data, on) for pyu, part in frame.partitions.items()}
         return cls._by_readers(devices, "take", parts, label_party, labels, row_weight, None)
@@ -137,6 +143,22 @@ class DeviceData:
             for part, rows in enumerate((first, self.rows - first))
         ]
         return parts[0], parts[1]
+
+
+def check_missing(missing: Missing | None, intersection: Intersection | None) -> None:
+    """Refuse a policy, for ids that a party lacks, that devices cannot carry out.
+
+    Raises:
+        ModelError: one that is not what happens: with an intersection "drop", and without one "error".
+    """
+    happens, why = ("error", "all parties must hold the same ids; with an `Intersection` others are dropped")
+    if intersection is not None:
+        happens, why = "drop", "an intersection leaves the rows of all parties alone"
+    policies = list(missing.values()) if isinstance(missing, Mapping) else [missing]
+    if "unknown" in policies:
+        why = "a row that is kept would tell a party which ids it lacks"
+    if any(policy not in (None, happens) for policy in policies):
+        raise ModelError(field="missing", seen=repr(missing), wanted=f"{happens!r} on devices: {why}")
 
 
 def _check_ids(party: str, facts: Mapping[str, Any], label_party: str, wanted: Mapping[str, Any]) -> None:

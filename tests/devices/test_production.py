@@ -230,7 +230,8 @@ def test_private_set_intersection(tmp_path, tls):
     assert read["rows"] == len(rows) - 2 * missing
     assert 0 < read["bytes"] < 20e6
     print("intersection", read)
-    joined = VerticalData.from_files(files, on="id", sep="|", label_party="alice", labels=list(census.LABELS))
+    how: dict[str, Any] = {"label_party": "alice", "labels": list(census.LABELS)}
+    joined = VerticalData.from_files(files, on="id", sep="|", missing="drop", **how)
     assert len(joined) == read["rows"]
     digests = [row.tobytes() for row in id_digests(pd.Index(joined.ids))]
     same_as_local(run.save, joined.take(np.argsort(digests)), tmp_path, done["scores"])

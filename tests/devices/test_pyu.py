@@ -452,6 +452,31 @@ def test_an_intersection_is_for_parties_that_are_apart(pyus, files):
         VerticalData.from_files(paths, **DATA, intersection=Intersection(ADDRESSES))
 
 
+@pytest.mark.parametrize(
+    ("missing", "intersection", "wanted"),
+    [
+        ("drop", None, "'error' on devices: all parties must hold the same ids"),
+        ({"bob": "unknown"}, None, "'error' on devices: a row that is kept would tell a party which ids it lacks"),
+        ({"bob": "unknown"}, Intersection(ADDRESSES), "'drop' on devices: a row that is kept would tell"),
+        ("error", Intersection(ADDRESSES), "'drop' on devices: an intersection leaves"),
+    ],
+)
+def test_what_becomes_of_an_id_that_a_party_on_a_device_lacks(pyus, files, missing, intersection, wanted):
+    with pytest.raises(ModelError) as caught:
+        read(pyus, files, missing=missing, intersection=intersection)
+    assert (caught.value.field, caught.value.seen) == ("missing", repr(missing))
+    assert caught.value.wanted.startswith(wanted)
+
+
+def test_what_happens_on_devices_may_be_said(pyus, files):
+    assert len(read(pyus, files, missing="error")) == len(read(pyus, files, missing={"bob": "error"})) == N
+    with pytest.raises(ModelError, match="intersection: saw one process"):  # and nothing of the policy
+        read({p: pyus[p] for p in ADDRESSES}, files, missing="drop", intersection=Intersection(ADDRESSES))
+    frame: Any = SimpleNamespace(partitions={})
+    with pytest.raises(ModelError, match="missing: saw 'drop', wanted 'error' on devices"):
+        VerticalData.from_frames(frame, **DATA, missing="drop")
+
+
 def test_sites_and_calls_agree():
     public = {name for name in vars(party_actor.PartyActor) if not name.startswith("_")}
     assert {*CALLS, *ONE_SHOT_CALLS} == public
