@@ -73,8 +73,8 @@ class SplitModel:
         fuse_optimizer: the optimiser of the fuse network.
         tasks: what is learned; each task has a label column.
         placement: `"local"` (party objects and messages in this process), `"fused"` (the same rounds, one compiled call
-            per epoch, every column in one place), `"joint"` (the baseline that is not split), or a placement object
-            such as `Local(channel)`.
+            per epoch, every column in one place; several devices of this process share each batch), `"joint"` (the
+            baseline that is not split), or a placement object such as `Local(channel)`.
         seed: decides parameters, rounds' keys and the order of rows.
         protect: what keeps the labels from the other parties: `Facing(epsilon=1.0)` or `OneShot(epsilon=1.0)`, which
             prove it, or a heuristic for cotangents, such as `marvell(0.25)`, which proves nothing; by default nothing.
