@@ -21,6 +21,9 @@ from jax import Array
 State = Any  # a NamedTuple of arrays; each metric has its own
 
 
+_BLOCK = 1 << 20  # rows that are put in order at once
+
+
 class ShapeError(ValueError):
     """An array whose shape does not fit the weights, the metric or the other state."""
 
@@ -245,16 +248,29 @@ def auc(capacity: int) -> Metric:
         seen, room = int(state.seen), state.scores.shape[0]
         if seen > room:
             raise CapacityError(f"auc: {seen} rows seen, capacity {room}")
-        scores, labels = np.asarray(state.scores)[:seen], np.asarray(state.labels)[:seen]
-        weights = np.asarray(state.weights, np.float64)[:seen]
-        distinct, rank = np.unique(scores, return_inverse=True)
-        positive = np.bincount(rank, weights * labels, minlength=distinct.size)  # weight of each score
-        negative = np.bincount(rank, weights * ~labels, minlength=distinct.size)
-        pairs = positive.sum() * negative.sum()
-        right = np.sum(positive * (np.cumsum(negative) - negative / 2))
-        return math.nan if pairs == 0 else float(right / pairs)
+        right, positives, negatives = _ordered(*(np.asarray(column)[:seen] for column in state[:3]))
+        return math.nan if positives * negatives == 0 else float(right / (positives * negatives))
 
     return Metric(init, update, merge, compute)
+
+
+def _ordered(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
+    """The weight of the pairs in the right order, and of the rows of both classes; it takes 8 bytes a row."""
+    order = np.argsort(scores)
+    right = positives = negatives = 0.0  # of the scores below the latest one
+    score, positive, negative = np.array([np.nan]), np.zeros(1), np.zeros(1)  # the latest, which may go on
+    for start in range(0, len(order), _BLOCK):
+        rows = order[start : start + _BLOCK]
+        weight = weights[rows].astype(np.float64)
+        score = np.append(score[-1], scores[rows])
+        first = np.flatnonzero(np.append(True, score[1:] != score[:-1]))  # row of each distinct score
+        positive = np.add.reduceat(np.append(positive[-1], weight * labels[rows]), first)
+        negative = np.add.reduceat(np.append(negative[-1], weight * ~labels[rows]), first)
+        below = negatives + np.cumsum(negative) - negative / 2
+        right += float(np.sum((positive * below)[:-1]))
+        positives, negatives = positives + float(positive[:-1].sum()), negatives + float(negative[:-1].sum())
+    right += float(positive[-1] * (negatives + negative[-1] / 2))
+    return right, positives + float(positive[-1]), negatives + float(negative[-1])
 
 
 class ThresholdCounts(NamedTuple):

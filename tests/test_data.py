@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parties import VerticalData
+from parties.protocol import rows as rows_module
 from parties.protocol.rows import PADDING, row_order, row_stream
 
 COLUMN = {"alice": "a", "bob": "b", "carol": "c"}
@@ -212,6 +213,18 @@ def test_row_order_is_the_literal_vector(seed, epoch):
     order = row_order(seed, epoch, 10)
     assert order.dtype == np.int32
     assert order.tolist() == ORDER[seed, epoch]
+
+
+@pytest.mark.parametrize("rows", [33, 64, 1000])
+def test_row_order_of_more_rows_than_a_block_is_the_same(monkeypatch, rows):
+    """However many words are drawn at once, and in how many ranges they are sorted."""
+    wanted = row_order(3, 1, rows)
+    assert sorted(wanted) == list(range(rows))
+    monkeypatch.setattr(rows_module, "BLOCK", 32)
+    for ranges in (1, 2, 8):
+        monkeypatch.setattr(rows_module, "RANGES", ranges)
+        order = row_order(3, 1, rows)
+        assert order.dtype == np.int32 and order.tolist() == wanted.tolist()
 
 
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 2**70), st.integers(0, 1000), st.booleans())
