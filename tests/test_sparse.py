@@ -166,7 +166,10 @@ def test_tables_are_trained_in_place_however_many_rounds_are_in_flight(k):
     model.fit(data(), epochs=1, batch_size=8, progress=False, in_flight=k)
     placed, table = model._consortium.placement, model.states()["bob"]["base"].params["embedding"]
     assert isinstance(placed, Fused)
-    given = placed._states(), placed._batch("train"), placed.label.present_schedule().rows
+    facts = placed.label.present_schedule().facts
+    placed.label.begin(facts)
+    chunk = next(placed._chunks(facts, 7))
+    given = placed._states(), chunk.data, chunk.rows
     how = np.int32(5), np.bool_(False), placed.label.taken_apart
     train: Any = placed._compiled.train
     compiled = train.lower(*given, *how, record=False, in_flight=k).compile()

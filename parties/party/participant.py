@@ -39,6 +39,7 @@ from parties.saving.states import RUNNING_SCORES, states_as
 Answer = dict[str, Any]  # what a party answers, for all others to hear, in values that JSON has
 Request = tuple[str, int]  # "keep" the states or "restore_kept", and after which epoch they were trained
 REQUESTS = ("keep", "restore_kept")
+BLOCK = 1 << 16  # rows that are digested at once
 Structs = Mapping[str, jax.ShapeDtypeStruct]  # party -> shape and dtype of one row's activation
 
 
@@ -176,6 +177,7 @@ class Participant:
 
         Raises:
             DataError: naming the party and what does not fit; or other data than its checkpoint was written with.
+            ModelError: the rows are on disk and the model is one that trains on all rows at once.
         """
         columns, private = self.columns, self._private
         parts, ids, digests = {}, {}, {}
@@ -187,6 +189,9 @@ class Participant:
                 columns = self.model.fit_columns(self.name, data)
             use = {"training": name == "train", "labels": name != "predict"}
             parts[name], ids[name] = self.model.encode(self.name, data, columns, **use), data.index
+            if name == "train" and self._plan.one_shot and parts[name].mapped:
+                wanted = "Facing, or rows in memory: each party trains on all rows at once"
+                raise ModelError(party=self.name, field="protect", seen="OneShot with rows on disk", wanted=wanted)
             if name == "train" and self.model.protected and self.name == self.model.label_party:
                 private = self._randomising(parts[name])
                 parts[name] = parts[name]._replace(randomised=self.model.randomise(parts[name], private.key))
@@ -196,7 +201,7 @@ class Participant:
                 transcript = Transcript(record, parts[name].ids)
         if digests:
             check_digests(self.name, digests, self._resumed)
-        like, kept = next(iter(parts.values())).columns, self._kept if self._resumed else {}
+        like, kept = _first_row(next(iter(parts.values())).columns), self._kept if self._resumed else {}
         self._proposal = _Proposal(columns, like, private, parts, ids, digests, transcript, {}, kept, self.role)
         return self._proposed(like)
 
@@ -260,8 +265,7 @@ class Participant:
                     self.role.begin_run(None if adopted is None else adopted.refused)
                 self._kept, self._resumed = proposal.kept, proposal.resumed
                 self.role.transcript = proposal.transcript
-            packed = {n: p._replace(columns=pack(_on_host(p.columns), 1)) for n, p in proposal.parts.items()}
-            self.role.load(packed)
+            self.role.load({name: _packed(part) for name, part in proposal.parts.items()})
         return {}
 
     def states(self) -> dict[str, TrainState]:
@@ -322,7 +326,12 @@ class Participant:
     def predictions(self, name: str) -> tuple[pd.DataFrame, Any]:
         """Of the label party, after a pass over the data set `name`: the table, and what `inspect` sees of its rows."""
         logits, seen = self.label_role().predictions()
-        return self.model.table(logits, self.ids[name]), seen
+        return self._table(name, np.arange(len(self.label_role().data[name].ids)), logits), seen
+
+    def _table(self, name: str, rows: np.ndarray, logits: Any) -> pd.DataFrame:
+        """Predictions of these rows of a data set by their ids, under the name that these have in the party's frame."""
+        ids = self.label_role().data[name].row_ids[rows]
+        return self.model.table(logits, pd.Index(ids, name=self.ids[name].name))
 
     def audit(self, facts: DataFacts, how: AuditFacts, parties: Sequence[str], *frames: pd.DataFrame) -> Answer:
         """The `lines` of what the party's recorded messages give away; they are for the party alone.
@@ -331,13 +340,17 @@ class Participant:
             parties: whose frames are given: all parties', or this party's alone.
 
         Raises:
-            ModelError: nothing was recorded, or not these rows.
+            ModelError: nothing was recorded, or not these rows; or the rows are on disk.
         """
         transcript = self.settled().transcript
         if transcript is None:
             seen, wanted = "a run that recorded nothing", "fit(..., record=True)"
             raise ModelError(party=self.name, field="record", seen=seen, wanted=wanted)
         frame_of = dict(zip(parties, frames, strict=True))
+        for party, frame in frame_of.items():
+            if not isinstance(frame, pd.DataFrame):
+                wanted = "rows in memory, such as a few of those that were recorded"
+                raise ModelError(party=party, field="data", seen="rows on disk", wanted=wanted)
         data = select(VerticalData(frame_of, self.model.label_party, facts.labels, facts.row_weight), facts.selection)
         data = data.take(np.flatnonzero(transcript.recorded(data.id_digests(), self.name)))
         label_party = self.model.label_party
@@ -406,7 +419,7 @@ class Participant:
         if self._private is None:
             return Private(key, rows)
         for row in changed(self._private.rows, rows):
-            seen = f"id {part.row_ids[row]!r} with other labels than it was trained on"
+            seen = f"id {part.row_ids[[row]].tolist()[0]!r} with other labels than it was trained on"
             raise DataError(party=self.name, field="labels", seen=seen, wanted="the same labels, or a new model")
         return self._private._replace(rows=np.unique(np.concatenate([self._private.rows, rows]), axis=0))
 
@@ -431,7 +444,7 @@ class Participant:
     def _drawn(self, structs: Structs, proposal: _Proposal) -> tuple[Any, dict[str, TrainState]]:
         """Packed states by network, drawn or as saved, and the states that were kept."""
         label, key = self.name == self._plan.label_party, jax.random.key(self.model.seed)
-        first = jax.tree.map(lambda leaf: leaf[:1], _on_host(proposal.like))
+        first = _first_row(proposal.like)
         zeros = {p: jnp.zeros((1, *struct.shape), struct.dtype) for p, struct in structs.items()}
         arguments: tuple = (key, zeros, first) if label else (key, first)
         init = _programs(self._plan, self.name).init
@@ -478,8 +491,14 @@ def _programs(plan: Plan, party: str) -> _Programs:
     return _Programs(lambda key, columns: {"base": feature.init(key, unpacked(columns))}, packed, None)
 
 
-def _on_host(columns: Any) -> Any:
-    return jax.tree.map(np.asarray, columns)
+def _first_row(columns: Any) -> Any:
+    """The columns of the first row, if there is one, typed and on the host."""
+    return unpacked(jax.tree.map(lambda leaf: np.asarray(leaf)[:1], columns))
+
+
+def _packed(part: PartyData) -> PartyData:
+    """The part with its columns packed on the host, as those of a mapped part are."""
+    return part if part.mapped else part._replace(columns=pack(jax.tree.map(np.asarray, part.columns), 1))
 
 
 def check_kept(kept: Any) -> Any:
@@ -495,10 +514,12 @@ def check_kept(kept: Any) -> Any:
 
 
 def data_digest(part: PartyData) -> str:
-    """SHA-256 of the ids, columns, labels and weights of a party's part of a data set."""
+    """SHA-256 of the ids, columns, labels and weights of a party's part of a data set, mapped or not."""
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves((part.ids, part.columns, part.labels, part.weights)):
-        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
+    for leaf in jax.tree.leaves((part.ids, unpacked(part.columns), part.labels, part.weights)):
+        digest.update(f"{leaf.dtype}{leaf.shape}".encode())
+        for start in range(0, len(leaf), BLOCK):
+            digest.update(np.ascontiguousarray(leaf[start : start + BLOCK]).tobytes())
     return digest.hexdigest()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from parties.errors import MessageError, ModelError, NumberError
 from parties.party.refusals import apart_refused, gradient_refused, round_refused
 from parties.party.schedule import PartyData, Schedule, held_with
-from parties.party.scoring import Scoring, concatenate
+from parties.party.scoring import Outlet, Scoring, concatenate
 from parties.party.transcript import Transcript
 from parties.programs.network import Batch, take_rows
 from parties.programs.packing import unpacked
@@ -32,7 +32,7 @@ class _Role(abc.ABC):
     """What both roles do alike: hold data sets, and draw the schedule of a pass.
 
     Attributes:
-        data: data set -> the party's part of it, as JAX arrays.
+        data: data set -> the party's part of it, as JAX arrays; a mapped part as it is.
         transcript: what it sent and received in training, if that is recorded.
     """
 
@@ -52,12 +52,13 @@ class _Role(abc.ABC):
         """Take what `states` returned."""
 
     def load(self, parts: Mapping[str, PartyData]) -> None:
-        """Hold data sets by name, as JAX arrays."""
-        new = {}
+        """Hold data sets by name, as JAX arrays; of a mapped part each round takes its own rows."""
+        new = dict(parts)
         for name, part in parts.items():
-            given = part.columns, part.labels, part.weights, part.randomised
-            columns, labels, weights, drawn = jax.tree.map(jnp.asarray, given)
-            new[name] = PartyData(part.ids, columns, labels, weights, drawn, part.row_ids)
+            if not part.mapped:
+                given = part.columns, part.labels, part.weights, part.randomised
+                columns, labels, weights, drawn = jax.tree.map(jnp.asarray, given)
+                new[name] = PartyData(part.ids, columns, labels, weights, drawn, part.row_ids)
         self.data = held_with(self.data, new)
 
     def begin(self, facts: Pass) -> int:
@@ -192,14 +193,14 @@ class FeatureRole(_Role):
         """
         schedule = self._next_round()
         self._take_in(cotangent, due=len(self._flying) == schedule.facts.in_flight)
-        rows, columns = schedule.rows[schedule.round], schedule.data.columns
+        part, rows = schedule.data.taken(schedule.rows[schedule.round])
         if schedule.facts.phase == "fit":
             in_flight = np.int32(len(self._flying))
-            activation, pullback = self._forward(self.state, columns, rows, self._taken, in_flight)
+            activation, pullback = self._forward(self.state, part.columns, rows, self._taken, in_flight)
             self._flying.append((pullback, schedule.header(self.label_party, self.name, "cotangent", activation)))
             self._record(self.label_party, "activation", schedule.round, activation)
         else:
-            activation = self._predict(self.state, columns, rows)
+            activation = self._predict(self.state, part.columns, rows)
         if schedule.round == 0:
             check_format(activation.shape, dtype_name(activation.dtype), self.name)
         header = schedule.header(self.name, self.label_party, "activation", activation)
@@ -298,9 +299,11 @@ class LabelRole(_Role):
             self.confirm()
         self._pending.clear()
         self._apart.clear()
-        rounds = super().begin(facts)
         if facts.start == 0:
             self._seen = []
+            self._scoring.forget()  # before the rows of the pass are drawn, which takes room
+        rounds = super().begin(facts)
+        if facts.start == 0:
             self._scoring.begin(self.present_schedule())
         elif self._resumed is not None:
             self._scoring.go_on(self.present_schedule(), self._resumed, self.name)
@@ -335,7 +338,7 @@ class LabelRole(_Role):
         """
         self.confirm(wait=False)
         schedule, arrays = self._accepted(activations)
-        rows, data, replies = schedule.rows[schedule.round], self.batch(self.present_schedule().data), {}
+        (data, rows), replies = self._rows_of(schedule.round), {}
         if schedule.facts.phase == "fit":
             raises = schedule.facts.nonfinite == "raise"
             taken = self._pending[-1].finite if self._pending and raises else self._true
@@ -354,7 +357,7 @@ class LabelRole(_Role):
         else:
             logits, seen = self._predict(self.state, arrays, data, rows)
             scored, of_heads = True, ()
-            if schedule.facts.phase == "predict":
+            if schedule.facts.phase == "predict" and self._scoring.outlet is None:
                 self._seen.append(seen)
         schedule.round += 1
         self._scoring.add(schedule, logits, scored, of_heads)
@@ -376,21 +379,20 @@ class LabelRole(_Role):
     def add_rounds(
         self, logits: Any, finite: np.ndarray, skipped: int, seen: Any = (), of_heads: np.ndarray | tuple = ()
     ) -> None:
-        """Take note of the next S rounds, which were computed elsewhere, as `step` does of one.
+        """Take note of the next R rounds, which were computed elsewhere, as `step` does of one.
 
         Args:
-            logits: `[S, B, K_t]` of each task.
-            finite: bool `[S]`, whether this party has taken each round.
+            logits: `[S, B, K_t]` of each task, where S is at least R.
+            finite: bool `[R]`, whether this party has taken each round.
             skipped: how many of the rounds some party has not taken.
             seen: what `inspect` sees of the rounds, with leading axes `[S, B]`.
-            of_heads: the heads' losses, `[S]`; () without protection.
+            of_heads: the heads' losses, `[R]`; () without protection.
         """
         schedule = self.present_schedule()
         if schedule.facts.phase == "predict":
-            logits, seen = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (logits, seen))
-            self._scoring.logits.append(logits)
-            self._seen.append(seen)
-            schedule.round += len(finite)
+            if self._scoring.outlet is None:
+                self._seen.append(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), seen))
+            schedule.round += self._scoring.add_predictions(schedule, logits, len(finite))
         else:
             schedule.round += self._scoring.add_rounds(schedule, logits, finite, of_heads)
         self._scoring.skipped += skipped
@@ -442,13 +444,28 @@ class LabelRole(_Role):
         """Take what `progress` returned, for the pass that the checkpoint was written in."""
         self._resumed = progress
 
+    @property
+    def lets_out(self) -> bool:
+        """Whether the logits of a `predict` pass go to an outlet."""
+        return self._scoring.outlet is not None
+
+    def let_out(self, outlet: Outlet | None) -> None:
+        """Give the logits of later `predict` passes to that outlet, and keep none of them; with None keep them."""
+        self._scoring.outlet = outlet
+
     def predictions(self) -> tuple[Any, Any]:
         """After a `predict` pass its N rows' logits, and what `inspect` sees of them, in data order, on the host."""
         rows = len(self.present_schedule().data.ids)
         return jax.tree.map(lambda leaf: leaf[:rows], (concatenate(self._scoring.logits), concatenate(self._seen)))
 
+    def _rows_of(self, round: int) -> tuple[Batch, np.ndarray]:
+        """Rows from which the compiled functions take that round's, and the places of these among them."""
+        schedule = self.present_schedule()
+        part, rows = schedule.data.taken(schedule.rows[round])
+        return self.batch(part), rows
+
     def batch(self, data: PartyData) -> Batch:
-        """All rows of a data set, from which the compiled functions take a round's."""
+        """All rows of a party's part, from which the compiled functions take a round's."""
         columns = {self.name: data.columns} if self.name in self._order else {}
         return Batch(columns, data.labels, data.weights, data.randomised)
 
@@ -459,7 +476,7 @@ class LabelRole(_Role):
             apart: under protection, whether the error is for this party alone, as its own part alone is not finite.
         """
         schedule = self.present_schedule()
-        numbers = self._numbers(self.state, activations, self.batch(self.present_schedule().data), schedule.rows[round])
+        numbers = self._numbers(self.state, activations, *self._rows_of(round))
         where = schedule.facts.epoch, round, self.ids(round)
         return round_refused(numbers.apart if apart else numbers, self._order, self.name, *where)
 

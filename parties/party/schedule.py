@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import jax
 import numpy as np
@@ -13,7 +14,11 @@ from parties.protocol.rows import PADDING, row_stream
 
 
 class PartyData(NamedTuple):
-    """A party's own part of a data set of N rows."""
+    """A party's own part of a data set of N rows.
+
+    A part on disk is *mapped*: `ids`, `labels`, `weights` and the arrays of the packed `columns` are NumPy memory maps.
+    Only the rows that are asked for are then read, and no more than these are ever on a device.
+    """
 
     ids: np.ndarray  # uint8 [N, 16], digests of the row ids
     columns: Any = ()  # pytree with rows leading
@@ -21,6 +26,27 @@ class PartyData(NamedTuple):
     weights: Any = None  # label party: float [N]
     randomised: Any = ()  # label party under protection: randomised labels, float [N, T], NaN where missing
     row_ids: Any = None  # the ids themselves, by which errors name rows; None where they are not known
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the part is on disk."""
+        return isinstance(self.ids, np.memmap)
+
+    def taken(self, rows: np.ndarray) -> "tuple[PartyData, np.ndarray]":
+        """A part with the cells of these rows, and their places in it: of a mapped part the rows alone, in memory.
+
+        Args:
+            rows: int32 of any shape, with padding, which stays padding.
+        """
+        if not self.mapped:
+            return self, rows
+        flat = rows.ravel()
+        index = np.where(flat == PADDING, 0, flat)
+        given = self.columns, self.labels, self.weights, self.randomised
+        columns, labels, weights, drawn = jax.tree.map(lambda leaf: np.asarray(leaf).take(index, axis=0), given)
+        places = np.where(flat == PADDING, PADDING, np.arange(flat.size, dtype=flat.dtype))
+        part = PartyData(self.ids, columns, labels, weights, drawn, self.row_ids)
+        return part, places.reshape(rows.shape)
 
 
 RUN = ("train", "validation")  # the data sets of a run of `fit`; any other belongs to one call
@@ -36,8 +62,7 @@ class Schedule:
 
     def __init__(self, facts: Pass, data: PartyData):
         self.facts, self.data = facts, data
-        rows, size = len(data.ids), facts.batch_size
-        self.rows = row_stream(rows, size, seed=facts.seed, epoch=facts.epoch, shuffle=facts.shuffle)
+        self.rows = _stream(len(data.ids), facts)
         self.rounds = len(self.rows)
         self.round = facts.start
         self._ids = data.ids.view(f"V{data.ids.shape[1]}").ravel()  # [N], one item each, of which a batch is taken fast
@@ -51,8 +76,7 @@ class Schedule:
         """
         size = min(most, self.rounds)
         rows = self.rows[self.round : self.round + size]
-        filling = np.full((size - len(rows), rows.shape[1]), PADDING, rows.dtype)
-        return np.concatenate([rows, filling]), len(rows)
+        return filled_up(rows, size), len(rows)
 
     def header(self, sender: str, receiver: str, kind: str, struct: jax.ShapeDtypeStruct) -> Header:
         """The header of a message of the present round, of an array of that shape and dtype."""
@@ -73,3 +97,24 @@ class Schedule:
             dtype=dtype_name(struct.dtype),
             rows=self._digest[1],
         )
+
+
+_streams: WeakValueDictionary[tuple, np.ndarray] = WeakValueDictionary()  # of the passes that parties here are in
+
+
+def _stream(rows: int, facts: Pass) -> np.ndarray:
+    """As `row_stream`, of a pass over so many rows: one array for all parties of this process, which none may write."""
+    key = rows, facts.batch_size, facts.seed, facts.epoch, facts.shuffle
+    stream = _streams.get(key)
+    if stream is None:
+        stream = row_stream(rows, facts.batch_size, seed=facts.seed, epoch=facts.epoch, shuffle=facts.shuffle)
+        stream.flags.writeable = False
+        _streams[key] = stream
+    return stream
+
+
+def filled_up(rows: np.ndarray, size: int) -> np.ndarray:
+    """The rows of some rounds, int32 `[S, B]`, with as many rounds of padding as make it `size` rounds."""
+    if len(rows) == size:
+        return rows
+    return np.concatenate([rows, np.full((size - len(rows), rows.shape[1]), PADDING, rows.dtype)])

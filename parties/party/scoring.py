@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from parties.party.running_scores import RunningScores
-from parties.party.schedule import Schedule
+from parties.party.schedule import Schedule, filled_up
 from parties.programs.network import take_rows, take_weights
 from parties.protocol.rows import PADDING
 
+Outlet = Callable[[np.ndarray, Any], None]  # rows int32 [M], with padding, and their logits [M, K_t], on the host
 FACING_LOSS = "facing_loss"  # a score: the mean of the heads' losses over the rounds that they took
 ROUNDS = 256  # rounds scored in one call: calls are few, and memory does not grow with the epoch
 
@@ -24,6 +25,7 @@ class Scoring:
         scores: the objective's state; None before the first rounds are in it, and always where labels are not read.
         skipped: how many rounds were not finite.
         logits: one tuple per round that is not in the scores yet.
+        outlet: takes the logits of a pass that predicts, `ROUNDS` rounds at a time; if there is none, all are kept.
     """
 
     def __init__(self, objective: Any):
@@ -32,8 +34,13 @@ class Scoring:
         self.scores: Any = None
         self.skipped, self._size = 0, ROUNDS
         self.logits: list[Any] = []
+        self.outlet: Outlet | None = None
         self._finite: list[Any] = []
         self._of_heads: list[Any] = []  # losses of the heads, [] or [S], of the rounds of the pass so far
+
+    def forget(self) -> None:
+        """Hold no scores and no logits any more."""
+        self.scores, self.logits = None, []
 
     def begin(self, schedule: Schedule) -> None:
         """Start before the first round of a pass."""
@@ -59,20 +66,35 @@ class Scoring:
         self.logits.append(logits)
         self._of_heads += jax.tree.leaves(of_heads)
         self._finite.append(finite)
-        full = len(self.logits) == self._size or schedule.round == schedule.rounds
-        if full and schedule.facts.phase != "predict":
+        if len(self.logits) < self._size and schedule.round < schedule.rounds:
+            return
+        if schedule.facts.phase != "predict":
             self._score(schedule)
+        elif self.outlet is not None:
+            rows = schedule.rows[schedule.round - len(self.logits) : schedule.round]
+            self.outlet(rows.ravel(), concatenate(self.logits))
+            self.logits, self._finite = [], []
+
+    def add_predictions(self, schedule: Schedule, logits: Any, rounds: int) -> int:
+        """As `add_rounds`, of a pass that predicts."""
+        rows = schedule.rows[schedule.round : schedule.round + rounds]
+        logits = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, leaf.shape[-1])[: rows.size], logits)
+        if self.outlet is None:
+            self.logits.append(logits)
+        else:
+            self.outlet(rows.ravel(), logits)
+        return len(rows)
 
     def add_rounds(self, schedule: Schedule, logits: Any, finite: np.ndarray, of_heads: np.ndarray | tuple = ()) -> int:
-        """Add the next S rounds at once: their logits `[S, B, K_t]`, and which were finite, bool `[S]`; as `add`.
+        """Add the next rounds at once, as `add`: which were finite, bool `[R]`, and logits `[S, B, K_t]`, S at least R.
 
         Returns:
-            How many rounds of the pass these are: fewer than S at its end, where the rest is padding.
+            How many rounds of the pass these are: fewer than R at its end, where the rest is padding.
         """
         if self.logits:  # a checkpoint of `local` had them
             self._score(schedule)
         rows = schedule.rows[schedule.round : schedule.round + len(finite)]
-        self._update_scores(schedule, logits, finite[: len(rows)], rows, len(finite))
+        self._update_scores(schedule, logits, finite[: len(rows)], rows, len(jax.tree.leaves(logits)[0]))
         self._of_heads += list(of_heads[: len(rows)])
         return len(rows)
 
@@ -104,16 +126,15 @@ class Scoring:
         if self.scores is None:
             self.scores = self._init(len(schedule.data.ids))
         rows = np.where(finite[:, None], rows, PADDING)  # a round that was skipped scores nothing
-        filling = np.full((size - len(rows), rows.shape[1]), PADDING, rows.dtype)
-        labels, weights = schedule.data.labels, schedule.data.weights
-        self.scores = self._update(self.scores, logits, labels, weights, np.concatenate([rows, filling]).ravel())
+        own, places = schedule.data._replace(columns=(), randomised=()).taken(filled_up(rows, size).ravel())
+        self.scores = self._update(self.scores, logits, own.labels, own.weights, places)
 
 
 @lru_cache(maxsize=16)
 def _compiled(objective: Any) -> tuple[Callable, Callable]:
     """The objective's `init`, and its `update` by rounds, compiled once for all models of its tasks."""
 
-    @jax.jit
+    @partial(jax.jit, donate_argnums=0)  # else each call copied the scores, which have room for all rows
     def update(scores: Any, logits: Any, labels: jax.Array, weights: jax.Array, rows: jax.Array) -> Any:
         logits = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), logits)
         return objective.update(scores, logits, take_rows(labels, rows), take_weights(weights, rows))

@@ -11,8 +11,9 @@ alone, which is faster where a round is short: an epoch of Census Income took 2.
 devices as on one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -22,6 +23,7 @@ import numpy as np
 from parties.errors import ModelError, NumberError
 from parties.party.participant import PartyModel
 from parties.party.refusals import gradient_refused, round_refused
+from parties.placement.chunks import Chunk, chunks
 from parties.placement.contract import Rounds
 from parties.placement.in_process import InProcess
 from parties.placement.shares import Copies, gather, place, share, sharing, whole
@@ -49,6 +51,8 @@ class Compiled(NamedTuple):
 
     train: Callable
     unguarded: Callable
+    start: Callable
+    go_on: Callable
     predict: Callable
     numbers: Callable
 
@@ -63,7 +67,7 @@ class Fused(InProcess):
         self._plan: Plan | None = None
         self._trained_batch = 0  # rows of a batch of the latest training; 0 before
         self._copies = Copies()
-        self._compiled = Compiled(_not_built, _not_built, _not_built, _not_built)
+        self._compiled = Compiled(*[_not_built] * len(Compiled._fields))
 
     def build(self, model: PartyModel) -> None:
         super().build(model)
@@ -81,70 +85,118 @@ class Fused(InProcess):
 
     @staticmethod
     def fly(
-        plan: Plan, round: Callable, state: ModelState, data: Batch, rows: jax.Array, in_flight: int
+        plan: Plan, round: Callable, state: ModelState, data: Batch, rows: jax.Array, in_flight: int, begun: Any = 0
     ) -> tuple[Any, Callable]:
-        """What carries k rounds in flight through a part, and a round that takes and returns it."""
-        return fly(round, state, {p: plan.feature(p) for p in plan.others}, data.columns, rows, in_flight)
+        """What carries k rounds in flight through a part, and a round that takes and returns it.
+
+        Args:
+            rows: of the part, or of a chunk of it before which so many rounds were `begun`.
+        """
+        return fly(round, state, {p: plan.feature(p) for p in plan.others}, data.columns, rows, in_flight, begun)
 
     def train(self, facts: Pass, rounds: Rounds, most: int) -> None:
-        plan, label, self._trained_batch = self._built(), self.label, facts.batch_size
+        label, self._trained_batch = self.label, facts.batch_size
         label.begin(facts)
-        rows, count = label.present_schedule().part(most)
-        skip, data, states = facts.nonfinite == "skip_round", *self._placed(facts)
+        schedule = label.present_schedule()
+        passed = iter(rounds(min(most, schedule.rounds - schedule.round)))
+        following = self._chunks(facts, most, ahead=facts.in_flight if self._built().tables else 0)
+        chunk, flying = next(following, None), None
+        while chunk is not None:
+            stats, flying, after = self._train_chunk(facts, chunk, flying, following)
+            self._take_note(facts, chunk, stats)
+            for _ in islice(passed, chunk.rounds):
+                pass
+            chunk = after
+        for _ in passed:  # the last round is told as done when the next is asked for
+            pass
+
+    def _train_chunk(
+        self, facts: Pass, chunk: Chunk, flying: Any, following: Iterator[Chunk]
+    ) -> tuple[Stats, Any, Chunk | None]:
+        """Train the rounds of a chunk, and meanwhile read the chunk after it.
+
+        Args:
+            flying: what carries the rounds in flight over from the chunk before, if there are any.
+        """
+        plan, label, compiled, (data, states) = self._built(), self.label, self._compiled, self._placed(facts, chunk)
+        rows, skip = chunk.rows, facts.nonfinite == "skip_round"
+        what = {"record": label.transcript is not None, "in_flight": facts.in_flight}
+        how = np.int32(chunk.rounds), np.bool_(skip), label.taken_apart
         try:
-            record = label.transcript is not None
-            what = {"record": record, "in_flight": facts.in_flight}
-            how = np.int32(count), np.bool_(skip), label.taken_apart
-            fast = None if skip or not label.taken_apart else self._train_unguarded(states, data, rows, how[0], **what)
-            states, stats = fast or self._compiled.train(states, data, rows, *how, **what)
-            stats = gather(stats)
-            finite, taken, scored = jax.tree.map(np.asarray, (stats.finite, stats.taken, stats.scored))
+            if facts.in_flight > 1 and label.data[facts.data].mapped:
+                begun = np.int32(chunk.first - facts.start)
+                flying = flying or compiled.start(states, data, rows, in_flight=facts.in_flight)
+                flying, stats = compiled.go_on(flying, begun, data, rows, *how, **what)
+                states, after = _divided(plan, flying.state), next(following, None)
+            elif not skip and label.taken_apart and self._needs_no_guard(states):
+                new, stats = compiled.unguarded(states, data, rows, how[0], **what)
+                after = next(following, None)
+                if _is_finite(new, stats, chunk.rounds):
+                    states = new
+                else:  # once more, from the states given, which are as they were
+                    states, stats = compiled.train(states, data, rows, *how, **what)
+            else:
+                states, stats = compiled.train(states, data, rows, *how, **what)
+                after = next(following, None)
+            jax.block_until_ready(stats.finite)
         finally:
             for party, state in states.items():
                 self.parties[party].settled().restore(state)
+        return gather(stats), flying, after
+
+    def _take_note(self, facts: Pass, chunk: Chunk, stats: Stats) -> None:
+        """Let the parties know what came of the rounds of a chunk.
+
+        Raises:
+            NumberError: one is not finite, and such rounds are not skipped.
+        """
+        label, count, skip = self.label, chunk.rounds, facts.nonfinite == "skip_round"
+        finite, taken, scored = jax.tree.map(np.asarray, (stats.finite, stats.taken, stats.scored))
         bad = np.flatnonzero(~np.stack([verdicts[:count] for verdicts in (finite, *taken.values())]).all(axis=0))
         if len(bad) and not skip:
             alone = [party for party, verdicts in taken.items() if finite[bad[0]] and not verdicts[bad[0]]]
-            self._refuse(facts, rows[bad[0]], facts.start + int(bad[0]), alone)
+            self._refuse(facts, chunk, int(bad[0]), alone)
+        rows = label.present_schedule().rows[chunk.first : chunk.first + count]
         for party, messages in stats.messages.items():
             for kind, array in zip(("activation", "cotangent"), messages, strict=True):
                 for holder, other in ((label.name, party), (party, label.name)):
                     transcript = self.parties[holder].settled().transcript
                     assert transcript is not None, "all parties record, or none"
-                    transcript.add(other, kind, facts.epoch, rows[:count], array[:count])
+                    transcript.add(other, kind, facts.epoch, rows, array[:count])
         if skip:
             bad = np.union1d(bad, np.flatnonzero(~scored[:count]))
         elif not scored[:count].all():
-            self._leave_apart(facts, rows, int(np.argmin(scored[:count])))
-        of_heads = np.asarray(stats.apart.loss) if isinstance(stats.apart, Apart) and not plan.one_shot else ()
-        label.add_rounds(stats.logits, scored, len(bad), of_heads=of_heads)
-        for _ in rounds(count):  # the one compiled call has trained them all
-            pass
+            self._leave_apart(facts, chunk, int(np.argmin(scored[:count])))
+        heads = stats.apart if isinstance(stats.apart, Apart) and not self._built().one_shot else None
+        of_heads = () if heads is None else np.asarray(heads.loss)[:count]
+        label.add_rounds(stats.logits, scored[:count], len(bad), of_heads=of_heads)
 
-    def _train_unguarded(
-        self, states: States, data: Batch, rows: np.ndarray, count: np.int32, **what: Any
-    ) -> tuple[States, Stats] | None:
-        """The rounds trained without the guard, which costs a fifth of their time; None where one is not finite.
+    def _needs_no_guard(self, states: States) -> bool:
+        """Whether rounds are first trained without the guard, which costs a fifth of their time.
 
-        Then they are trained once more with the guard, from the states given, which this leaves as they are. So it
-        needs room for a second copy of the states, and is not tried where these are large.
+        Where one is not finite they are trained once more with the guard, from the states given. So this needs room for
+        a second copy of the states, and is not tried where these are large.
         """
         plan = self._built()
         small = sum(leaf.nbytes for leaf in jax.tree.leaves(states)) <= CACHE_BYTES
-        if not small or self.program is not round_program or plan.tables or plan.sends or plan.protect is not None:
-            return None
-        new, stats = self._compiled.unguarded(states, data, rows, count, **what)
-        trained = [state.params for state in jax.tree.leaves(new, is_leaf=_is_state)]
-        finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained))  # here, as it compiles for long
-        return (new, stats) if finite and np.asarray(stats.finite)[:count].all() else None
+        return small and self.program is round_program and not (plan.tables or plan.sends) and plan.protect is None
+
+    def _chunks(self, facts: Pass, most: int, **how: Any) -> Iterator[Chunk]:
+        """The next rounds of the pass that the label party is in, on the parties' data."""
+        held = {party: self.parties[party].settled().data[facts.data] for party in self._built().bases}
+        return chunks(self.label.present_schedule(), held, self.label.data[facts.data], most, **how)
 
     def evaluate(self, facts: Pass, rounds: Rounds) -> Any:
         label = self.label
         label.begin(facts)
-        rows = label.present_schedule().rows
-        data, states = self._placed(facts)
-        logits, seen = gather(self._compiled.predict(states, data, rows))
-        label.add_rounds(logits, np.ones(len(rows), bool), 0, seen)
+        following = self._chunks(facts, label.present_schedule().rounds, divided=label.lets_out)
+        chunk = next(following, None)
+        while chunk is not None:
+            data, states = self._placed(facts, chunk)
+            logits, seen = gather(self._compiled.predict(states, data, chunk.rows))
+            after = next(following, None)  # read while the device computes
+            label.add_rounds(logits, np.ones(chunk.rounds, bool), 0, seen)
+            chunk = after
         return self._predictions(facts)
 
     def bytes_per_round(self) -> dict[str, int]:
@@ -157,39 +209,35 @@ class Fused(InProcess):
             sizes |= {f"{party}->{label.name}": size, f"{label.name}->{party}": size}
         return sizes
 
-    def _placed(self, facts: Pass) -> tuple[Batch, States]:
-        """All rows of the pass's data set and the parties' states, on every device that shares its batches."""
-        data = self._copies.of(facts.data, self._batch(facts.data), facts.batch_size)
+    def _placed(self, facts: Pass, chunk: Chunk) -> tuple[Batch, States]:
+        """The chunk's rows and the parties' states, on every device that shares its batches."""
+        data = self._copies.of(facts.data, chunk.data, facts.batch_size)
         return data, place(self._states(), facts.batch_size)
-
-    def _batch(self, name: str) -> Batch:
-        """All rows of a data set, as the parties hold them."""
-        roles = {party: participant.settled() for party, participant in self.parties.items()}
-        columns = {party: roles[party].data[name].columns for party in self._built().bases}
-        part = self.label.data[name]
-        return Batch(columns, part.labels, part.weights, part.randomised)
 
     def _states(self) -> States:
         """The parties' states, which stay unpacked from here on: to pack them takes a fourth of all compiling."""
         held = {name: party.settled().states() for name, party in self.parties.items()}
         return jax.tree.map(lambda s: _unpacked(s) if isinstance(s, Packed) else s, held, is_leaf=_is_state)
 
-    def _refuse(self, facts: Pass, rows: np.ndarray, round: int, alone: Sequence[str]) -> NoReturn:
+    def _refuse(self, facts: Pass, chunk: Chunk, number: int, alone: Sequence[str]) -> NoReturn:
         for party in self._built().others:
             if party in alone:
+                round = chunk.first + number
                 raise gradient_refused(party, facts.epoch, round, self.label.ids(round))
-        raise self._refused(facts, rows, round)
+        raise self._refused(facts, chunk, number)
 
-    def _leave_apart(self, facts: Pass, rows: np.ndarray, first: int) -> None:
-        """Note that the label party's own part has taken none of these rounds from the `first` on."""
+    def _leave_apart(self, facts: Pass, chunk: Chunk, number: int) -> None:
+        """Note that the label party's own part has taken none of the chunk's rounds from that one on."""
         if self.label.refusal is None:
-            at = facts.start + first
-            self.label.refuse_apart((facts.epoch, at), self._refused(facts, rows[first], at, apart=True))
+            at = facts.epoch, chunk.first + number
+            self.label.refuse_apart(at, self._refused(facts, chunk, number, apart=True))
 
-    def _refused(self, facts: Pass, rows: np.ndarray, round: int, apart: bool = False) -> NumberError:
-        plan, where = self._built(), (facts.epoch, round, self.label.ids(round))
-        data, states = self._placed(facts)
-        numbers = self._compiled.numbers(states, data, rows)
+    def _refused(self, facts: Pass, chunk: Chunk, number: int, apart: bool = False) -> NumberError:
+        """The error of that round of the chunk."""
+        plan, round = self._built(), chunk.first + number
+        where = facts.epoch, round, self.label.ids(round)
+        data, states = self._placed(facts, chunk)
+        numbers = self._compiled.numbers(states, data, chunk.rows[number])
         return round_refused((apart and numbers.apart) or numbers, tuple(plan.bases), plan.label_party, *where)
 
     def _built(self) -> Plan:
@@ -245,6 +293,28 @@ def _compiled(program: Callable, fly: Callable, plan: Plan, computed: Plan) -> C
         trained = _divided(plan, carry if in_flight == 1 else carry.state)
         return whole(trained, rows.shape[1]), stats
 
+    def start(states: States, data: Batch, rows: jax.Array, in_flight: int) -> Any:
+        """What carries so many rounds in flight, before the first of a part."""
+        round, data = round_of(data, computed, False), data.laid_out()
+        return fly(plan, round, _joined(plan, states), data, rows, in_flight)[0]
+
+    def go_on(
+        carry: Any,
+        begun: jax.Array,
+        data: Batch,
+        rows: jax.Array,
+        count: jax.Array,
+        skip: jax.Array,
+        own: jax.Array,
+        record: bool,
+        in_flight: int,
+    ) -> tuple[Any, Stats]:
+        """As `train`, of a chunk of a part, of which so many rounds were before it."""
+        round, data = round_of(data, computed, record), data.laid_out()
+        _, step = fly(plan, round, carry.state, data, rows, in_flight, begun)
+        carry, stats = some_rounds(step)(carry, data, rows, count, skip, own)
+        return whole(carry, rows.shape[1]), stats
+
     def predict(states: States, data: Batch, rows: jax.Array) -> tuple[Any, Any]:
         split, state, columns = program_of(data), _joined(plan, states), data.laid_out().columns
 
@@ -259,7 +329,9 @@ def _compiled(program: Callable, fly: Callable, plan: Plan, computed: Plan) -> C
     # `train` may overwrite the states, so that it trains large tables in place.
     trains = jax.jit(train, donate_argnums=0, static_argnames=("record", "in_flight"))
     unguarded = jax.jit(train_unguarded, static_argnames=("record", "in_flight"))
-    return Compiled(trains, unguarded, jax.jit(predict), jax.jit(numbers))
+    chunked = jax.jit(go_on, donate_argnums=0, static_argnames=("record", "in_flight"))
+    starts = jax.jit(start, static_argnames="in_flight")
+    return Compiled(trains, unguarded, starts, chunked, jax.jit(predict), jax.jit(numbers))
 
 
 def _unpacked(state: Packed) -> Any:
@@ -268,6 +340,13 @@ def _unpacked(state: Packed) -> Any:
 
 def _is_state(node: Any) -> bool:
     return isinstance(node, Packed | TrainState)
+
+
+def _is_finite(states: States, stats: Stats, count: int) -> bool:
+    """Whether the loss of each of these rounds is finite, and so are the parameters after them."""
+    trained = [state.params for state in jax.tree.leaves(states, is_leaf=_is_state)]
+    finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained))  # here, as it compiles for long
+    return finite and bool(np.asarray(stats.finite)[:count].all())
 
 
 def _not_built(*_: Any) -> NoReturn:

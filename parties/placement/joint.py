@@ -43,7 +43,7 @@ class Joint(Fused):
 
     @staticmethod
     def fly(
-        plan: Plan, round: Callable, state: ModelState, data: Batch, rows: jax.Array, in_flight: int
+        plan: Plan, round: Callable, state: ModelState, data: Batch, rows: jax.Array, in_flight: int, begun: Any = 0
     ) -> tuple[Any, Callable]:
         return delayed(round, state, plan.others, in_flight)
 

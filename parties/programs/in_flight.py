@@ -38,6 +38,7 @@ def fly(
     columns: Mapping[str, Any],
     rows: jax.Array,
     in_flight: int,
+    begun: jax.Array | int = 0,
 ) -> tuple[Flying, Callable[[Flying, Batch], tuple[Flying, Stats]]]:
     """The carry before the first round of a part, and a round that takes and returns it.
 
@@ -45,12 +46,14 @@ def fly(
         round: it takes the states that the forwards of some parties have, beside the present ones.
         features: the programs of those whose forwards are early.
         columns: party -> all its rows, packed or not.
-        rows: those of each round of the part, int32 `[S, B]` with S at least 1.
+        rows: those of each round of the part, int32 `[S, B]` with S at least 1; or of a chunk of it, and of the k
+            rounds after that.
+        begun: rounds of the part before the chunk.
     """
 
     def read(state: ModelState, number: jax.Array) -> dict[str, TrainState]:
         """What the forwards of that round read. Past the end of the part it is that of the last, and nobody uses it."""
-        batch = rows[jnp.minimum(number, len(rows) - 1)]
+        batch = rows[jnp.minimum(number - begun, len(rows) - 1)]
         of_batch = unpacked(take_rows({p: columns[p] for p in features}, batch))
         return {p: feature.read(state.bases[p], of_batch[p]) for p, feature in features.items()}
 
