@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import jax.numpy as jnp
 import optax
@@ -11,12 +11,14 @@ from flax import linen as nn
 
 from parties.data.vertical_data import VerticalData
 from parties.errors import ModelError, SaveError
+from parties.model.arguments import check_table_path
 from parties.model.arrays import party_data, prediction_scores, prediction_table
 from parties.model.balancing import Balance
 from parties.model.protection import Facing
 from parties.placement.contract import Placement
 from parties.privacy.heuristics import Protection
 from parties.saving.members import check_facts, find_members, member_name, new_facts, remove_others
+from parties.saving.table_file import TableFile
 from parties.split_model import SplitModel
 
 
@@ -44,16 +46,35 @@ class Ensemble:
         _check(models)
         self.models = tuple(models)
 
-    def predict(self, data: VerticalData, *, batch_size: int | None = None) -> pd.DataFrame:
+    @overload
+    def predict(self, data: VerticalData, *, batch_size: int | None = None, to: None = None) -> pd.DataFrame: ...
+
+    @overload
+    def predict(self, data: VerticalData, *, batch_size: int | None = None, to: str | Path) -> Path: ...
+
+    def predict(
+        self, data: VerticalData, *, batch_size: int | None = None, to: str | Path | None = None
+    ) -> pd.DataFrame | Path:
         """The mean of the members' predictions, in a table as `SplitModel.predict` returns it.
 
         Args:
             batch_size: rows per round; by default that of each member's latest `fit`.
+            to: a file to which it is written, as by `SplitModel.predict`. All members' logits of all rows are in memory
+                all the same, as the mean is of these.
 
         Raises:
-            DataError, ModelError: as `SplitModel.predict`.
+            DataError, ModelError, SaveError: as `SplitModel.predict`.
         """
-        return prediction_table(self.models[0].tasks, self._logits(data, batch_size), data.index)
+        path, first = None if to is None else check_table_path(to), self.models[0]
+        if path is None:
+            return prediction_table(first.tasks, self._logits(data, batch_size), data.index)
+        file = TableFile(path, first.label_party)
+        try:
+            file.write(prediction_table(first.tasks, self._logits(data, batch_size), data.index))
+            file.close()
+        finally:
+            file.abandon()
+        return path
 
     def evaluate(self, data: VerticalData, *, batch_size: int | None = None) -> dict[str, float]:
         """The scores of the mean prediction, under the names that `SplitModel.evaluate` has.

@@ -38,7 +38,7 @@ class NumberError(PartyError):
 
 
 class SaveError(PartyError):
-    """A saved model cannot be read back."""
+    """A saved model cannot be read back, or a file of predictions cannot be written."""
 
 
 def _rebuild(kind: type[PartyError], fields: dict[str, str]) -> PartyError:

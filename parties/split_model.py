@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import optax
 import pandas as pd
@@ -25,6 +25,7 @@ from parties.model.arguments import (
     check_placement,
     check_recording,
     check_states,
+    check_table_path,
 )
 from parties.model.arrays import fit_parties
 from parties.model.assembly import ColumnSpec, Party, Task, bind_fuse, shows_gates
@@ -343,15 +344,40 @@ class SplitModel:
         facts = self._begin("evaluate", data, batch_size)
         return self._consortium.evaluate(facts, range)
 
-    def predict(self, data: VerticalData, *, batch_size: int | None = None) -> pd.DataFrame:
+    @overload
+    def predict(self, data: VerticalData, *, batch_size: int | None = None, to: None = None) -> pd.DataFrame: ...
+
+    @overload
+    def predict(self, data: VerticalData, *, batch_size: int | None = None, to: str | Path) -> Path: ...
+
+    def predict(
+        self, data: VerticalData, *, batch_size: int | None = None, to: str | Path | None = None
+    ) -> pd.DataFrame | Path:
         """Predictions by row id: one column per task, or `TASK/CLASS` per class of a multiclass task.
 
         They are probabilities for binary and multiclass tasks, values for regression. Labels are not read.
 
+        Args:
+            to: a file, `.csv` or `.parquet`, to which ids and predictions are written as the pass goes, some rounds at
+                a time, in place of a table in memory. The label party writes it, on its own machine, and nobody else
+                is shown a number. The ids are a column under the name that they have in the label party's data, or
+                "id". The file takes its name when it is whole: whatever ends the call before, an older file stays as
+                it was. What is written reads back as the same floats.
+
+        Returns:
+            The table; with `to` its path, in every party's process. On devices a reference to the table, which stays
+            with the label party.
+
         Raises:
-            DataError, ModelError: as `evaluate`.
+            DataError: as `evaluate`.
+            ModelError: as `evaluate`; also a path with another suffix, or Parquet where pyarrow is not installed.
+            SaveError: the file cannot be written; names the label party.
         """
+        path = None if to is None else check_table_path(to)
         facts = self._begin("predict", data, batch_size)
+        if path is not None:
+            self._consortium.predict_to(path, facts, range)
+            return path
         table, _ = self._consortium.predict(facts, range)
         return table
 

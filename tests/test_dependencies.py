@@ -33,6 +33,7 @@ EXTRAS = {  # files or folders -> the extra that they may also import from
     "experiments/deepctr.py": "benchmark",
     "parties/devices": "secretflow",
     "parties/privacy/guarantee.py": "privacy",
+    "parties/saving/table_file.py": "tables",
 }
 
 

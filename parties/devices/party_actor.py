@@ -133,6 +133,7 @@ class PartyActor:
                     wanted = "none; the party's own log has it"
                     seen = f"an unexpected {type(error).__name__}"
                     self._failure = PartyError(party=name, field="call", seen=seen, wanted=wanted)
+                self.party.abandon_file()
             return refuse(self._failure)
 
     def _own_refusal(self) -> NumberError | None:

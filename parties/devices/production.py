@@ -24,6 +24,7 @@ from parties.devices.round_trip import measure
 from parties.devices.tls import Tls, reason
 from parties.devices.wire import MAX_BODY_BYTES
 from parties.errors import ModelError, PartyError
+from parties.saving.table_file import remove_unfinished
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +195,7 @@ def _in_place_of_pickles() -> Iterator[None]:
 
 def _flush(sf: Any, deadline: float, code: int) -> None:
     """Send what others still wait for, such as the refusal that ended this party's run; exit at the deadline."""
-    watch = threading.Timer(deadline, os._exit, (code,))
+    watch = threading.Timer(deadline, _exit, (code,))
     watch.daemon = True
     watch.start()
     sf.shutdown(barrier_on_shutdown=False)
@@ -224,6 +225,7 @@ def _interrupted(devices: Devices, signal_number: int, frame: Any) -> None:
 
 
 def _exit(code: int = 1) -> NoReturn:
+    remove_unfinished()
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

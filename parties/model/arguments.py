@@ -22,6 +22,7 @@ from parties.privacy.heuristics import Protection
 from parties.programs.network import States
 from parties.protocol.messages import MAX_NAME_BYTES
 from parties.saving.states import first_difference
+from parties.saving.table_file import SUFFIXES
 
 
 def check_count(field: str, value: Any, least: int, most: int | None = None) -> None:
@@ -219,6 +220,18 @@ def check_path(path: Any) -> Path | None:
     if not isinstance(path, str | PathLike) or Path(path).is_file():
         seen = f"a file {str(path)!r}" if isinstance(path, str | PathLike) else type(path).__name__
         raise ModelError(field="checkpoint", seen=seen, wanted="a folder's path")
+    return Path(path)
+
+
+def check_table_path(path: Any) -> Path:
+    """The path of a file to which a table is to be written.
+
+    Raises:
+        ModelError: no path, or one whose suffix says no format that can be written.
+    """
+    if not isinstance(path, str | PathLike) or Path(path).suffix not in SUFFIXES:
+        seen = repr(str(path)) if isinstance(path, str | PathLike) else type(path).__name__
+        raise ModelError(field="to", seen=seen, wanted=f"a path that ends in one of {SUFFIXES}")
     return Path(path)
 
 

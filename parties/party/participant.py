@@ -31,10 +31,12 @@ from parties.programs.plan import Plan
 from parties.programs.transforms.packed import packed_feature, packed_label
 from parties.programs.transforms.perturbed import with_secret, with_sending_of
 from parties.protocol.messages import dtype_name
+from parties.protocol.rows import PADDING
 from parties.saving.checkpoints import data_digests, write_checkpoint
 from parties.saving.folder import Saved, read_party, write_party
 from parties.saving.private import PRIVATE, Private
 from parties.saving.states import RUNNING_SCORES, states_as
+from parties.saving.table_file import TableFile
 
 Answer = dict[str, Any]  # what a party answers, for all others to hear, in values that JSON has
 Request = tuple[str, int]  # "keep" the states or "restore_kept", and after which epoch they were trained
@@ -168,6 +170,7 @@ class Participant:
         self._kept: dict[str, TrainState] = {}
         self._proposal: _Proposal | None = None
         self._private: Private | None = None  # the label party's under protection; only its folder has it, too
+        self._file: TableFile | None = None  # the label party's, to which the predictions of the next pass go
 
     def hold(self, sets: Sequence[DataFacts], *frames: pd.DataFrame) -> Answer:
         """Propose data sets: the party's frame of each, as arrays. The first frame ever fits the columns.
@@ -179,6 +182,7 @@ class Participant:
             DataError: naming the party and what does not fit; or other data than its checkpoint was written with.
             ModelError: the rows are on disk and the model is one that trains on all rows at once.
         """
+        self.abandon_file()
         columns, private = self.columns, self._private
         parts, ids, digests = {}, {}, {}
         transcript = None
@@ -323,8 +327,42 @@ class Participant:
         """Of the label party: what its driver decided of every party's training, as it was given."""
         return {"requests": requests, "stop": stop}
 
-    def predictions(self, name: str) -> tuple[pd.DataFrame, Any]:
-        """Of the label party, after a pass over the data set `name`: the table, and what `inspect` sees of its rows."""
+    def predict_to(self, name: str, path: str) -> Answer:
+        """Of the label party: let the predictions of the next pass over that data set go to a file, as it goes.
+
+        Raises:
+            SaveError, ModelError: as `TableFile`.
+        """
+        role, self._file = self.label_role(), TableFile(Path(path), self.name)
+        file = self._file
+
+        def write(rows: np.ndarray, logits: Any) -> None:
+            real = rows != PADDING
+            file.write(self._table(name, rows[real], jax.tree.map(lambda leaf: leaf[real], logits)))
+
+        role.let_out(write)
+        return {}
+
+    def abandon_file(self) -> Answer:
+        """Leave nothing of a file that is not whole."""
+        file, self._file = self._file, None
+        if file is not None:
+            self.label_role().let_out(None)
+            file.abandon()
+        return {}
+
+    def predictions(self, name: str) -> tuple[pd.DataFrame | None, Any]:
+        """Of the label party, after a pass over the data set `name`: the table, and what `inspect` sees of its rows.
+
+        Where they went to a file it is whole now, and there are none.
+
+        Raises:
+            SaveError: as `TableFile.close`.
+        """
+        if self._file is not None:
+            self._file.close()
+            self.abandon_file()
+            return None, ()
         logits, seen = self.label_role().predictions()
         return self._table(name, np.arange(len(self.label_role().data[name].ids)), logits), seen
 

@@ -1,10 +1,11 @@
 """All parties of a model together: what would be the same on every placement is written here once."""
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parties.errors import MessageError, ModelError, NumberError
+from parties.errors import MessageError, ModelError, NumberError, PartyError
 from parties.party.participant import REQUESTS, Answer, AuditFacts, DataFacts, Participant, Request
 from parties.party.transcript import Recording
 from parties.placement.contract import Placement, Primitive, Rounds
@@ -132,6 +133,18 @@ class Consortium:
     def predict(self, facts: Pass, rounds: Rounds) -> tuple[Any, Any]:
         """Predictions by row id, and what the fuse network's `inspect` sees; on devices references to both."""
         return self.placement.evaluate(facts, rounds)
+
+    def predict_to(self, path: Path, facts: Pass, rounds: Rounds) -> None:
+        """Write predictions to a file, at the label party; an error leaves an older file as it was."""
+        label = self.names[-1]
+        try:
+            self.placement.ask(Participant.predict_to, {label: (facts.data, str(path))})
+            self.placement.evaluate(facts, rounds)
+        except BaseException:  # Ctrl-C, too
+            if self.placement.abilities.alone:  # elsewhere the label party's process does it by itself
+                with contextlib.suppress(PartyError):
+                    self.placement.ask(Participant.abandon_file, {label: ()})
+            raise
 
     def logits(self) -> tuple[Any, ...]:
         """After `predict` the logits `[N, K_t]` of each task, on the host, where the parties are in this process."""

@@ -53,7 +53,7 @@ def write_party(
     card = {**facts, **description}
     card["checksum"] = _checksum(card, payload)
     folder.mkdir(parents=True, exist_ok=True)
-    _flush(folder.parent)
+    flush_names(folder.parent)
     kept = {file.name for file in folder.iterdir()}
     try:
         _write(folder / state, payload)
@@ -73,10 +73,10 @@ def _write(file: Path, content: bytes) -> None:
         opened.flush()
         os.fsync(opened.fileno())
     os.replace(new, file)
-    _flush(file.parent)
+    flush_names(file.parent)
 
 
-def _flush(folder: Path) -> None:
+def flush_names(folder: Path) -> None:
     """Let the names in a folder outlast a crash of the machine."""
     if os.name == "posix":  # elsewhere a folder cannot be opened
         opened = os.open(folder, os.O_RDONLY)

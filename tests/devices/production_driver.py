@@ -77,6 +77,7 @@ def main(settings: dict) -> None:
             if settings.get("hostile") == party:
                 send_instead(settings["payload"])
             print(f"epoch {epoch}", json.dumps({n: v for n, v in history.items() if n != "seconds"}), flush=True)
+        written = model.predict(data, to=settings["to"]) if "to" in settings else None
         scores = model.evaluate(data)
         table = model.predict(data)
         model.save(settings["save"])
@@ -85,7 +86,7 @@ def main(settings: dict) -> None:
         done: dict[str, Any] = {"reachable": devices_module.rows_reachable([model, data], len(data))[1]}
         done["of others"] = [column for frame in frames for column in frame.columns if column in others]
         done["rows"] = len(place.reveal(table)) if settings.get("reveal") else None
-        done |= {"bytes": model.bytes_per_round(), "epoch": model.epoch}
+        done |= {"bytes": model.bytes_per_round(), "epoch": model.epoch, "to": written and str(written)}
         done["audit"] = [] if audit is None else audit.values.tolist()
         done |= {"scores": scores, "history": model.history, "stopped": model.stopped}
         Path(settings["save"]).with_suffix(f".{party}").write_bytes(b"".join(received))

@@ -127,7 +127,8 @@ def test_two_processes_train_what_local_trains(tmp_path, files, tls, transport, 
 def test_who_hears_the_scores(tmp_path, files, scores):
     """By default the label party's process alone. Both end with the state that its early stopping restores."""
     stopping: dict[str, Any] = {"monitor": "loss", "mode": "max", "patience": 2, "restore_best": True}
-    with Run(tmp_path, files, scores=scores, stopping=stopping, epochs=9, note=True) as run:
+    to = tmp_path / "scores.csv"
+    with Run(tmp_path, files, scores=scores, stopping=stopping, epochs=9, note=True, to=str(to)) as run:
         assert [run.wait(party) for party in run.processes] == [0, 0], run.said("alice") + run.said("bob")
         said = {p: run.said(p) for p in run.processes}
     done = {p: json.loads(said[p].split("\ndone ")[1].splitlines()[0]) for p in said}
@@ -167,6 +168,22 @@ def test_who_hears_the_scores(tmp_path, files, scores):
     assert not any(word.encode() in received for word in words), "nor has any a line of alice's audit"
     assert (b'"scores"' in received) is (b'"loss"' in received) is (scores == "all")
     same_as_local(run.save, data, tmp_path, done["alice"]["scores"])
+    assert {own["to"] for own in done.values()} == {str(to)}, "the path is public"
+    written = pd.read_csv(to, index_col="id", dtype={"id": str}).astype(np.float32)
+    pd.testing.assert_frame_equal(written, local.predict(data), atol=1e-6, check_index_type=False)
+    assert not came_to_bob(written.to_numpy(), received), "and nothing that is in the file came to bob's process"
+    assert came_to_bob(written.to_numpy(), to.read_bytes()) and came_to_bob(
+        written.to_numpy(), written.to_numpy().tobytes()
+    )
+
+
+def came_to_bob(predictions: np.ndarray, received: bytes) -> list[bytes]:
+    """What these bytes have of predictions: texts, and two neighbours at once, as one number comes by chance."""
+    neighbours = [*predictions, *predictions.T.reshape(-1, 2)]
+    found = [pair.astype(dtype).tobytes() for pair in neighbours for dtype in (np.float32, np.float64)]
+    found += [text.encode() for text in predictions.ravel().astype(str) if len(text) > 9]
+    assert len(found) > 4 * len(predictions)
+    return [pattern for pattern in found if pattern in received]
 
 
 def same_as_local(saved, data, tmp_path, scores, atol=1e-6, **changed):
@@ -305,6 +322,17 @@ def test_bob_is_killed_in_mid_epoch(tmp_path, files, transport):
         assert time.monotonic() - began < deadline + 10
         assert "party 'bob': connection: saw" in run.said("alice"), run.said("alice")
     assert not run.save.exists()
+
+
+def test_bob_is_killed_while_predictions_are_written(tmp_path, files):
+    """Alice's older file stays as it was, and her process leaves no other."""
+    (folder := tmp_path / "scores").mkdir()
+    (to := folder / "scores.csv").write_text("old")
+    with Run(tmp_path, files, kill_at=[1, 5], to=str(to), deadline=9) as run:
+        assert run.wait("bob") == -signal.SIGKILL
+        assert run.wait("alice", 60) == 1
+        assert "party 'bob': connection: saw" in run.said("alice"), run.said("alice")
+    assert [file.name for file in folder.iterdir()] == ["scores.csv"] and to.read_text() == "old"
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

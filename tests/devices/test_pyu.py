@@ -420,6 +420,42 @@ def test_a_table_is_revealed_by_the_label_party(pyus, files):
         place.reveal(ours.gates(data))
 
 
+def test_predictions_are_written_at_the_label_party(pyus, files, tmp_path):
+    """To the bit those of `local`; every driver gets the path, and no device but hers the numbers."""
+    ours, theirs = model(pyu(pyus)), model("local")
+    ours.fit(read(pyus, files), batch_size=16, progress=False)
+    theirs.fit(local_data(files), batch_size=16, progress=False)
+    for made, data, name in ((ours, read(pyus, files), "ours.csv"), (theirs, local_data(files), "theirs.csv")):
+        assert made.predict(data, to=tmp_path / name) == tmp_path / name
+    assert (tmp_path / "ours.csv").read_bytes() == (tmp_path / "theirs.csv").read_bytes()
+    with pytest.raises(SaveError) as caught:
+        ours.predict(read(pyus, files), to=tmp_path / "none" / "ours.csv")
+    assert caught.value.party == "alice" and "No such file" in caught.value.seen
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize(("party", "call"), [("bob", "_turn"), ("alice", "_step")])
+def test_a_pass_that_ends_early_leaves_the_older_file(pyus, files, tmp_path, monkeypatch, party, call, kind):
+    made, data, folder = model(pyu(pyus)), read(pyus, files), tmp_path / "scores"
+    made.fit(data, batch_size=16, progress=False)
+    folder.mkdir()
+    (folder / "scores.csv").write_text("old")
+    whole, seen = getattr(party_actor.PartyActor, call), []
+
+    def fails(self, *arguments):
+        if self.party.name == party and seen.append(call) is None and len(seen) == 2:
+            raise kind
+        return whole(self, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises((PartyError, KeyboardInterrupt)):
+        patch.setattr(party_actor.PartyActor, call, fails)
+        made.predict(data, to=folder / "scores.csv")
+    assert [file.name for file in folder.iterdir()] == ["scores.csv"]
+    assert (folder / "scores.csv").read_text() == "old"
+    made.predict(data, to=folder / "scores.csv")
+    assert len((folder / "scores.csv").read_text().splitlines()) == N + 1
+
+
 ADDRESSES = {"alice": "127.0.0.1:9001", "bob": "127.0.0.1:9002"}
 
 
