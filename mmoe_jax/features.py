@@ -1,9 +1,10 @@
 """Column specifications: how a column of a frame becomes ids or numbers.
 
-A specification is immutable. `fit` learns from the training frame and returns a fitted copy; `transform` then maps any
-frame, row by row. What `fit` would learn may also be given, and is then kept. A value without an id of its own gets
-id 0, "unknown", and is never an error. Each class says what a missing cell becomes. Which cells are missing, and which
-are equal, is the same for all (`mmoe_jax/cells.py`): 3, 3.0 and a nullable 3 are one value, whatever the dtype.
+A specification is immutable. `fit` learns from the training frame and returns a fitted copy; a `learner` does so from
+blocks of its rows, and learns the same to the bit. `transform` then maps any frame, row by row. What `fit` would learn
+may also be given, and is then kept. A value without an id of its own gets id 0, "unknown", and is never an error. Each
+class says what a missing cell becomes. Which cells are missing, and which are equal, is the same for all
+(`mmoe_jax/cells.py`): 3, 3.0 and a nullable 3 are one value, whatever the dtype.
 """
 
 import abc
@@ -11,7 +12,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,10 @@ import pandas as pd
 from mmoe_jax.cells import Cells, Value, canonical, finite, read_cells, read_numbers, row_of
 from mmoe_jax.columns import Bag, Column, Ids, Real
 from mmoe_jax.errors import ColumnError
+from mmoe_jax.learning import Distinct, Moments
 
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound="ColumnSpec")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +45,33 @@ class ColumnSpec(abc.ABC):
     def fitted(self) -> bool:
         """Whether `transform` has all it needs."""
 
-    @abc.abstractmethod
-    def fit(self, series: pd.Series) -> "ColumnSpec":
-        """Learns what is not given; the order of the rows changes nothing. A fitted specification returns itself.
+    def fit(self: _S, series: pd.Series) -> _S:
+        """Learns what is not given; a fitted specification returns itself.
+
+        The order of the rows changes nothing but the last bits of `Numeric`, whose sums depend on it.
 
         Raises:
             ColumnError: an illegal cell, or no cell to learn from.
         """
+        learner = self.learner()
+        learner.take(series)
+        return learner.fitted()
+
+    def learner(self: _S) -> "Learner[_S]":
+        """What fits the specification on blocks of rows."""
+        return Learner(self)
+
+    def _nothing(self) -> Any:
+        """What is known before the first row; of a specification that has something to learn."""
+        raise NotImplementedError
+
+    def _see(self, seen: Any, series: pd.Series) -> None:
+        """Adds a block of rows to what was seen."""
+        raise NotImplementedError
+
+    def _fitted_on(self: _S, seen: Any) -> _S:
+        """The specification fitted on what was seen."""
+        raise NotImplementedError
 
     def unfitted(self) -> "ColumnSpec":
         """The specification without what `fit` learns, even where it was given."""
@@ -112,6 +135,44 @@ class ColumnSpec(abc.ABC):
         return vocabulary
 
 
+class Learner(Generic[_S]):
+    """Fits one specification on a column that comes block by block, as `fit` does on the whole column.
+
+    How the rows are cut into blocks, and which dtype pandas chose for a block, changes nothing, to the bit. What is
+    kept grows with what is learned and not with the rows.
+
+    Attributes:
+        ordered: whether the order of the rows counts, for the last bits.
+    """
+
+    def __init__(self, spec: _S):
+        self._spec = spec
+        self._seen = None if spec.fitted else spec._nothing()
+        self.ordered = isinstance(self._seen, Moments)
+
+    def take(self, series: pd.Series) -> None:
+        """Learns from the next rows.
+
+        Raises:
+            ColumnError: an illegal cell, by the row's label in `series`.
+        """
+        if self._seen is not None:
+            self._spec._see(self._seen, series)
+
+    def numbers(self, series: pd.Series) -> np.ndarray:
+        """All that `take` learns from these rows, where the order counts: float64 `[B]`; raises as `take`."""
+        assert isinstance(self._spec, Numeric)
+        return self._spec._present(series)
+
+    def fitted(self) -> _S:
+        """The fitted specification.
+
+        Raises:
+            ColumnError: no cell to learn from.
+        """
+        return self._spec if self._seen is None else self._spec._fitted_on(self._seen)
+
+
 @dataclasses.dataclass(frozen=True)
 class Categorical(ColumnSpec):
     """One id per value, `1 + position in the vocabulary`; a missing cell gets id 0, as an unknown value does.
@@ -139,11 +200,16 @@ class Categorical(ColumnSpec):
     def fitted(self) -> bool:
         return self.vocabulary is not None
 
-    def fit(self, series: pd.Series) -> "Categorical":
-        if self.fitted:
-            return self
+    def _nothing(self) -> Distinct:
+        return Distinct()
+
+    def _see(self, seen: Distinct, series: pd.Series) -> None:
         cells = read_cells(self.name, series, strip=self.strip)
-        return dataclasses.replace(self, vocabulary=self._sorted(cells.values))
+        seen.check_kind(self.name, cells, series)
+        seen.add(cells.values, len(series))
+
+    def _fitted_on(self, seen: Distinct) -> "Categorical":
+        return dataclasses.replace(self, vocabulary=self._sorted(seen.values))
 
     def transform(self, series: pd.Series) -> Ids:
         vocabulary = self._learned(self.vocabulary)
@@ -204,11 +270,15 @@ class Bucketed(ColumnSpec):
     def fitted(self) -> bool:
         return self.boundaries is not None or self.vocabulary is not None
 
-    def fit(self, series: pd.Series) -> "Bucketed":
-        if self.fitted:
-            return self
+    def _nothing(self) -> Distinct:
+        return Distinct()
+
+    def _see(self, seen: Distinct, series: pd.Series) -> None:
         buckets = self._buckets(read_numbers(self.name, series))
-        return dataclasses.replace(self, vocabulary=self._sorted(buckets[~np.isnan(buckets)].tolist()))
+        seen.add(np.unique(buckets[~np.isnan(buckets)]).tolist(), len(series))
+
+    def _fitted_on(self, seen: Distinct) -> "Bucketed":
+        return dataclasses.replace(self, vocabulary=self._sorted(seen.values))
 
     def transform(self, series: pd.Series) -> Ids:
         if self.boundaries is not None:
@@ -255,9 +325,6 @@ class Hashed(ColumnSpec):
     def fitted(self) -> bool:
         return True
 
-    def fit(self, series: pd.Series) -> "Hashed":
-        return self
-
     def transform(self, series: pd.Series) -> Ids:
         cells = read_cells(self.name, series, strip=self.strip)
         ids = [1 + _hash(value) % self.num_buckets for value in cells.values]
@@ -302,16 +369,25 @@ class MultiHot(ColumnSpec):
     def fitted(self) -> bool:
         return self.vocabulary is not None and self.max_items is not None
 
-    def fit(self, series: pd.Series) -> "MultiHot":
-        if self.fitted:
-            return self
-        if series.empty:
-            raise self._error("no rows", "at least one to fit on")
+    def _nothing(self) -> Distinct:
+        return Distinct()
+
+    def _see(self, seen: Distinct, series: pd.Series) -> None:
         _, cells_items = self._items(series)
-        vocabulary = self.vocabulary or self._sorted(itertools.chain.from_iterable(cells_items))
-        ids = _id_of(vocabulary)
-        longest = max((len(_bag(items, ids)) for items in cells_items), default=0)
-        return dataclasses.replace(self, vocabulary=vocabulary, max_items=self.max_items or max(1, longest))
+        if self.vocabulary is None:
+            sizes = [len(set(items)) for items in cells_items]  # each item will have an id of its own
+            seen.add(itertools.chain.from_iterable(cells_items), len(series))
+        else:
+            ids = _id_of(self.vocabulary)
+            sizes = [len(_bag(items, ids)) for items in cells_items]
+            seen.add((), len(series))
+        seen.longest = max(seen.longest, *sizes, 0)
+
+    def _fitted_on(self, seen: Distinct) -> "MultiHot":
+        if not seen.rows:
+            raise self._error("no rows", "at least one to fit on")
+        vocabulary = self.vocabulary or self._sorted(seen.values)
+        return dataclasses.replace(self, vocabulary=vocabulary, max_items=self.max_items or max(1, seen.longest))
 
     def transform(self, series: pd.Series) -> Bag:
         ids, max_items = _id_of(self._learned(self.vocabulary)), self._learned(self.max_items)
@@ -344,7 +420,7 @@ class Numeric(ColumnSpec):
     Attributes:
         name: the column of the frame.
         standardise: whether to subtract the mean and divide by the standard deviation.
-        mean: with `standardise` only; learned in float64.
+        mean: with `standardise` only; learned in float64, of every 65,536 rows at once (see `learning.Moments`).
         std: with `standardise` only, positive; learned in float64 as the population's (divisor B, not B - 1).
     """
 
@@ -370,16 +446,19 @@ class Numeric(ColumnSpec):
     def fitted(self) -> bool:
         return not self.standardise or self.mean is not None
 
-    def fit(self, series: pd.Series) -> "Numeric":
-        if self.fitted:
-            return self
-        x = self._present(series)
-        if x.size == 0:
+    def _nothing(self) -> Moments:
+        return Moments()
+
+    def _see(self, seen: Moments, series: pd.Series) -> None:
+        seen.add(self._present(series))
+
+    def _fitted_on(self, seen: Moments) -> "Numeric":
+        if seen.first is None:
             raise self._error("no rows", "at least two different numbers to standardise")
-        if x.min() == x.max():  # not std == 0, which rounding can miss
-            raise self._error(f"a constant column of {x[0]}", "at least two different numbers to standardise")
-        with np.errstate(over="ignore", invalid="ignore"):  # the constructor refuses what overflowed
-            return dataclasses.replace(self, mean=float(x.mean()), std=float(x.std()))
+        if seen.lowest == seen.highest:  # not std == 0, which rounding can miss
+            raise self._error(f"a constant column of {seen.first}", "at least two different numbers to standardise")
+        mean, std = seen.mean_and_deviation()  # the constructor refuses what overflowed
+        return dataclasses.replace(self, mean=mean, std=std)
 
     def transform(self, series: pd.Series) -> Real:
         x = self._present(series)
@@ -438,13 +517,27 @@ def column_from_dict(fields: Mapping[str, Any]) -> ColumnSpec:
     return kinds[kind](**arguments)
 
 
+def check_names(specs: Sequence[ColumnSpec], present: Sequence[str]) -> None:
+    """Refuses specifications that a frame of these columns does not fit.
+
+    Raises:
+        ColumnError: two specifications of one column; a column that the frame lacks or has twice.
+    """
+    for spec in specs:
+        _check_name(spec, [own.name for own in specs], present)
+
+
+def _check_name(spec: ColumnSpec, names: Sequence[str], present: Sequence[str]) -> None:
+    if names.count(spec.name) > 1:
+        raise ColumnError(column=spec.name, seen="two specifications", wanted="one per column")
+    if present.count(spec.name) != 1:
+        raise ColumnError(column=spec.name, seen=f"a frame of columns {present}", wanted="this column once")
+
+
 def _pairs(specs: Sequence[ColumnSpec], frame: pd.DataFrame) -> Iterator[tuple[ColumnSpec, pd.Series]]:
     names, present = [spec.name for spec in specs], list(frame.columns)
     for spec in specs:
-        if names.count(spec.name) > 1:
-            raise ColumnError(column=spec.name, seen="two specifications", wanted="one per column")
-        if present.count(spec.name) != 1:
-            raise ColumnError(column=spec.name, seen=f"a frame of columns {present}", wanted="this column once")
+        _check_name(spec, names, present)
         yield spec, frame[spec.name]
 
 

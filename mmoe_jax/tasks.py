@@ -145,15 +145,9 @@ class Task:
             ColumnError: a missing label that may not be masked; a label of another kind; and if `training`, a column
                 that has no label or one value only, from which nothing can be learned.
         """
-        missing = labels.isna().to_numpy()
-        if self.missing == "error" and missing.any():
-            self._refuse(labels, missing, "missing", "a label in every row, or missing='mask'")
-        values = np.full(len(labels), np.nan)
-        present = labels[~missing]
-        values[~missing] = self._codes(present)
-        if training and len(np.unique(values[~missing])) < 2:
-            seen = f"the constant {present.tolist()[0]!r}" if len(present) else "no label at all"
-            raise ColumnError(column=self.name, seen=seen, wanted="labels of at least two values to train on")
+        reader = LabelReader(self, training=training)
+        values = reader.read(labels)
+        reader.conclude()
         return values
 
     def _codes(self, present: pd.Series) -> np.ndarray:
@@ -174,6 +168,42 @@ class Task:
             at = int(np.argmax(bad))
             seen = f"{what or repr(labels.tolist()[at])} in row {labels.index.tolist()[at]!r}"
             raise ColumnError(column=self.name, seen=seen, wanted=wanted)
+
+
+class LabelReader:
+    """Reads one task's label column block by block; `Task.read` reads it at once."""
+
+    def __init__(self, task: Task, *, training: bool):
+        self.task, self.training = task, training
+        self._first: str | None = None  # the first label, as errors show it
+        self._lowest, self._highest = np.inf, -np.inf
+
+    def read(self, labels: pd.Series) -> np.ndarray:
+        """The next B labels as float64 `[B]`; NaN where a maskable label is missing.
+
+        Raises:
+            ColumnError: a missing label that may not be masked, or a label of another kind, by the row's label.
+        """
+        task, missing = self.task, labels.isna().to_numpy()
+        if task.missing == "error" and missing.any():
+            task._refuse(labels, missing, "missing", "a label in every row, or missing='mask'")
+        values = np.full(len(labels), np.nan)
+        present = labels[~missing]
+        values[~missing] = codes = task._codes(present)
+        if len(present):
+            self._first = repr(present.tolist()[0]) if self._first is None else self._first
+            self._lowest, self._highest = min(self._lowest, codes.min()), max(self._highest, codes.max())
+        return values
+
+    def conclude(self) -> None:
+        """Look at all labels together, after the last block.
+
+        Raises:
+            ColumnError: in training, there is no label, or one value only.
+        """
+        if self.training and not self._lowest < self._highest:
+            seen = "no label at all" if self._first is None else f"the constant {self._first}"
+            raise ColumnError(column=self.task.name, seen=seen, wanted="labels of at least two values to train on")
 
 
 def _number(value: object) -> float:
