@@ -1,9 +1,7 @@
-"""One party's frame: read from a file, indexed by its ids, checked; and the digests of its ids."""
+"""One party's frame: indexed by its ids, checked; and the digests of its ids."""
 
 import hashlib
-import warnings
 from collections.abc import Iterable, Sequence
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -27,8 +25,8 @@ def check_labels(label_party: Any, labels: Any, parties: Sequence[str]) -> list[
     return names
 
 
-def check_label_columns(frame: pd.DataFrame, party: str, labels: Sequence[str], row_weight: str | None) -> None:
-    """Refuse a frame of the label party without the columns of labels and row weights.
+def check_label_columns(frame: Any, party: str, labels: Sequence[str], row_weight: str | None) -> None:
+    """Refuse a frame or a table of the label party without the columns of labels and row weights.
 
     Raises:
         DataError: naming the column that it lacks.
@@ -37,21 +35,6 @@ def check_label_columns(frame: pd.DataFrame, party: str, labels: Sequence[str], 
         if column not in frame.columns:
             seen, wanted = f"columns {list(frame.columns)}", f"a column {column!r}"
             raise DataError(party=party, field=f"column {column!r}", seen=seen, wanted=wanted)
-
-
-def read_file(path: str | PathLike, on: str, party: str, sep: str) -> pd.DataFrame:
-    """A party's delimited text file, its ids as text.
-
-    Raises:
-        DataError: a file that cannot be read, or whose lines have more cells than its header.
-    """
-    field, wanted = f"file {str(path)!r}", f"a text file with a header line and cells between {sep!r}"
-    try:
-        with warnings.catch_warnings():  # of a line with more cells than the header pandas only warns
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(path, sep=sep, dtype={on: str}, skipinitialspace=True, index_col=False, engine="c")
-    except (OSError, TypeError, ValueError, pd.errors.ParserWarning) as error:
-        raise DataError(party=party, field=field, seen=str(error), wanted=wanted) from error
 
 
 def index_frame(frame: pd.DataFrame, on: str | None, party: str) -> pd.DataFrame:
@@ -63,35 +46,61 @@ def index_frame(frame: pd.DataFrame, on: str | None, party: str) -> pd.DataFrame
     """
     if not isinstance(frame, pd.DataFrame):
         raise DataError(party=party, field="frame", seen=type(frame).__name__, wanted="a pandas DataFrame")
-    if on is not None and on not in list(frame.columns):
-        seen = f"columns {list(frame.columns)}"
-        raise DataError(party=party, field=f"column {on!r}", seen=seen, wanted="the id column")
+    check_columns(list(frame.columns), on, party)
     if not len(frame):
         raise DataError(party=party, field="frame", seen="no rows", wanted="at least one row")
-    repeated = frame.columns[frame.columns.duplicated()]
-    if len(repeated):
-        raise DataError(party=party, field=f"column {repeated[0]!r}", seen="two of one name", wanted="distinct names")
-    ids = pd.Series(frame.index if on is None else frame[on].to_numpy()).infer_objects()
     field, name = ("index", frame.index.name) if on is None else (f"column {on!r}", on)
+    ids = read_ids(pd.Series(frame.index if on is None else frame[on].to_numpy()), party, field)
+    index = pd.Index(ids, dtype=ids.dtype, name=name)
+    if not index.is_unique:
+        raise twice(party, field, index[index.duplicated()].tolist()[0])
+    rest = frame if on is None else frame.drop(columns=on)
+    return rest.set_axis(index, axis=0)
+
+
+def check_columns(columns: Sequence[str], on: str | None, party: str) -> None:
+    """Refuse a table that lacks the id column, or has two columns of one name.
+
+    Raises:
+        DataError: naming the column.
+    """
+    if on is not None and on not in columns:
+        raise DataError(party=party, field=f"column {on!r}", seen=f"columns {columns}", wanted="the id column")
+    repeated = next((name for at, name in enumerate(columns) if name in columns[:at]), None)
+    if repeated is not None:
+        raise DataError(party=party, field=f"column {repeated!r}", seen="two of one name", wanted="distinct names")
+
+
+def read_ids(cells: pd.Series, party: str, field: str, first: int = 0) -> np.ndarray:
+    """Ids as int64 or object (text) `[B]`.
+
+    Args:
+        cells: at least one.
+        field: name of the ids for errors.
+        first: the line of the first cell.
+
+    Raises:
+        DataError: ids that are missing, or neither integers of 64 bits nor text.
+    """
+    ids = cells.infer_objects()
     if ids.isna().any():
-        seen = f"a missing id in line {int(ids.isna().to_numpy().argmax())}"
+        seen = f"a missing id in line {first + int(ids.isna().to_numpy().argmax())}"
         raise DataError(party=party, field=field, seen=seen, wanted="an id in every row")
     if pd.api.types.is_integer_dtype(ids.dtype):
         if ids.max() > np.iinfo(np.int64).max:
             raise DataError(party=party, field=field, seen=str(ids.max()), wanted="integers that fit in 64 bits")
-        index = pd.Index(ids.to_numpy(dtype=np.int64), name=name)
-    else:
-        values = ids.to_numpy(dtype=object)
-        strange = next((value for value in values if not isinstance(value, str)), None)
-        if strange is not None:
-            seen = f"{strange!r} ({type(strange).__name__})"
-            raise DataError(party=party, field=field, seen=seen, wanted="ids that are all integers or all text")
-        index = pd.Index(values, dtype=object, name=name)
-    if not index.is_unique:
-        seen = f"{index[index.duplicated()].tolist()[0]!r} more than once"
-        raise DataError(party=party, field=field, seen=seen, wanted="distinct ids")
-    rest = frame if on is None else frame.drop(columns=on)
-    return rest.set_axis(index, axis=0)
+        return ids.to_numpy(dtype=np.int64)
+    values = ids.to_numpy(dtype=object)
+    strange = next((value for value in values if not isinstance(value, str)), None)
+    if strange is not None:
+        seen = f"{strange!r} ({type(strange).__name__})"
+        raise DataError(party=party, field=field, seen=seen, wanted="ids that are all integers or all text")
+    return values
+
+
+def twice(party: str, field: str, row_id: Any) -> DataError:
+    """The error of an id that comes twice."""
+    return DataError(party=party, field=field, seen=f"{row_id!r} more than once", wanted="distinct ids")
 
 
 def id_kind(ids: pd.Index) -> str:

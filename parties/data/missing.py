@@ -76,10 +76,11 @@ def align(indexed: Mapping[str, pd.DataFrame], label_party: str, policies: Mappi
     return Aligned(frames, dropped, unknown)
 
 
-def check_lacked(party: str, holder: str, ids: pd.Index, policy: str) -> None:
+def check_lacked(party: str, holder: str, ids: Any, policy: str) -> None:
     """Refuse ids that the party lacks and the holder has, if there are any.
 
     Args:
+        ids: a `pd.Index`, or `RowIds`.
         policy: the argument `missing` by which they would be no error, beside "drop".
 
     Raises:

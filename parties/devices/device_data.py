@@ -51,8 +51,9 @@ class DeviceData:
         sep: str = ",",
         intersection: Intersection | None = None,
         deadline: float = 60.0,
+        cache: str | PathLike | None = None,
     ) -> DeviceData:
-        """Let each device read its own delimited text file, which has a header line; ids are read as text.
+        """Let each device read its own file, as `VerticalData.from_files` does; with a cache in its own `cache/PARTY`.
 
         Raises:
             DataError: as `VerticalData.from_files`, of the party whose device refuses; or a party's rows or ids are not
@@ -65,7 +66,7 @@ class DeviceData:
         check_missing(missing, intersection)
         devices = Devices({pyu.party: pyu for pyu in paths}, deadline)
         named = {pyu.party: fspath(path) for pyu, path in paths.items()}
-        files = {party: (path, on, sep) for party, path in named.items()}
+        files = {party: (path, on, sep, None if cache is None else fspath(cache)) for party, path in named.items()}
         return cls._by_readers(devices, "read", files, label_party, labels, row_weight, intersection)
 
     @classmethod

@@ -13,7 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from parties.data.frames import check_label_columns, id_facts, index_frame, read_file
+from parties.data.files import read_file
+from parties.data.frames import check_label_columns, id_facts, index_frame
+from parties.data.table import Table, open_table
 from parties.devices.activity import Activity
 from parties.devices.addresses import split_address
 from parties.devices.answers import hear, refuse, say
@@ -37,7 +39,8 @@ def secretflow() -> Any:
     return sf
 
 
-FrameAnswer = tuple[pd.DataFrame | None, bytes]  # a party's frame, None if it refuses; its answer
+Frame = pd.DataFrame | Table
+FrameAnswer = tuple[Frame | None, bytes]  # a party's frame, None if it refuses; its answer
 
 
 class DataReader:
@@ -50,12 +53,25 @@ class DataReader:
         self.party, self.activity = party, activity or Activity()
 
     def read(
-        self, path: str, on: str, sep: str, labels: Sequence[str], row_weight: str | None, private: bool
+        self,
+        path: str,
+        on: str,
+        sep: str,
+        cache: str | None,
+        labels: Sequence[str],
+        row_weight: str | None,
+        private: bool,
     ) -> FrameAnswer:
-        """The party's own file, indexed by id."""
-        return self._answered(
-            lambda: self._indexed(read_file(path, on, self.party, sep), on, labels, row_weight), private
-        )
+        """The party's own file, indexed by id; with a cache a table on disk."""
+
+        def make() -> Frame:
+            if cache is None:
+                return self._indexed(read_file(path, on, self.party, sep), on, labels, row_weight)
+            table = open_table(path, on, self.party, sep, cache)
+            check_label_columns(table, self.party, labels, row_weight)
+            return table
+
+        return self._answered(make, private)
 
     def take(
         self, frame: pd.DataFrame, on: str | None, labels: Sequence[str], row_weight: str | None, private: bool
@@ -63,8 +79,8 @@ class DataReader:
         """A frame that is on the device, indexed by id."""
         return self._answered(lambda: self._indexed(frame, on, labels, row_weight), private)
 
-    def intersect(self, frame: pd.DataFrame, intersection: Intersection, seconds: float) -> FrameAnswer:
-        """An indexed frame without the rows that the other party does not have."""
+    def intersect(self, frame: Frame, intersection: Intersection, seconds: float) -> FrameAnswer:
+        """An indexed frame, or a table, without the rows that the other party does not have."""
         return self._answered(lambda: intersect(frame, self.party, intersection, seconds))
 
     def hear(self, question: int, *answers: bytes) -> None:
@@ -78,11 +94,13 @@ class DataReader:
         check_label_columns(indexed, self.party, labels, row_weight)
         return indexed
 
-    def _answered(self, make: Callable[[], pd.DataFrame], private: bool = False) -> FrameAnswer:
+    def _answered(self, make: Callable[[], Frame], private: bool = False) -> FrameAnswer:
         with self.activity.call():
             try:
                 frame = make()
-                return frame, say() if private else say(**id_facts(frame.index))
+                if private:
+                    return frame, say()
+                return frame, say(**(frame.id_facts() if isinstance(frame, Table) else id_facts(frame.index)))
             except PartyError as error:
                 return None, refuse(error)
 

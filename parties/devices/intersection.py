@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from parties.data.digests import sort_digests
 from parties.data.frames import id_digests
+from parties.data.on_disk import CHUNK, Growing, OnDisk, Written
+from parties.data.table import Table
 from parties.devices.addresses import split_address
 from parties.devices.tls import Tls
 from parties.errors import DataError, ModelError, PartyError
@@ -28,6 +32,8 @@ from parties.errors import DataError, ModelError, PartyError
 log = logging.getLogger(__name__)
 
 PROGRAM = Path(__file__).with_name("spu_process.py")
+LINE = np.dtype([("digest", np.uint8, 16), ("row", np.int64)])  # of a heap
+Digests = Callable[[int, int], np.ndarray]  # (start, stop) -> uint8 [n, 16]
 FAREWELL = 5.0  # seconds within which the two SPUs must close their connection
 
 
@@ -71,8 +77,12 @@ class Intersection(NamedTuple):
             raise ModelError(field="intersection tls", seen=type(self.tls).__name__, wanted="Tls, or None")
 
 
-def intersect(frame: pd.DataFrame, party: str, intersection: Intersection, seconds: float) -> pd.DataFrame:
-    """The frame's rows whose ids the other party has too, in the order of their digests.
+def intersect(
+    frame: pd.DataFrame | Table, party: str, intersection: Intersection, seconds: float
+) -> pd.DataFrame | Table:
+    """The frame's or table's rows whose ids the other party has too, in the order of their digests.
+
+    Of a table no more than `CHUNK` digests are in this process's memory, and 8 bytes per row in common.
 
     Args:
         frame: indexed by distinct ids.
@@ -84,16 +94,20 @@ def intersect(frame: pd.DataFrame, party: str, intersection: Intersection, secon
     """
     names = sorted(intersection.addresses)
     other = next(name for name in names if name != party)
-    digests = np.array([row.tobytes().hex() for row in id_digests(frame.index)])
+    read = frame.digests if isinstance(frame, Table) else _reader(id_digests(frame.index))
     try:
-        rows = _common(digests, names, party, intersection, seconds)
+        rows = _common(len(frame), read, names, party, intersection, seconds)
     except _Failed as failed:
         wanted = f"a party that answers at {intersection.addresses[other]} within {seconds:g} s"
         raise PartyError(party=other, field="intersection", seen=str(failed), wanted=wanted) from failed
     if not len(rows):
         seen = f"none that {other!r} has too"
         raise DataError(party=party, field="ids", seen=seen, wanted="at least one id in common")
-    return frame.iloc[rows]
+    return frame.take(rows) if isinstance(frame, Table) else frame.iloc[rows]
+
+
+def _reader(digests: np.ndarray) -> Digests:
+    return lambda start, stop: digests[start:stop]
 
 
 class _Failed(Exception):
@@ -101,9 +115,9 @@ class _Failed(Exception):
 
 
 def _common(
-    digests: np.ndarray, names: list[str], party: str, intersection: Intersection, seconds: float
+    count: int, read: Digests, names: list[str], party: str, intersection: Intersection, seconds: float
 ) -> np.ndarray:
-    """Positions of the digests that the other party has too, in the digests' order."""
+    """Positions of the digests that the other party has too, int64, in the digests' order."""
     task = {
         "id": hashlib.blake2b("\0".join(names).encode(), digest_size=8).hexdigest(),
         "addresses": [[name, intersection.addresses[name]] for name in names],
@@ -113,18 +127,71 @@ def _common(
         "path": [os.path.abspath(folder) for folder in sys.path],
     }
     with tempfile.TemporaryDirectory() as folder:
-        # SPU shows the other party which lines are common, and a digest of all lines. So their order is secret, and one
-        # line is nobody's id.
-        lines = pd.DataFrame({"id": [*digests, secrets.token_hex(16)], "row": [*range(len(digests)), -1]})
-        order = sorted(range(len(lines)), key=lambda _: secrets.randbits(64))
-        lines.iloc[order].to_csv(f"{folder}/given.csv", index=False)
+        write_given(count, read, Path(folder))
         with _spu(task, folder) as process:
             _await("connected", process, seconds)
             _await("found", process, None)  # SPU itself ends when the other is silent
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(FAREWELL)
-        common = pd.read_csv(f"{folder}/found.csv", dtype={"id": str, "row": np.int64})
-    return common["row"].to_numpy()[np.argsort(common["id"].to_numpy())]
+        return read_found(Path(folder))
+
+
+def write_given(count: int, read: Digests, folder: Path, most: int = CHUNK) -> None:
+    """Write `given.csv`, a line per digest, for SPU.
+
+    SPU shows the other party which lines are common, and a digest of all lines. So their order is secret, and one line
+    is nobody's id. The order is drawn as by Rao (1961) and Sandelius (1962): each line goes to one of several heaps,
+    and each heap is shuffled.
+
+    Args:
+        most: about how many lines of a heap are in memory at once.
+    """
+    heaps = 1 << max(0, math.ceil(math.log2((count + 1) / most)))
+    nobody = np.frombuffer(secrets.token_bytes(16), np.uint8)[None], np.full(1, -1)
+    parts = ((read(at, min(at + most, count)), np.arange(at, min(at + most, count))) for at in range(0, count, most))
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(open(folder / f"heap-{heap}", "w+b")) for heap in range(heaps)]
+        for digests, rows in itertools.chain([nobody], parts):
+            lines = np.empty(len(rows), LINE)
+            lines["digest"], lines["row"] = digests, rows
+            heap_of = _random(len(rows), np.uint32) % heaps  # a power of 2, so that all heaps are as likely
+            for heap, file in enumerate(files):
+                file.write(lines[heap_of == heap].tobytes())
+        given = stack.enter_context(open(folder / "given.csv", "w"))
+        given.write("id,row\n")
+        for file in files:
+            file.seek(0)
+            lines = np.frombuffer(file.read(), LINE)
+            lines = lines[np.argsort(_random(len(lines), np.uint64))]
+            ids = [digest.tobytes().hex() for digest in lines["digest"]]
+            given.writelines(f"{i},{row}\n" for i, row in zip(ids, lines["row"].tolist(), strict=True))
+
+
+def read_found(folder: Path, most: int = CHUNK) -> np.ndarray:
+    """The rows in `found.csv`, int64, in the order of their digests."""
+    with Growing(str(folder / "digests"), "uint8", (16,)) as digests, Growing(str(folder / "rows"), "int64") as rows:
+        for found in pd.read_csv(folder / "found.csv", dtype={"id": str, "row": np.int64}, chunksize=most):
+            digests.append(np.frombuffer(bytes.fromhex("".join(found["id"])), np.uint8).reshape(-1, 16))
+            rows.append(found["row"].to_numpy())
+        given, where = digests.flush(), rows.flush()
+        count = rows.rows
+        if not count:
+            return np.empty(0, np.int64)
+        ordered, order = (
+            OnDisk(str(folder / "ordered"), "uint8", (count, 16)),
+            OnDisk(str(folder / "order"), "int64", (count,)),
+        )
+        with Written(ordered) as sorted_digests, Written(order) as sorted_rows:
+
+            def read(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+                return given.read(start, stop), where.read(start, stop)
+
+            sort_digests(count, read, sorted_digests, sorted_rows, most)
+            return sorted_rows.read(0, count)
+
+
+def _random(count: int, dtype: type[np.unsignedinteger]) -> np.ndarray:
+    return np.frombuffer(secrets.token_bytes(count * np.dtype(dtype).itemsize), dtype)
 
 
 @contextlib.contextmanager

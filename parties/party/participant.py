@@ -172,8 +172,8 @@ class Participant:
         self._private: Private | None = None  # the label party's under protection; only its folder has it, too
         self._file: TableFile | None = None  # the label party's, to which the predictions of the next pass go
 
-    def hold(self, sets: Sequence[DataFacts], *frames: pd.DataFrame) -> Answer:
-        """Propose data sets: the party's frame of each, as arrays. The first frame ever fits the columns.
+    def hold(self, sets: Sequence[DataFacts], *frames: Any) -> Answer:
+        """Propose data sets: the party's frame or table of each, as arrays. The first frame ever fits the columns.
 
         Returns:
             `struct`: shape and dtype of one row's activation; None for a party that has no columns or is settled.
@@ -390,7 +390,7 @@ class Participant:
                 wanted = "rows in memory, such as a few of those that were recorded"
                 raise ModelError(party=party, field="data", seen="rows on disk", wanted=wanted)
         data = select(VerticalData(frame_of, self.model.label_party, facts.labels, facts.row_weight), facts.selection)
-        data = data.take(np.flatnonzero(transcript.recorded(data.id_digests(), self.name)))
+        data = data.take(np.flatnonzero(transcript.recorded(data.id_digests(), self.name))).in_memory()
         label_party = self.model.label_party
         readers = self._plan.others if self.name == label_party else (label_party,)
         lines = audit_party(self.model, self.name, label_party, readers, transcript, data, *how)
@@ -476,7 +476,7 @@ class Participant:
     def _proposed(self, like: Any) -> Answer:
         if self.role is not None or not self.model.has_columns(self.name):
             return {"struct": None}
-        struct = self.model.struct(self.name, like)
+        struct = self.model.struct(self.name, unpacked(like))
         return {"struct": [list(struct.shape), dtype_name(struct.dtype)]}
 
     def _drawn(self, structs: Structs, proposal: _Proposal) -> tuple[Any, dict[str, TrainState]]:
