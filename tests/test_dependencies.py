@@ -31,6 +31,7 @@ EXTRAS = {  # files or folders -> the extra that they may also import from
     "experiments/certificates.py": "secretflow",
     "experiments/boosting.py": "flights",
     "experiments/deepctr.py": "benchmark",
+    "experiments/large_tables.py": "tables",
     "parties/data/arrow.py": "tables",
     "parties/devices": "secretflow",
     "parties/privacy/guarantee.py": "privacy",

@@ -109,6 +109,15 @@ OPTIONS = {
         --out str = runs/kill_and_resume
         --folder str
     """,
+    "large_tables": """
+        --rows float = 10000000.0
+        --format csv|parquet = parquet
+        --memory
+        --batch-size int = 1024
+        --epochs int = 2
+        --seed int = 0
+        --folder str = runs/large_tables
+    """,
     "leaks": """
         --swapped
         --only str+
