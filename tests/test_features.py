@@ -1,5 +1,6 @@
 """Column specifications and typed columns: what fit learns and transform keeps, for any dtype of cell."""
 
+import itertools
 import json
 import pickle
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmoe_jax import learning
 from mmoe_jax.columns import Bag, Ids, Real, check_columns
 from mmoe_jax.errors import ColumnError
 from mmoe_jax.features import (
@@ -82,6 +84,43 @@ def test_order_of_rows_changes_only_the_order_of_rows(case, random):
         assert shuffled == fitted
     values = fitted.transform(series(cells)).values
     np.testing.assert_array_equal(fitted.transform(series([cells[i] for i in order])).values, values[order])
+
+
+@given(cases, st.lists(st.integers(0, 12), max_size=4), st.sampled_from([object, None]))
+def test_blocks_teach_what_the_whole_column_does(case, cuts, dtype):
+    """To the bit, wherever they are cut, and whatever dtype pandas infers for each of them."""
+    spec, cells = case
+    if any(isinstance(cell, int) and abs(cell) > 2**53 for cell in cells):
+        dtype = object  # as floats beside a missing cell they would be others
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning, "BLOCK", 3)
+        whole, learner = spec.fit(series(cells)), spec.learner()
+        edges = [0, *sorted(cuts), len(cells)]
+        for start, stop in itertools.pairwise(edges):
+            learner.take(series(cells[start:stop], dtype))
+        assert learner.fitted() == whole
+
+
+def test_moments_of_blocks_are_those_of_all_numbers():
+    numbers = np.random.default_rng(0).normal(1e6, 3, 1000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning, "BLOCK", 7)
+        spec = Numeric("x", standardise=True).fit(series(numbers, float))
+    assert spec.mean == pytest.approx(numbers.mean(), rel=1e-15)
+    assert spec.std == pytest.approx(numbers.std(), rel=1e-12)
+
+
+def test_text_after_numbers_names_the_row():
+    learner = Categorical("x").learner()
+    learner.take(series([None, 3], index=[7, 8]))
+    learner.take(series([None], index=[9]))
+    error = raised(learner.take, series([None, "a"], index=[10, 11]))
+    assert (
+        error.seen
+        == "'a' in row 11 beside 3"
+        == raised(Categorical("x").fit, series([None, 3, None, None, "a"], index=range(7, 12))).seen
+    )
+    assert learner.fitted().vocabulary == (3,)
 
 
 @given(cases, st.integers(0, 12))

@@ -111,7 +111,7 @@ class TextFile(_File):
     def first_blocks(self) -> Iterator[pd.DataFrame]:
         """All columns as each block alone would have them; raises as `read_file`."""
         if not _sees_long_lines():
-            for _ in self._read(BLOCK - 7, dtype=str):  # so that a line that begins a block does not do so twice
+            for _ in self._read(BLOCK // 2 + 1, dtype=str):  # of which other lines begin a block
                 pass
         yield from self._read(BLOCK, dtype={self.on: str})
 

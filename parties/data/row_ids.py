@@ -65,7 +65,7 @@ class RowIds:
             return self._arrays["ids"].take(rows)
         bounds = self._arrays["bounds"].map()
         begins, ends = np.array(bounds[rows]), np.array(bounds[rows + 1])
-        text = self._arrays["text"].map()
+        text = self._arrays["text"].map() if self._arrays["text"].bytes else np.empty(0, np.uint8)
         found = np.empty(len(rows), object)
         found[:] = [text[a:b].tobytes().decode() for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
         return found

@@ -104,7 +104,7 @@ class Table:
         Raises:
             DataError: the cache cannot be written.
         """
-        positions = np.asarray(positions, np.int64)
+        positions = np.ascontiguousarray(positions, np.int64)
         rows = positions if self._order is None else self._order.rows.take(positions)
         key = {"scan": self.scan.name, "rows": hashlib.blake2b(rows.data, digest_size=16).hexdigest()}
 

@@ -23,7 +23,7 @@ import pandas as pd
 
 from parties.data.digests import sort_digests
 from parties.data.frames import id_digests
-from parties.data.on_disk import CHUNK, Growing, OnDisk, Written
+from parties.data.on_disk import Growing, OnDisk, Written
 from parties.data.table import Table
 from parties.devices.addresses import split_address
 from parties.devices.tls import Tls
@@ -32,6 +32,7 @@ from parties.errors import DataError, ModelError, PartyError
 log = logging.getLogger(__name__)
 
 PROGRAM = Path(__file__).with_name("spu_process.py")
+LINES = 1 << 18  # of SPU's files that are in memory at once
 LINE = np.dtype([("digest", np.uint8, 16), ("row", np.int64)])  # of a heap
 Digests = Callable[[int, int], np.ndarray]  # (start, stop) -> uint8 [n, 16]
 FAREWELL = 5.0  # seconds within which the two SPUs must close their connection
@@ -82,7 +83,8 @@ def intersect(
 ) -> pd.DataFrame | Table:
     """The frame's or table's rows whose ids the other party has too, in the order of their digests.
 
-    Of a table no more than `CHUNK` digests are in this process's memory, and 8 bytes per row in common.
+    Of a table no more than `LINES` digests are in this process's memory at once, and 8 bytes per row in common. SPU
+    reads its lines from a file and keeps what it compares in files of its own.
 
     Args:
         frame: indexed by distinct ids.
@@ -136,7 +138,7 @@ def _common(
         return read_found(Path(folder))
 
 
-def write_given(count: int, read: Digests, folder: Path, most: int = CHUNK) -> None:
+def write_given(count: int, read: Digests, folder: Path, most: int = LINES) -> None:
     """Write `given.csv`, a line per digest, for SPU.
 
     SPU shows the other party which lines are common, and a digest of all lines. So their order is secret, and one line
@@ -167,7 +169,7 @@ def write_given(count: int, read: Digests, folder: Path, most: int = CHUNK) -> N
             given.writelines(f"{i},{row}\n" for i, row in zip(ids, lines["row"].tolist(), strict=True))
 
 
-def read_found(folder: Path, most: int = CHUNK) -> np.ndarray:
+def read_found(folder: Path, most: int = LINES) -> np.ndarray:
     """The rows in `found.csv`, int64, in the order of their digests."""
     with Growing(str(folder / "digests"), "uint8", (16,)) as digests, Growing(str(folder / "rows"), "int64") as rows:
         for found in pd.read_csv(folder / "found.csv", dtype={"id": str, "row": np.int64}, chunksize=most):

@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from parties.data.frames import id_facts
+from parties.data.table import open_table
 from parties.devices import intersection
 from parties.devices.intersection import Intersection, intersect
 from parties.errors import DataError, PartyError
@@ -18,7 +20,7 @@ from tests.devices.ports import ports
 pytestmark = pytest.mark.long
 
 
-def both(frames: dict[str, pd.DataFrame], seconds: float) -> dict[str, Any]:
+def both(frames: dict[str, Any], seconds: float) -> dict[str, Any]:
     """What each party's call returns or raises; a party's thread has its name."""
     how = Intersection({p: f"127.0.0.1:{port}" for p, port in zip(frames, ports(2), strict=True)})
     ends: dict[str, Any] = {}
@@ -97,6 +99,16 @@ def test_the_other_goes_in_the_middle_of_it(what, monkeypatch):
     assert ends["alice"].field == "intersection" and "nothing for" not in str(ends["alice"]), ends
     assert isinstance(ends["bob"], PartyError) and "exit code -9" in str(ends["bob"]), ends
     assert not processes()
+
+
+def test_a_table_on_disk_meets_a_frame(tmp_path):
+    path, ids = tmp_path / "alice.csv", [f"person {i}" for i in range(300)]
+    pd.DataFrame({"id": ids, "at": range(300)}).to_csv(path, index=False)
+    alice = open_table(path, "id", "alice", ",", tmp_path / "cache")
+    found = both({"alice": alice, "bob": table(range(400, 150, -1))}, 30)
+    assert found["alice"].frame().index.tolist() == found["bob"].index.tolist()
+    assert sorted(found["alice"].frame()["at"]) == list(range(151, 300))
+    assert found["alice"].id_facts() == id_facts(found["bob"].index)
 
 
 def test_spu_that_cannot_be_imported(monkeypatch):

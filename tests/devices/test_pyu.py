@@ -25,8 +25,10 @@ from parties import (
     SplitModel,
     VerticalData,
 )
+from parties.data.table import Table
 from parties.devices import party_actor
 from parties.devices.answers import MAX_BYTES, hear, refuse, say
+from parties.devices.driver import DataReader
 from parties.devices.party_actor import read_card
 from parties.devices.pyu import CALLS, ONE_SHOT_CALLS, pyu
 from tests import devices
@@ -110,6 +112,34 @@ def test_it_is_placement_local_to_the_bit(pyus, files, tmp_path):
     theirs.save(tmp_path / "theirs")
     for party in NAMES:
         assert read_files(tmp_path / "ours" / party) == read_files(tmp_path / "theirs" / party)
+
+
+def test_a_device_says_of_a_table_on_disk_what_it_says_of_a_frame(files, tmp_path):
+    reader, arguments = DataReader("alice", None), (str(files / "alice.csv"), "id", ",")
+    (_, said), (table, told) = (reader.read(*arguments, c, ["y"], None, False) for c in (None, str(tmp_path / "cache")))
+    assert told == said and isinstance(table, Table) and table.take(np.arange(N)[::-1]).id_facts() != table.id_facts()
+    assert hear(reader.read(*arguments, str(tmp_path / "cache"), ["y"], None, True)[1], "alice") == {}
+    with pytest.raises(DataError, match="a column 'no'"):
+        hear(reader.read(*arguments, str(tmp_path / "cache"), ["no"], None, False)[1], "alice")
+
+
+def test_tables_on_disk_must_hold_the_same_ids_in_the_same_order(pyus, files, tmp_path):
+    pd.read_csv(files / "bob.csv")[::-1].to_csv(files / "bob.csv", index=False)
+    with pytest.raises(DataError, match="sort every party's rows by id"):
+        read(pyus, files, cache=tmp_path / "cache")
+
+
+@pytest.mark.thorough
+def test_a_model_of_tables_on_disk_is_that_of_frames(pyus, files, tmp_path):
+    ours, theirs = model(pyu(pyus)), model("local")
+    rules: dict[str, Any] = {"batch_size": 16, "progress": False}
+    data = read(pyus, files, cache=tmp_path / "cache").split(0.8, seed=1)
+    same = local_data(files).split(0.8, seed=1)
+    history = ours.fit(data[0], validation=data[1], **rules)
+    assert without_seconds(history) == without_seconds(theirs.fit(same[0], validation=same[1], **rules))
+    pd.testing.assert_frame_equal(devices.reveal(ours.predict(data[1])), theirs.predict(same[1]))
+    assert sorted(folder.name for folder in (tmp_path / "cache").iterdir()) == sorted(NAMES)
+    assert devices.rows_reachable([data], N)[1] == []
 
 
 @pytest.mark.parametrize("scores", ["label", "all"])
