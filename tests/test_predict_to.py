@@ -104,7 +104,8 @@ def test_memory_is_flat(fitted, tmp_path, monkeypatch, placement):
     """Eight times the rows take 4 bytes for each row's place in the order, where a table took 48."""
     pytest.importorskip("pyarrow")
     monkeypatch.undo()
-    few, model, took = 1 << (17 if placement == "local" else 19), fitted[placement], []
+    few, model = 1 << (17 if placement == "local" else 19), fitted[placement]
+    took: list[float] = []
     for rows in (few, few, 8 * few):  # the first compiles
         with mapping(tmp_path / str(len(took)), rows), peak() as most:
             model.predict(Repeated(data(), rows), to=tmp_path / "scores.parquet", batch_size=256)
