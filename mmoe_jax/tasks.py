@@ -158,7 +158,10 @@ class Task:
             self._refuse(present, codes < 0, None, f"one of {list(self.classes)}")
             return codes.astype(np.float64)
         wanted = "0 or 1" if self.kind == "binary" else "numbers that are finite in float32"
-        numbers = np.array([_number(value) for value in present.to_numpy(dtype=object)], dtype=np.float64)
+        if isinstance(present.dtype, np.dtype) and present.dtype.kind in "biuf":
+            numbers = present.to_numpy(np.float64)
+        else:
+            numbers = np.array([_number(value) for value in present.to_numpy(dtype=object)], dtype=np.float64)
         good = np.isin(numbers, (0.0, 1.0)) if self.kind == "binary" else np.abs(numbers) <= np.finfo(np.float32).max
         self._refuse(present, ~good, None, wanted)
         return numbers

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from mmoe_jax import Task, objective
+from mmoe_jax.errors import ColumnError
+from mmoe_jax.tasks import LabelReader
 
 TASKS = (
     Task.binary("a", metrics=("auc", "precision", "recall", "accuracy")),
@@ -120,3 +122,27 @@ def test_links():
     np.testing.assert_allclose(Task.binary("a").link(logits), [0.5, 1 / (1 + np.exp(-2.0))], rtol=1e-6)
     np.testing.assert_allclose(Task.multiclass("a", 2).link(jnp.zeros((1, 2))), [[0.5, 0.5]])
     np.testing.assert_array_equal(Task.regression("a").link(logits), [0, 2])
+
+
+@pytest.mark.parametrize("cells", [[0, 1, 1], [True, False], [0.0, 1.0], [0.5, 3], [0, np.inf], [1e39, 0], [2, 0]])
+@pytest.mark.parametrize("task", [Task.binary("y"), Task.regression("y")])
+def test_labels_are_read_alike_whatever_their_dtype(task, cells):
+    read = []
+    for dtype in (None, object):
+        try:
+            read.append(task.read(pd.Series(cells, dtype=dtype), training=True).tolist())
+        except ColumnError as error:
+            read.append(error.wanted)
+    assert read[0] == read[1]
+
+
+def test_label_columns_by_blocks_are_looked_at_as_a_whole():
+    reader = LabelReader(Task.binary("y", missing="mask"), training=True)
+    for cells in ([1, 1], [], [None], [1]):
+        reader.read(pd.Series(cells, dtype=object))
+    with pytest.raises(ColumnError, match="the constant 1"):
+        reader.conclude()
+    assert reader.read(pd.Series([0])).tolist() == [0.0]
+    reader.conclude()
+    with pytest.raises(ColumnError, match="no label at all"):
+        LabelReader(Task.binary("y", missing="mask"), training=True).conclude()
