@@ -196,7 +196,7 @@ class SplitModel:
         The first call fits the columns on `train`; a later one goes on training. A call that refuses its arguments
         changes nothing. A `MessageError` ends the run for all parties, which are then at most `in_flight` rounds apart.
 
-        Ctrl-C ends training after the round (`fused`, `joint`: after the rounds compiled together), and `fit` returns;
+        Ctrl-C ends training after the round (`fused`, `joint`: after the epoch, or `every_rounds`), and `fit` returns;
         a second one interrupts at once. Where training ends within an epoch, the model can be used, `epoch` counts the
         whole epochs, and `stopped` says why it ended.
 
