@@ -30,10 +30,10 @@ pytestmark = pytest.mark.xdist_group("test_predict_to")  # one worker, which com
 
 @pytest.fixture(scope="module")
 def fitted() -> dict[str, SplitModel]:
-    made = {placement: build(placement, None) for placement in ("local", "fused")}
-    for model in made.values():
-        model.fit(data(), **RULES | {"epochs": 1})
-    return made
+    local, fused = build("local", None), build("fused", None)
+    local.fit(data(), **RULES | {"epochs": 1})
+    fused.restore(local.states(), data(), epoch=1)
+    return {"local": local, "fused": fused}
 
 
 @pytest.fixture(autouse=True)
@@ -75,9 +75,10 @@ def test_it_is_the_table(fitted, tmp_path, written, placement, suffix):
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
     model, path = fitted[placement], tmp_path / f"scores{suffix}"
-    assert model.predict(data(), to=str(path)) == path
+    assert model.predict(data(), to=str(path), batch_size=BATCH) == path
     assert max(written) <= 3 * BATCH and sum(written) == N
-    pd.testing.assert_frame_equal(read(path), model.predict(data()), check_exact=True, check_index_type=False)
+    table = model.predict(data(), batch_size=BATCH)
+    pd.testing.assert_frame_equal(read(path), table, check_exact=True, check_index_type=False)
     assert left(tmp_path) == [path.name]
 
 
@@ -89,9 +90,9 @@ def test_rows_on_disk_are_written_as_they_are_read(fitted, tmp_path, written):
     rows = VerticalData.from_frames(frames, on="customer", label_party="alice")
     for placement, model in fitted.items():
         with mapping(tmp_path / placement) as parts:
-            model.predict(rows, to=tmp_path / "scores.csv")
-        found = read(tmp_path / "scores.csv", int)
-        pd.testing.assert_frame_equal(found, model.predict(rows), check_exact=True, check_index_type=False)
+            model.predict(rows, to=tmp_path / "scores.csv", batch_size=BATCH)
+        found, table = read(tmp_path / "scores.csv", int), model.predict(rows, batch_size=BATCH)
+        pd.testing.assert_frame_equal(found, table, check_exact=True, check_index_type=False)
         assert found.index.name == "customer"
         assert max(written) <= 3 * BATCH and sum(written) == N
         assert max(part.row_ids.most for part in parts) <= 3 * BATCH
@@ -104,8 +105,7 @@ def test_memory_is_flat(fitted, tmp_path, monkeypatch, placement):
     """Eight times the rows take 4 bytes for each row's place in the order, where a table took 48."""
     pytest.importorskip("pyarrow")
     monkeypatch.undo()
-    few, model = 1 << (17 if placement == "local" else 19), fitted[placement]
-    took: list[float] = []
+    few, model, took = 1 << (17 if placement == "local" else 19), fitted[placement], list[int]()
     for rows in (few, few, 8 * few):  # the first compiles
         with mapping(tmp_path / str(len(took)), rows), peak() as most:
             model.predict(Repeated(data(), rows), to=tmp_path / "scores.parquet", batch_size=256)
