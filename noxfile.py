@@ -37,7 +37,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python="3.12")
 def newest(session: nox.Session) -> None:
     """The newest JAX, which Pythons before 3.12 do not get."""
-    session.install("-e", ".[test,experiments,flights]")
+    session.install("-e", ".[test,experiments,flights]", "polars", "duckdb")
     session.install("--no-deps", "recbole==1.2.1")  # has the ratings of `experiments.movielens`, and asks for torch
     run_tests(session)
 
