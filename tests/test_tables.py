@@ -221,10 +221,10 @@ def test_arrow_tables_come_in_at_the_door(make):
 
 
 def test_integers_beside_missing_cells_stay_exact(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     cells = [2**53 + 1, None, 2**53, None, None, None, None, None, 2**53 + 1]
     table = pyarrow.table({"id": list(range(9)), "x": pyarrow.array(cells, pyarrow.int64())})
-    pyarrow.parquet.write_table(table, tmp_path / "alice.parquet", row_group_size=2)
+    parquet.write_table(table, tmp_path / "alice.parquet", row_group_size=2)
     how: dict[str, Any] = {"on": "id", "label_party": "alice"}
     paths = {"alice": tmp_path / "alice.parquet"}
     for data in (
@@ -234,6 +234,20 @@ def test_integers_beside_missing_cells_stay_exact(tmp_path):
     ):
         parties: Any = {"alice": Party([Categorical("x")], None, None)}  # type: ignore[arg-type]
         assert fit_parties(data, parties)["alice"][0].vocabulary == (2**53, 2**53 + 1)  # type: ignore[attr-defined]
+
+
+def test_no_more_of_a_parquet_file_than_a_block_and_buffers_is_in_memory(tmp_path, monkeypatch):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(sources, "BLOCK", 1 << 12)
+    random, columns = np.random.default_rng(0), ["id", "x", "y", "z"]
+    table = pyarrow.table({name: random.integers(0, 2**60, 1 << 18) for name in columns})  # 8 MiB
+    for size in (1 << 12, 1 << 18):
+        how: dict[str, Any] = {"row_group_size": size, "use_dictionary": False, "data_page_size": 1 << 14}
+        parquet.write_table(table, tmp_path / "a.parquet", **how)
+        before, most = pyarrow.total_allocated_bytes(), 0
+        for _ in sources.ParquetFile(str(tmp_path / "a.parquet"), "id", "alice").blocks(columns):
+            most = max(most, pyarrow.total_allocated_bytes() - before)
+        assert most < 2 << 20
 
 
 TOKENS = ["", "0", "1", "-3", "2.5", "1e3", "True", "False", "x", " y", "NA", "9007199254740993", "1.0"]

@@ -247,7 +247,8 @@ class ParquetFile(_File):
     def _opened(self) -> Iterator[Any]:
         parquet = pyarrow(self.party).parquet
         with self._parsing():
-            file = parquet.ParquetFile(self.path, buffer_size=1 << 20)  # so that no row group is in memory whole
+            # Else PyArrow holds the bytes of all row groups that it has read, and of a row group as a whole.
+            file = parquet.ParquetFile(self.path, buffer_size=1 << 17, pre_buffer=False)
         with file, self._parsing():
             yield file
 
