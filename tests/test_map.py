@@ -138,6 +138,7 @@ def test_a_chunk_is_read_while_the_device_trains_the_one_before(tmp_path, monkey
     placement = model._consortium.placement
     assert isinstance(placement, Fused)
     unguarded: Any = placement._compiled.unguarded
+    before = unguarded._cache_size()  # of all models of this plan
     noted = placement._compiled._replace(unguarded=lambda *a, **k: events.append("train") or unguarded(*a, **k))
     monkeypatch.setattr(placement, "_compiled", noted)
     monkeypatch.setattr(PartyData, "taken", lambda *a: events.append("read") or taken(*a))
@@ -146,7 +147,7 @@ def test_a_chunk_is_read_while_the_device_trains_the_one_before(tmp_path, monkey
     order = " ".join(events)
     assert order.startswith("read read read train read read read wait "), "of both parties' columns, and of labels"
     assert re.findall("train|wait", order) == ["train", "wait"] * 3
-    assert unguarded._cache_size() == 1, "one compilation serves all chunks"
+    assert unguarded._cache_size() <= before + 1, "one compilation serves all chunks"
     gc.collect()
     assert not {size for array in jax.live_arrays() for size in array.shape[:1]} & {59}, "no table is on the device"
 

@@ -164,8 +164,8 @@ OPTIONS = {
     """,
     "synthetic": """
         --runs int = 200
-        --steps int = 2000
-        --alike float+ = 0.5 0.9 1.0
+        --steps int = 4000
+        --alike float+ = 0.5 1.0
         --seed int = 0
         --out str = runs/synthetic
     """,

@@ -53,7 +53,13 @@ SPECS: list[Any] = [
     Numeric("depth2"),
 ]
 TASKS = [Task.binary("y"), Task.multiclass("z", ("a", "b", "c"), missing="mask")]
-HOW: dict[str, Any] = {"on": "id", "label_party": "alice", "labels": ["y", "z"], "row_weight": "w"}
+HOW: dict[str, Any] = {
+    "on": "id",
+    "label_party": "alice",
+    "labels": ["y", "z"],
+    "row_weight": "w",
+    "missing": "drop",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -294,19 +300,37 @@ def held(draw):
     return [draw(st.permutations(sorted({common, *draw(st.lists(st.sampled_from(everybody)))}))) for _ in range(3)]
 
 
-@given(held())
-def test_the_join_on_disk_is_that_in_memory(tmp_path_factory, ids):
+POLICIES: list[Any] = ["drop", "error", {"alice": "drop"}, {"bob": "drop"}, {"alice": "drop", "carol": "drop"}]
+
+
+@given(held(), st.sampled_from(POLICIES))
+def test_the_join_on_disk_is_that_in_memory(tmp_path_factory, ids, missing):
     folder = tmp_path_factory.mktemp("join")
     paths = {party: folder / f"{party}.parquet" for party in ("alice", "bob", "carol")}
     for (party, path), own in zip(paths.items(), ids, strict=True):
         pd.DataFrame({"id": own, "of": [f"{party} {i}" for i in own]}).to_parquet(path, index=False)
-    how: dict[str, Any] = {"on": "id", "label_party": "bob"}
-    wanted, data = VerticalData.from_files(paths, **how), VerticalData.from_files(paths, **how, cache=folder / "cache")
+    how: dict[str, Any] = {"on": "id", "label_party": "bob", "missing": missing}
+    try:
+        wanted = VerticalData.from_files(paths, **how)
+    except DataError as error:
+        on_disk = refused(VerticalData.from_files, paths, **how, cache=folder / "cache")
+        assert (on_disk.party, on_disk.field, on_disk.seen) == (error.party, error.field, error.seen)
+        return
+    data = VerticalData.from_files(paths, **how, cache=folder / "cache")
     assert data.ids.tolist() == wanted.ids.tolist()
     assert {party: list(own) for party, own in data.dropped.items()} == wanted.dropped
     for party in paths:
         pd.testing.assert_frame_equal(data.frames[party].frame(), wanted.frames[party])
     shutil.rmtree(folder)
+
+
+def test_a_table_on_disk_has_no_unknown_rows(tmp_path):
+    paths = {party: tmp_path / f"{party}.csv" for party in ("alice", "bob")}
+    for path, ids in zip(paths.values(), ([1, 2], [1]), strict=True):
+        pd.DataFrame({"id": ids, "x": ids}).to_csv(path, index=False)
+    how: dict[str, Any] = {"on": "id", "label_party": "alice", "cache": tmp_path / "cache"}
+    error = refused(VerticalData.from_files, paths, **how, missing={"bob": "unknown"})
+    assert (error.party, error.field) == ("bob", "missing") and "cache" in error.wanted
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=40), st.integers(1, 9))
