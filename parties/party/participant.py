@@ -378,17 +378,13 @@ class Participant:
             parties: whose frames are given: all parties', or this party's alone.
 
         Raises:
-            ModelError: nothing was recorded, or not these rows; or the rows are on disk.
+            ModelError: nothing was recorded, or not these rows.
         """
         transcript = self.settled().transcript
         if transcript is None:
             seen, wanted = "a run that recorded nothing", "fit(..., record=True)"
             raise ModelError(party=self.name, field="record", seen=seen, wanted=wanted)
         frame_of = dict(zip(parties, frames, strict=True))
-        for party, frame in frame_of.items():
-            if not isinstance(frame, pd.DataFrame):
-                wanted = "rows in memory, such as a few of those that were recorded"
-                raise ModelError(party=party, field="data", seen="rows on disk", wanted=wanted)
         data = select(VerticalData(frame_of, self.model.label_party, facts.labels, facts.row_weight), facts.selection)
         data = data.take(np.flatnonzero(transcript.recorded(data.id_digests(), self.name))).in_memory()
         label_party = self.model.label_party
