@@ -4,6 +4,7 @@ import contextlib
 import gc
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import pytest
 
 from mmoe_jax import Hashed, MMoEBase, MMoEFuse
 from parties import Callback, ModelError, NumberError, OneShot, Party, SplitModel
+from parties.party import schedule
 from parties.party.participant import data_digest
 from parties.party.schedule import PartyData, Schedule
 from parties.party.transcript import Recording
@@ -157,6 +159,21 @@ def test_a_chunk_is_read_while_the_device_trains_the_one_before(tmp_path, monkey
 
     placement.train(model._pass("fit", "train", rows, BATCH, True)._replace(start=1), rounds, ROUNDS)
     assert told == [4, 4, 7, 7, 7, 8, 8], "a round is told as done when the next is asked for"
+
+
+def test_many_rows_are_read_in_the_order_of_the_file(tmp_path, monkeypatch):
+    """Part by part, whose pages are let go; some rows come twice."""
+    values = np.random.default_rng(0).normal(size=(1 << 15, 16))
+    values.tofile(tmp_path / "values")  # 4 MiB
+    array = np.memmap(tmp_path / "values", values.dtype, "r", shape=values.shape)
+    index = np.random.default_rng(1).integers(0, len(values), 4 * schedule.MANY)
+    monkeypatch.setattr(schedule, "RESIDENT", 1 << 20)
+    rows = schedule._rows(array, index)
+    np.testing.assert_array_equal(rows, values[index])
+    assert not isinstance(rows, np.memmap)
+    sections = Path("/proc/self/smaps").read_text().split("VmFlags")
+    (own,) = [section for section in sections if str(tmp_path / "values") in section]
+    assert re.search(r"\nRss: +0 kB", own)
 
 
 def test_a_round_reads_its_own_rows(tmp_path):

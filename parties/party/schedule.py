@@ -1,6 +1,7 @@
 """A party's place in a pass: its part of the data, and the batches and headers that follow from public facts."""
 
 import hashlib
+import mmap
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -43,10 +44,30 @@ class PartyData(NamedTuple):
         flat = rows.ravel()
         index = np.where(flat == PADDING, 0, flat)
         given = self.columns, self.labels, self.weights, self.randomised
-        columns, labels, weights, drawn = jax.tree.map(lambda leaf: np.asarray(leaf).take(index, axis=0), given)
+        columns, labels, weights, drawn = jax.tree.map(lambda leaf: _rows(leaf, index), given)
         places = np.where(flat == PADDING, PADDING, np.arange(flat.size, dtype=flat.dtype))
         part = PartyData(self.ids, columns, labels, weights, drawn, self.row_ids)
         return part, places.reshape(rows.shape)
+
+
+MANY = 1 << 14  # rows that are read in the order of their file
+RESIDENT = 1 << 26  # bytes of a file that reading them may keep in memory
+
+
+def _rows(array: Any, index: np.ndarray) -> np.ndarray:
+    """The rows at these positions, in memory.
+
+    Many rows of a map are read in the order of the file, part by part. After each part the process lets its pages go:
+    they stay in the system's cache, but are no longer counted as memory of the process.
+    """
+    file = getattr(array, "base", None)
+    if len(index) < MANY or not isinstance(file, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return np.asarray(array).take(index, axis=0)
+    order, rows = np.argsort(index), np.empty((len(index), *array.shape[1:]), array.dtype)
+    for part in np.array_split(order, -(-array.nbytes // RESIDENT)):
+        rows[part] = np.asarray(array)[index[part]]
+        file.madvise(mmap.MADV_DONTNEED)
+    return rows
 
 
 RUN = ("train", "validation")  # the data sets of a run of `fit`; any other belongs to one call
