@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmoe_jax import Categorical, MMoEBase, MMoEFuse, Numeric, Task
+from mmoe_jax import Categorical, MMoEBase, MMoEFuse, MultiHot, Numeric, Task
 from parties import Callback, Local, ModelError, Party, Recorded, Recording, SplitModel, VerticalData, row_stream
 from parties.devices.pyu import pyu
+from parties.model.audited import column_targets
 from parties.privacy.attacks import Attack, latest
 from parties.protocol.rows import PADDING
 from tests import devices
@@ -299,3 +300,12 @@ def test_local_fused_and_devices_say_the_same(double, tmp_path, monkeypatch):
     assert len(local) > 40
     for other in others:
         pd.testing.assert_frame_equal(local, other, atol=1e-6, rtol=1e-6)
+
+
+def test_items_of_a_bag_are_asked_for_whether_or_not_its_column_is_fitted():
+    frame = pd.DataFrame({"pets": ["cat|dog", "dog", None, "cat"]})
+    wanted = [[1, 1], [0, 1], [0, 0], [1, 0]]
+    for spec in (MultiHot("pets", "|"), MultiHot("pets", "|", ("cat", "dog"), 2)):
+        targets, columns = column_targets([spec], frame)
+        assert targets.names == ("pets=cat", "pets=dog") and columns == ["pets", "pets"]
+        np.testing.assert_array_equal(targets.values, wanted)

@@ -115,8 +115,9 @@ def _boundary(spec: Bucketed | Numeric, numbers: np.ndarray) -> float:
 def _values(spec: ColumnSpec, series: pd.Series) -> list[tuple[str, np.ndarray]]:
     """The frequent values, or items of a bag, and which rows have each."""
     if isinstance(spec, MultiHot):
-        bag = np.asarray(spec.transform(series).values)
-        found = [(str(value), (bag == i).any(axis=1)) for i, value in enumerate(spec.vocabulary or (), 1)]
+        fitted = spec.fit(series)
+        bag = np.asarray(fitted.transform(series).values)
+        found = [(str(value), (bag == i).any(axis=1)) for i, value in enumerate(fitted.vocabulary or (), 1)]
     else:
         cells = read_cells(spec.name, series, strip=True)
         names = np.array([*map(str, cells.values), "missing"], object)[cells.codes]
