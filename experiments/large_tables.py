@@ -8,9 +8,12 @@ first one it fits and encodes the columns. At last it predicts all rows into `sc
 the tables in memory instead, as without a cache: the rate to compare with. It needs `pip install -e ".[tables]"`.
 
 Prints the seconds of each step, rows per second, and two peaks of memory less what the process had after its imports:
-`own` is memory that nothing else could use; `mapped` are pages of files, which the kernel takes back when they are
-wanted elsewhere. Writes `result.json`.
+`peak` is all resident memory, `own` leaves out pages of files, which the kernel takes back when they are wanted
+elsewhere. Writes `result.json`.
 
+Expected of 10^7 rows in rounds of 128, JAX 0.10: 0.8 GB at the peak, most of it while the exact AUC is computed, and
+an epoch as fast as from memory, which takes 3.1 GB. The row order and the exact AUC of two tasks take 22 bytes per row,
+and 8 more for a moment: 10^8 rows take 3.4 GB. Metrics that keep no rows, such as "auc_200", save 18 of these.
 """
 
 import contextlib
@@ -72,8 +75,8 @@ class Steps:
 
     def add(self, name: str, seconds: float) -> None:
         """Note a step that has taken so many seconds, up to now."""
-        own, mapped = (float(peak) for peak in np.subtract(self._peak, self._before))
-        self.seen[name] = {"seconds": seconds, "rows/s": self._rows / seconds, "own MB": own, "mapped MB": mapped}
+        peak, own = (float(most) for most in np.subtract(self._peak, self._before))
+        self.seen[name] = {"seconds": seconds, "rows/s": self._rows / seconds, "peak MB": peak, "own MB": own}
         print(f"{name:<12} " + "  ".join(f"{what} {value:,.1f}" for what, value in self.seen[name].items()), flush=True)
 
     def _watch(self) -> None:
@@ -83,9 +86,9 @@ class Steps:
 
 
 def memory() -> tuple[float, ...]:
-    """What this process holds of its own, and of files, in MB."""
+    """What this process holds in memory, and what of it is its own, in MB."""
     said = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-    return tuple(int(said[name].split()[0]) / 1024 for name in ("RssAnon", "RssFile"))
+    return tuple(int(said[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon"))
 
 
 def write(folder: Path, rows: int, kind: str, seed: int) -> dict[str, Path]:

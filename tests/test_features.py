@@ -97,7 +97,8 @@ def test_blocks_teach_what_the_whole_column_does(case, cuts, dtype):
         whole, learner = spec.fit(series(cells)), spec.learner()
         edges = [0, *sorted(cuts), len(cells)]
         for start, stop in itertools.pairwise(edges):
-            learner.take(series(cells[start:stop], dtype))
+            block = cells[start:stop]
+            learner.take(series(block, dtype if block else object))
         assert learner.fitted() == whole
 
 

@@ -49,13 +49,15 @@ def traces() -> set[Path]:
 
 
 def processes() -> list[str]:
-    """Command lines of this user's that run SPU."""
+    """Command lines of this process's children that run SPU; another worker may run it, too."""
     lines = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            lines.append(file.read_text())
+            line, status = (folder / "cmdline").read_text(), (folder / "status").read_text()
         except OSError:  # it has ended
             continue
+        if f"\nPPid:\t{os.getpid()}\n" in status:
+            lines.append(line)
     return [line for line in lines if intersection.PROGRAM.name in line]
 
 
