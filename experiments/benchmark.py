@@ -14,7 +14,7 @@ the other core is busy: then `fused/joint_scan_stream` is 1.2 to 1.3):
     fused/joint_scan_stream        1.07         (joint_scan spends a sixth of its time on a shuffle)
     local/joint_scan               1.5
     local_encoded/joint_scan       2.4
-    fused_norm/fused               TODO         (`balance="norm"`, two tasks)
+    fused_norm/fused               1.24         (`balance="norm"`, two tasks)
     deepctr_torch/fused            10.6 to 11.1
     joint_scan_columns/joint_scan  1.04
     rows_1e7/rows_1e5              0.82 to 0.86
