@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -60,18 +60,6 @@ class ColumnSpec(abc.ABC):
     def learner(self: _S) -> "Learner[_S]":
         """What fits the specification on blocks of rows."""
         return Learner(self)
-
-    def _nothing(self) -> Any:
-        """What is known before the first row; of a specification that has something to learn."""
-        raise NotImplementedError
-
-    def _see(self, seen: Any, series: pd.Series) -> None:
-        """Adds a block of rows to what was seen."""
-        raise NotImplementedError
-
-    def _fitted_on(self: _S, seen: Any) -> _S:
-        """The specification fitted on what was seen."""
-        raise NotImplementedError
 
     def unfitted(self) -> "ColumnSpec":
         """The specification without what `fit` learns, even where it was given."""
@@ -135,6 +123,22 @@ class ColumnSpec(abc.ABC):
         return vocabulary
 
 
+class LearnedSpec(ColumnSpec):
+    """A specification that learns from cells what is not given."""
+
+    @abc.abstractmethod
+    def _nothing(self) -> Any:
+        """What is known before the first row."""
+
+    @abc.abstractmethod
+    def _see(self, seen: Any, series: pd.Series) -> None:
+        """Adds a block of rows to what was seen."""
+
+    @abc.abstractmethod
+    def _fitted_on(self, seen: Any) -> "LearnedSpec":
+        """The specification fitted on what was seen."""
+
+
 class Learner(Generic[_S]):
     """Fits one specification on a column that comes block by block, as `fit` does on the whole column.
 
@@ -147,7 +151,8 @@ class Learner(Generic[_S]):
 
     def __init__(self, spec: _S):
         self._spec = spec
-        self._seen = None if spec.fitted else spec._nothing()
+        self._learns: LearnedSpec | None = spec if isinstance(spec, LearnedSpec) and not spec.fitted else None
+        self._seen = None if self._learns is None else self._learns._nothing()
         self.ordered = isinstance(self._seen, Moments)
 
     def take(self, series: pd.Series) -> None:
@@ -156,8 +161,8 @@ class Learner(Generic[_S]):
         Raises:
             ColumnError: an illegal cell, by the row's label in `series`.
         """
-        if self._seen is not None:
-            self._spec._see(self._seen, series)
+        if self._learns is not None:
+            self._learns._see(self._seen, series)
 
     def numbers(self, series: pd.Series) -> np.ndarray:
         """All that `take` learns from these rows, where the order counts: float64 `[B]`; raises as `take`."""
@@ -170,11 +175,11 @@ class Learner(Generic[_S]):
         Raises:
             ColumnError: no cell to learn from.
         """
-        return self._spec if self._seen is None else self._spec._fitted_on(self._seen)
+        return self._spec if self._learns is None else cast(_S, self._learns._fitted_on(self._seen))
 
 
 @dataclasses.dataclass(frozen=True)
-class Categorical(ColumnSpec):
+class Categorical(LearnedSpec):
     """One id per value, `1 + position in the vocabulary`; a missing cell gets id 0, as an unknown value does.
 
     Transforms to `Ids` of size `len(vocabulary) + 1`. Text is an error where the vocabulary has numbers, and numbers
@@ -224,7 +229,7 @@ class Categorical(ColumnSpec):
 
 
 @dataclasses.dataclass(frozen=True)
-class Bucketed(ColumnSpec):
+class Bucketed(LearnedSpec):
     """One id per interval of numbers; a missing cell gets id 0. Infinite cells and text are errors.
 
     With `width`, the bucket of x is `floor(x / width)` in float64, and its id is `1 + position in the vocabulary` of
@@ -332,7 +337,7 @@ class Hashed(ColumnSpec):
 
 
 @dataclasses.dataclass(frozen=True)
-class MultiHot(ColumnSpec):
+class MultiHot(LearnedSpec):
     """Several ids per cell of text such as "red|blue". A missing or empty cell has no id, not even that of "unknown".
 
     Transforms to `Bag` of size `len(vocabulary) + 1` with `max_items` places per row: the ids of the cell's items in
@@ -412,7 +417,7 @@ class MultiHot(ColumnSpec):
 
 
 @dataclasses.dataclass(frozen=True)
-class Numeric(ColumnSpec):
+class Numeric(LearnedSpec):
     """A number as it is, or standardised to `(x - mean) / std`. A missing cell is an error: none is imputed.
 
     Transforms to `Real` float32. A cell that is text, infinite, or too large for float32 is an error, too.

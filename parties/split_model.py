@@ -369,8 +369,8 @@ class SplitModel:
             with the label party.
 
         Raises:
-            DataError: as `evaluate`.
-            ModelError: as `evaluate`; also a path with another suffix, or Parquet where pyarrow is not installed.
+            DataError: as `evaluate`; also Parquet where PyArrow is not installed.
+            ModelError: as `evaluate`; also a path with another suffix.
             SaveError: the file cannot be written; names the label party.
         """
         path = None if to is None else check_table_path(to)

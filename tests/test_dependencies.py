@@ -35,7 +35,6 @@ EXTRAS = {  # files or folders -> the extra that they may also import from
     "parties/data/arrow.py": "tables",
     "parties/devices": "secretflow",
     "parties/privacy/guarantee.py": "privacy",
-    "parties/saving/table_file.py": "tables",
 }
 
 

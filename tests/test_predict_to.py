@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parties import Ensemble, ModelError, SaveError, SplitModel, VerticalData
+from parties import DataError, Ensemble, ModelError, SaveError, SplitModel, VerticalData
 from parties.party import scoring
 from parties.party.roles import LabelRole
 from parties.placement import chunks
@@ -207,7 +207,7 @@ def test_a_file_that_cannot_be_is_refused_before_the_pass(fitted, tmp_path, monk
 
 def test_parquet_without_pyarrow_says_how_to_install_it(fitted, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ModelError, match=r"party 'alice': to: saw no pyarrow here .*mmoe-jax\[tables\]"):
+    with pytest.raises(DataError, match=r"party 'alice': pyarrow: saw none here .*mmoe-jax\[tables\]"):
         fitted["local"].predict(data(), to=tmp_path / "scores.parquet")
     assert left(tmp_path) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import hashlib
 import io
@@ -42,7 +43,7 @@ def read_file(path: str | PathLike, on: str, party: str, sep: str) -> pd.DataFra
 
 
 @dataclass(frozen=True)
-class _File:
+class _File(abc.ABC):
     path: str
     on: str
     party: str
@@ -65,9 +66,9 @@ class _File:
         return f"file {self.path!r}"
 
     @property
+    @abc.abstractmethod
     def wanted(self) -> str:
         """What errors say that the file should be."""
-        raise NotImplementedError
 
     @contextlib.contextmanager
     def _reading(self, *errors: type[Exception]) -> Iterator[None]:

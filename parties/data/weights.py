@@ -23,7 +23,10 @@ class WeightReader:
         Raises:
             DataError: a weight that is missing, no number, negative, or not finite as float32; names the row's id.
         """
-        weights = np.array([_number(cell) for cell in column.to_numpy(dtype=object)], np.float64)
+        if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biuf":
+            weights = column.to_numpy(np.float64)
+        else:
+            weights = np.array([_number(cell) for cell in column.to_numpy(dtype=object)], np.float64)
         bad = ~((weights >= 0) & (weights <= np.finfo(np.float32).max))
         if bad.any():
             row = int(np.argmax(bad))

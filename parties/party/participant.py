@@ -331,7 +331,7 @@ class Participant:
         """Of the label party: let the predictions of the next pass over that data set go to a file, as it goes.
 
         Raises:
-            SaveError, ModelError: as `TableFile`.
+            SaveError, DataError: as `TableFile`.
         """
         role, self._file = self.label_role(), TableFile(Path(path), self.name)
         file = self._file

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parties.data.on_disk import flush_folder
 from parties.errors import SaveError
 from parties.programs.network import TrainState
 from parties.saving.states import read_states, write_states
@@ -53,7 +54,7 @@ def write_party(
     card = {**facts, **description}
     card["checksum"] = _checksum(card, payload)
     folder.mkdir(parents=True, exist_ok=True)
-    flush_names(folder.parent)
+    flush_folder(folder.parent)
     kept = {file.name for file in folder.iterdir()}
     try:
         _write(folder / state, payload)
@@ -73,17 +74,7 @@ def _write(file: Path, content: bytes) -> None:
         opened.flush()
         os.fsync(opened.fileno())
     os.replace(new, file)
-    flush_names(file.parent)
-
-
-def flush_names(folder: Path) -> None:
-    """Let the names in a folder outlast a crash of the machine."""
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+    flush_folder(file.parent)
 
 
 def read_party(folder: Path, party: str) -> Saved:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from parties.errors import ModelError, SaveError
-from parties.saving.folder import flush_names
+from parties.data.arrow import pyarrow
+from parties.data.on_disk import flush_folder
+from parties.errors import SaveError
 
 SUFFIXES = (".csv", ".parquet")
-INSTALL = 'pip install "mmoe-jax[tables]", or a path that ends in .csv'
 
 
 class TableFile:
@@ -31,10 +31,10 @@ class TableFile:
 
         Raises:
             SaveError: there is no such folder, or nothing can be written there.
-            ModelError: Parquet, and pyarrow is not installed.
+            DataError: Parquet, and PyArrow is not installed.
         """
         self._path, self._party = path, party
-        self._arrow = _pyarrow(party) if path.suffix == ".parquet" else None
+        self._arrow = pyarrow(party) if path.suffix == ".parquet" else None
         self._new = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
         with self._naming():
             if path.is_dir():
@@ -79,7 +79,7 @@ class TableFile:
             os.fsync(self._file.fileno())
             self._file.close()
             os.replace(self._new, self._path)
-            flush_names(self._path.parent)
+            flush_folder(self._path.parent)
         self._left.detach()
         _unfinished.discard(self)
 
@@ -107,14 +107,6 @@ def remove_unfinished() -> None:
     for file in tuple(_unfinished):
         with contextlib.suppress(OSError):
             file._new.unlink()
-
-
-def _pyarrow(party: str) -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ModelError(party=party, field="to", seen=f"no pyarrow here ({error})", wanted=INSTALL) from error
-    return pyarrow
 
 
 def _remove(opened: list[Any], path: Path) -> None:
