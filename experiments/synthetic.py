@@ -18,7 +18,7 @@ of runs in which it does. Writes `result.json` and `synthetic.png`. The exit cod
 
 Expected of 200 runs, means at p of 0.5 and 1: Shared-Bottom 0.037, 0.035; OMoE 0.026, 0.022; MMoE 0.023, 0.022. All
 five claims hold, each in at least 84 % of the resampled sets. With 2,000 steps the best runs have not converged: that
-of Shared-Bottom is 13 to 15 % above the others'. On two cores it takes 14 minutes.
+of Shared-Bottom is 13 to 15 % above the others'. On two cores it takes 12.5 minutes.
 """
 
 import dataclasses

@@ -252,13 +252,17 @@ class VerticalData:
         Raises:
             DataError: a fraction that leaves a part empty.
         """
-        return self.part(Selection(fraction, seed, 0)), self.part(Selection(fraction, seed, 1))
+        first, rest = self._parts(fraction, seed)
+        return self._at(np.sort(first)), self._at(np.sort(rest))
 
     def part(self, selection: Selection) -> VerticalData:
         """One part of a split; raises as `split`."""
-        first = first_rows(selection.fraction, len(self))
-        order = row_order(selection.seed, 0, len(self))
-        return self._at(np.sort(order[first:] if selection.part else order[:first]))
+        return self._at(np.sort(self._parts(selection.fraction, selection.seed)[selection.part]))
+
+    def _parts(self, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """The positions of both parts of a split, int32."""
+        first, order = first_rows(fraction, len(self)), row_order(seed, 0, len(self))
+        return order[:first], order[first:]
 
     def _at(self, positions: np.ndarray) -> VerticalData:
         frames = {p: f.take(positions) if isinstance(f, Table) else f.iloc[positions] for p, f in self.frames.items()}
