@@ -37,6 +37,7 @@ from mmoe_jax.head import Head
 from mmoe_jax.mmoe import MMoEFuse, OMoEFuse
 from mmoe_jax.modules import init_apply
 from mmoe_jax.objective import Objective, objective
+from mmoe_jax.optimizers import optimizer
 from mmoe_jax.ple import PLEFuse
 from mmoe_jax.shared_bottom import SharedBottomFuse
 from mmoe_jax.tasks import Task
@@ -71,5 +72,6 @@ __all__ = [
     "fit_columns",
     "init_apply",
     "objective",
+    "optimizer",
     "transform_columns",
 ]

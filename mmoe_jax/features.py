@@ -503,23 +503,27 @@ def transform_columns(specs: Sequence[ColumnSpec], frame: pd.DataFrame) -> tuple
     return tuple(spec.transform(series) for spec, series in _pairs(specs, frame))
 
 
+KINDS: dict[str, type[ColumnSpec]] = {
+    kind.__name__: kind for kind in (Categorical, Bucketed, Hashed, MultiHot, Numeric)
+}
+
+
 def column_from_dict(fields: Mapping[str, Any]) -> ColumnSpec:
     """The specification that `to_dict` wrote, whether or not the dict went through JSON.
 
     Raises:
         ColumnError: an unknown kind, a field too many or too few, or a value that the constructor refuses.
     """
-    kinds = {kind.__name__: kind for kind in (Categorical, Bucketed, Hashed, MultiHot, Numeric)}
     if not isinstance(fields, Mapping):
         raise ColumnError(column="?", seen=repr(fields), wanted="a dict that to_dict wrote")
     column, kind = str(fields.get("name", "?")), fields.get("kind")
-    if not isinstance(kind, str) or kind not in kinds:
-        raise ColumnError(column=column, seen=f"kind={kind!r}", wanted=f"one of {sorted(kinds)}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ColumnError(column=column, seen=f"kind={kind!r}", wanted=f"one of {sorted(KINDS)}")
     arguments = {field: value for field, value in fields.items() if field != "kind"}
-    wanted = [field.name for field in dataclasses.fields(kinds[kind])]
+    wanted = [field.name for field in dataclasses.fields(KINDS[kind])]
     if set(arguments) != set(wanted):
         raise ColumnError(column=column, seen=f"fields {list(arguments)}", wanted=f"the fields {wanted} of {kind}")
-    return kinds[kind](**arguments)
+    return KINDS[kind](**arguments)
 
 
 def check_names(specs: Sequence[ColumnSpec], present: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mmoe_jax import __version__
 from parties.data.vertical_data import VerticalData
 from parties.ensemble import Ensemble
-from parties.errors import DataError, MessageError, ModelError, NumberError, PartyError, SaveError
+from parties.errors import DataError, MessageError, ModelError, NumberError, PartyError, SaveError, StudyError
 from parties.model.arrays import as_batch, fit_parties
 from parties.model.assembly import Party, split_program
 from parties.model.protection import Facing, OneShot
@@ -22,6 +22,7 @@ from parties.programs.transforms.row_sparse import sparse
 from parties.protocol.channel import Counted, Encoded, Plain, Recorded
 from parties.protocol.rows import row_stream
 from parties.split_model import SplitModel
+from parties.study.study import Meeting, Rows, Study, Training
 from parties.training.callbacks import Callback
 from parties.training.early_stopping import EarlyStopping
 from parties.training.sweeps import sweep
@@ -48,6 +49,7 @@ __all__ = [
     "Intersection",
     "Joint",
     "Local",
+    "Meeting",
     "MessageError",
     "ModelError",
     "ModelState",
@@ -60,12 +62,16 @@ __all__ = [
     "Pyu",
     "Recorded",
     "Recording",
+    "Rows",
     "SaveError",
     "SplitModel",
     "SplitProgram",
     "Spent",
     "Stats",
+    "Study",
+    "StudyError",
     "Tls",
+    "Training",
     "VerticalData",
     "__version__",
     "as_batch",

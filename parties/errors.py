@@ -41,5 +41,9 @@ class SaveError(PartyError):
     """A saved model cannot be read back, or a file of predictions cannot be written."""
 
 
+class StudyError(PartyError):
+    """A study, or a party's own file, cannot be used; or two parties have different studies. `field` is the key."""
+
+
 def _rebuild(kind: type[PartyError], fields: dict[str, str]) -> PartyError:
     return kind(**fields)

@@ -14,7 +14,7 @@ import pandas as pd
 from flax import linen as nn
 
 from parties.data.vertical_data import VerticalData
-from parties.errors import ModelError
+from parties.errors import ModelError, StudyError
 from parties.model.arguments import (
     check_count,
     check_data,
@@ -46,6 +46,7 @@ from parties.privacy.heuristics import Protection
 from parties.programs.network import TrainState
 from parties.protocol.passes import NONFINITE, Pass
 from parties.saving.checkpoints import newest_common
+from parties.study.study import Meeting, Rows, Study, Training
 from parties.training.callbacks import Callback
 from parties.training.position import Position, Run, read_position
 from parties.training.run import TrainingRun, check_callbacks, check_time_budget
@@ -119,7 +120,42 @@ class SplitModel:
         self._blueprint = blueprint
         self._consortium = Consortium(placed, self.parties, self.label_party)
         self._trainable, self._batch_size, self._runs = True, 128, 0
+        self._learned = False  # whether its columns hold what they learned, as those of a folder do
         self._constructed = True
+
+    @classmethod
+    def from_study(cls, path: str | Path, placement: str | Placement = "local") -> SplitModel:
+        """The model that a study file describes, not trained; `Study.read` has the rest of what the file says.
+
+        Raises:
+            StudyError: the file cannot be used; names the key.
+            ModelError: the placement cannot be used.
+        """
+        return cls(**Study.read(path).model_arguments(), placement=placement)
+
+    def to_study(
+        self,
+        path: str | Path,
+        *,
+        rows: Rows | None = None,
+        training: Training | None = None,
+        meeting: Meeting | None = None,
+    ) -> None:
+        """Write the model's arguments as a study file, with how it is trained and how its parties meet.
+
+        Args:
+            rows, training, meeting: None for the defaults of their classes.
+
+        Raises:
+            StudyError: an argument is code, which no text says, and its key is named; the model was read from a folder,
+                so that its columns hold what they learned of rows; or the file cannot be written.
+        """
+        if self._learned:
+            seen = "a model read from a folder, whose columns hold what they learned of the parties' rows"
+            raise StudyError(field="parties", seen=seen, wanted="a model as it was constructed")
+        given = {name: getattr(self, name) for name in ARGUMENTS if name != "placement"}
+        given |= {"rows": rows or Rows(), "training": training or Training(), "meeting": meeting or Meeting()}
+        Study(**given).write(path)
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in ARGUMENTS and "_constructed" in vars(self):
@@ -530,7 +566,7 @@ class SplitModel:
         arguments = saved.parties, saved.label_party, saved.fuse, saved.fuse_optimizer, saved.tasks
         model = cls(*arguments, placed, saved.seed, saved.protect, saved.balance)
         model._consortium.adopt(path, optimizer=trainable, within=within, resumes=resumes)
-        model.epoch, model._trainable = epoch, trainable
+        model.epoch, model._trainable, model._learned = epoch, trainable, True
         return model, label
 
     def _recording(self, record: bool | Recording, train: VerticalData, until: int) -> Recording | None:

@@ -11,7 +11,7 @@ import pytest
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib  # a dependency of pytest there
+    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -22,6 +22,8 @@ DISTRIBUTIONS = {
     "dp_accounting": "dp-accounting",
     "grpc": "grpcio",
     "sklearn": "scikit-learn",
+    "tomli_w": "tomli-w",
+    "tomllib": "tomli",  # where Python has none
 }
 WITH_SECRETFLOW = {"ray", "spu"}  # SecretFlow brings the versions that it needs, and Ray only up to 1.13
 EXTRAS = {  # files or folders -> the extra that they may also import from

@@ -8,11 +8,12 @@ own log has them.
 import json
 from typing import Any
 
-from parties.errors import DataError, MessageError, ModelError, NumberError, PartyError, SaveError
+from parties.errors import DataError, MessageError, ModelError, NumberError, PartyError, SaveError, StudyError
 
 FACTS, REFUSAL = b"MFct", b"MErr"
 MAX_BYTES = 1 << 24
-_KINDS = {kind.__name__: kind for kind in (PartyError, DataError, MessageError, ModelError, NumberError, SaveError)}
+_ERRORS = (PartyError, DataError, MessageError, ModelError, NumberError, SaveError, StudyError)
+_KINDS = {kind.__name__: kind for kind in _ERRORS}
 _WITHHELD = "what only that party's log tells"
 
 

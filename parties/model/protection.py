@@ -15,6 +15,7 @@ from mmoe_jax.cells import finite
 from mmoe_jax.describe import network_from_dict, network_to_dict
 from mmoe_jax.head import Head
 from mmoe_jax.modules import init_apply
+from mmoe_jax.optimizers import optimizer as make_optimizer
 from mmoe_jax.randomisation import Randomisation
 from mmoe_jax.tasks import Task
 from parties.errors import ModelError
@@ -69,7 +70,7 @@ class Facing:
     epsilon: float | Mapping[str, float] = 1.0
     unit: Literal["label", "row"] = "label"
     heads: Mapping[str, nn.Module] = field(default_factory=dict)
-    optimizer: optax.GradientTransformation = field(default_factory=lambda: optax.adam(1e-3))
+    optimizer: optax.GradientTransformation = field(default_factory=partial(make_optimizer, "adam", 1e-3))
     bins: Mapping[str, Sequence[float]] = field(default_factory=dict)
     allow_unprotected: bool = False
 

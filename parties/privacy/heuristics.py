@@ -35,6 +35,7 @@ class Protection(NamedTuple):
             activations there are none, M = 0.
         guarantee: what is proved.
         kinds: kinds of task whose labels it can protect.
+        facts: its kind and its numbers, which a study says; None of functions of your own.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Protection(NamedTuple):
     apply: Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
     guarantee: Guarantee = NOTHING
     kinds: tuple[str, ...] = ("binary", "multiclass", "regression")
+    facts: dict[str, Any] | None = None
 
 
 def chain(*protections: Protection) -> Protection:
@@ -58,7 +60,9 @@ def chain(*protections: Protection) -> Protection:
         return values, tuple(states)
 
     kinds = tuple(kind for kind in CLASSES + ("regression",) if all(kind in p.kinds for p in protections))
-    return Protection(f"chain({', '.join(p.name for p in protections)})", init, apply, NOTHING, kinds)
+    name, each = f"chain({', '.join(p.name for p in protections)})", [p.facts for p in protections]
+    facts = None if None in each else {"kind": "chain", "of": each}
+    return Protection(name, init, apply, NOTHING, kinds, facts)
 
 
 def clip(norm: float) -> Protection:
@@ -70,7 +74,8 @@ def clip(norm: float) -> Protection:
         lengths = jnp.sqrt(jnp.where(long, squares, 1))  # of a row of zeros the derivative would be NaN
         return values * jnp.where(long, norm / lengths, 1), state
 
-    return Protection(f"clip({_positive('clip', norm):g})", _stateless, apply)
+    name, facts = f"clip({_positive('clip', norm):g})", {"kind": "clip", "norm": float(norm)}
+    return Protection(name, _stateless, apply, facts=facts)
 
 
 def gaussian(deviation: float) -> Protection:
@@ -79,7 +84,8 @@ def gaussian(deviation: float) -> Protection:
     def apply(state: tuple, key: jax.Array, values: jax.Array, targets: jax.Array) -> tuple[jax.Array, tuple]:
         return values + deviation * jax.random.normal(key, values.shape, values.dtype), state
 
-    return Protection(f"gaussian({_positive('gaussian', deviation):g})", _stateless, apply)
+    name, facts = f"gaussian({_positive('gaussian', deviation):g})", {"kind": "gaussian", "deviation": float(deviation)}
+    return Protection(name, _stateless, apply, facts=facts)
 
 
 class Shares(NamedTuple):
@@ -208,7 +214,11 @@ def marvell(sum_kl: float = 0.25, only: Sequence[int] | None = None) -> Protecti
         return jnp.where(ready, noisy, 0).reshape(values.shape), states
 
     arguments = f"{_positive('marvell', sum_kl):g}" + ("" if only is None else f", only={list(only)}")
-    return Protection(f"marvell({arguments})", init, apply, NOTHING, CLASSES)
+    facts = {"kind": "marvell", "sum_kl": float(sum_kl), "only": None if only is None else list(only)}
+    return Protection(f"marvell({arguments})", init, apply, NOTHING, CLASSES, facts)
+
+
+HEURISTICS: dict[str, Callable[..., Protection]] = {"clip": clip, "gaussian": gaussian, "marvell": marvell}
 
 
 def _stateless(message: jax.ShapeDtypeStruct, targets: int) -> tuple:
