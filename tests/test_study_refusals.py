@@ -94,6 +94,7 @@ BAD: list[tuple] = [  # key, value; a key by which it is refused, if that is ano
     ("fuse_optimizer.learning_rate", 0), ("fuse_optimizer.learning_rate", True),
     ("fuse_optimizer.learning_rate", {"start": 0.1}), ("fuse_optimizer.nesterov", 0.5), ("fuse_optimizer.mask", 1.0),
     ("fuse_optimizer.weight_decay", True), ("fuse_optimizer.weight_decay", "small"), ("fuse_optimizer.colour", 1),
+    ('fuse_optimizer."a b"', 1),
     ("tasks", []), ("tasks", {"rich": {}}), ("tasks", ABSENT), ("tasks[0]", "rich"), ("tasks[0].kind", "ordinal"),
     ("tasks[0].name", 3), ("tasks[0].name", "job", "tasks"), ("tasks[0].weight", -1), ("tasks[0].weight", True),
     ("tasks[0].missing", "drop"), ("tasks[0].metrics", "auc"), ("tasks[0].metrics", {}),
@@ -358,6 +359,7 @@ def test_junk_in_each_place_is_a_study_or_refused(of, tmp_path, request):
                 assert json.dumps(Study.read(tmp_path / "study.toml").facts)
             except StudyError as error:
                 found += 1
+                assert len(error.field) <= 200 and len(error.seen) <= 200
                 key, place = error.field, dotted(path)
                 moved = path[-1] in ("kind", "class", "name") or path in (
                     ("tasks", 0),

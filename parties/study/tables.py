@@ -71,8 +71,8 @@ def check_values(tables: Mapping[str, Any]) -> None:
     """Refuse what is no text, number, flag, list or table, and what not every reader of TOML reads to the bit.
 
     Raises:
-        StudyError: a date, NaN, an infinite number, an integer of more than 64 bits, text that has no UTF-8, or more
-            than `MAX_DEPTH` tables and lists in one another.
+        StudyError: a date, an integer of more than 64 bits, text that has no UTF-8, or more than `MAX_DEPTH` tables and
+            lists in one another.
     """
     level: list[tuple[Any, str]] = [(tables, "")]
     for _ in range(MAX_DEPTH):
@@ -90,8 +90,6 @@ def _inside(value: Any, key: str) -> list[tuple[Any, str]]:
 
 
 def _check_value(value: Any, key: str) -> None:
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        raise refusal(key, repr(value), "a finite number")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise refusal(key, f"an integer of {value.bit_length()} bits", "one of 64 bits")
     if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
@@ -106,8 +104,8 @@ def at(key: str) -> Iterator[None]:
     try:
         yield
     except (NetworkError, ModelError) as error:
-        raise refusal(f"{key}.{error.field}", error.seen, error.wanted) from error
+        raise refusal(join(key, error.field), error.seen, error.wanted) from error
     except ColumnError as error:
-        raise refusal(f"{key}.{error.argument}" if error.argument else key, error.seen, error.wanted) from error
+        raise refusal(join(key, error.argument) if error.argument else key, error.seen, error.wanted) from error
     except OverflowError as error:
         raise refusal(key, "a number beyond float64", "one that float64 has") from error
