@@ -236,6 +236,12 @@ def test_numbers_of_another_kind_and_the_order_of_parties_differ():
     assert turned != study() and difference(turned.digests, study().digests) == Difference("parties", False, 0)
 
 
+def test_one_epsilon_is_one_fact():
+    """However Python wrote the number."""
+    assert study(protect=OneShot(2)) == study(protect=OneShot(2.0))
+    assert study(protect=OneShot({"rich": 1, "job": 2})) == study(protect=OneShot({"rich": 1.0, "job": 2.0}))
+
+
 def test_names_with_dots_are_not_keys_within_keys():
     inner, dotted = digests_by_key({"parties": {"a": {"b": 1}}}), digests_by_key({"parties": {"a.b": 1}})
     assert set(inner) == {"parties", "parties.a.b"} and set(dotted) == {"parties", 'parties."a.b"'}

@@ -19,6 +19,7 @@ from parties import (
     Meeting,
     ModelError,
     Party,
+    Protection,
     Rows,
     SplitModel,
     Study,
@@ -29,6 +30,7 @@ from parties import (
     gaussian,
     marvell,
 )
+from parties.model.protection import protection_from_dict
 from parties.study.own import Own
 from parties.study.tables import MAX_DEPTH
 from tests.support.hostile_files import JUNK, places, with_junk
@@ -202,6 +204,18 @@ def test_an_older_file_stays_where_a_new_one_cannot_take_its_name(tmp_path, monk
         study(seed=3).write(tmp_path / "study.toml")
     assert [file.name for file in tmp_path.iterdir()] == ["study.toml"]
     assert (tmp_path / "study.toml").read_bytes() == before
+
+
+def test_a_heuristic_of_a_folder_says_its_name_alone():
+    """A study would else say that it does nothing."""
+    read = protection_from_dict({"kind": "heuristic", "name": "clip(1)"})
+    assert isinstance(read, Protection) and read.facts is None
+
+
+def test_one_text_is_not_a_name_for_each_task():
+    with pytest.raises(NetworkError) as caught:
+        MMoEFuse(1, (2,), output_activation="relu")
+    assert (caught.value.field, caught.value.seen) == ("output_activation", "'relu'")
 
 
 class Letters(Categorical):
