@@ -10,8 +10,8 @@ import optax
 import pandas as pd
 
 from experiments import options
-from experiments.optimizers import adam
 from mmoe_jax import Bucketed, Categorical, MMoEBase, MMoEFuse, Task
+from mmoe_jax import optimizer as named_optimizer
 from parties import (
     Facing,
     OneShot,
@@ -93,7 +93,7 @@ def vocabularies(frame: pd.DataFrame) -> dict[str, tuple]:
     return {spec.name: spec.fit(frame[spec.name]).vocabulary or () for spec in (*ALICE, *BOB)}
 
 
-ADAM = adam(1e-3)
+ADAM = named_optimizer("adam", 1e-3)
 
 
 def arguments(

@@ -1,10 +1,8 @@
-"""Optimisers by their numbers, each made once: models of equal networks and the same optimisers are compiled once."""
+"""AdamW with a schedule, made once: models of equal networks and the same optimisers are compiled once."""
 
 from functools import cache
 
 import optax
-
-adam = cache(optax.adam)
 
 
 @cache

@@ -10,14 +10,16 @@ class ColumnError(ValueError):
         column: name of the column.
         seen: what was found, with the row where that helps.
         wanted: what would have been accepted.
+        argument: of a specification or task, that one argument is at fault; else None.
     """
 
-    def __init__(self, *, column: str, seen: str, wanted: str) -> None:
+    def __init__(self, *, column: str, seen: str, wanted: str, argument: str | None = None) -> None:
         super().__init__(f"column {column!r}: saw {seen}, wanted {wanted}")
-        self.column, self.seen, self.wanted = column, seen, wanted
+        self.column, self.seen, self.wanted, self.argument = column, seen, wanted, argument
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), {"column": self.column, "seen": self.seen, "wanted": self.wanted})
+        fields = {"column": self.column, "seen": self.seen, "wanted": self.wanted, "argument": self.argument}
+        return _rebuild, (type(self), fields)
 
 
 class NetworkError(ValueError):
@@ -37,5 +39,5 @@ class NetworkError(ValueError):
         return _rebuild, (type(self), {"field": self.field, "seen": self.seen, "wanted": self.wanted})
 
 
-def _rebuild(kind: type[ValueError], arguments: dict[str, str]) -> ValueError:
+def _rebuild(kind: type[ValueError], arguments: dict[str, Any]) -> ValueError:
     return kind(**arguments)

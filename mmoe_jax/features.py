@@ -81,11 +81,11 @@ class ColumnSpec(abc.ABC):
         lists = {name: list(value) for name, value in fields.items() if isinstance(value, tuple)}
         return {"kind": type(self).__name__, **fields, **lists}
 
-    def _error(self, seen: str, wanted: str) -> ColumnError:
-        return ColumnError(column=str(self.name), seen=seen, wanted=wanted)
+    def _error(self, seen: str, wanted: str, argument: str | None = None) -> ColumnError:
+        return ColumnError(column=str(self.name), seen=seen, wanted=wanted, argument=argument)
 
     def _illegal(self, field: str, wanted: str) -> ColumnError:
-        return self._error(f"{field}={getattr(self, field)!r}", wanted)
+        return self._error(f"{field}={getattr(self, field)!r}", wanted, field)
 
     def _learned(self, value: _T | None) -> _T:
         if value is None:
@@ -113,7 +113,7 @@ class ColumnSpec(abc.ABC):
         values = canonical(self.name, vocabulary, strip=strip, where=lambda _: "in the vocabulary")
         if len(set(values)) < len(values):
             twice = next(value for i, value in enumerate(values) if value in values[:i])
-            raise self._error(f"{twice!r} twice in the vocabulary", "distinct values")
+            raise self._error(f"{twice!r} twice in the vocabulary", "distinct values", "vocabulary")
         self._set(vocabulary=tuple(values))
 
     def _sorted(self, values: Iterable[Any]) -> tuple[Any, ...]:

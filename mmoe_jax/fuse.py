@@ -81,6 +81,8 @@ class TowerFuse(Attributes, nn.Module, abc.ABC):
         for field in ("output_sizes", "output_activation"):
             value = getattr(self, field)
             if value is not None:
+                if isinstance(value, str) or not isinstance(value, Sequence):
+                    raise NetworkError(field=field, seen=repr(value), wanted="a sequence, of one for each task")
                 value = units(value, field) if field == "output_sizes" else tuple(value)
                 setattr(self, field, value)
                 if self.num_tasks not in (None, len(value)):

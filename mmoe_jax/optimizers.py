@@ -2,12 +2,12 @@
 
 import inspect
 import json
-import math
 from functools import cache
 from typing import Any
 
 import optax
 
+from mmoe_jax.cells import finite
 from mmoe_jax.errors import NetworkError
 
 NAMES = (
@@ -46,20 +46,40 @@ def optimizer(name: str, learning_rate: float, **arguments: float | bool) -> Nam
 
     Raises:
         NetworkError: naming the argument: another name, an argument that optax's function does not have, or one that is
-            neither a finite number nor a flag.
+            not the finite number or the flag that it must be.
     """
     if name not in NAMES:
-        raise NetworkError(field="name", seen=repr(name), wanted=f"one of {NAMES}")
-    known = inspect.signature(getattr(optax, name)).parameters
-    for argument, value in {"learning_rate": learning_rate, **arguments}.items():
+        raise NetworkError(field="name", seen=repr(name)[:200], wanted=f"one of {NAMES}")
+    known = {argument: kind for argument, kind in numbers_and_flags(name).items() if argument != "learning_rate"}
+    numbers: dict[str, float | bool] = {"learning_rate": _number("learning_rate", learning_rate)}
+    if numbers["learning_rate"] <= 0:
+        raise NetworkError(field="learning_rate", seen=repr(learning_rate), wanted="a positive number")
+    for argument, value in sorted(arguments.items()):
         if argument not in known:
             raise NetworkError(field=argument, seen=f"an argument of {name}", wanted=f"one of {list(known)}")
-        if not isinstance(value, int | float) or not math.isfinite(value) or argument == "learning_rate" and value <= 0:
-            wanted = "a positive number" if argument == "learning_rate" else "a finite number or a flag"
-            raise NetworkError(field=argument, seen=repr(value)[:200], wanted=wanted)
-    numbers = {argument: value if type(value) is bool else float(value) for argument, value in arguments.items()}
-    numbers = {"learning_rate": float(learning_rate), **dict(sorted(numbers.items()))}
+        if known[argument] is bool and type(value) is not bool:
+            raise NetworkError(field=argument, seen=repr(value)[:200], wanted="True or False")
+        numbers[argument] = value if known[argument] is bool else _number(argument, value)
     return _named(name, json.dumps(numbers))
+
+
+@cache
+def numbers_and_flags(name: str) -> dict[str, type]:
+    """The arguments of optax's function that are flags, `bool`, or numbers, `float`; the others are code."""
+    defaults = {own.name: own.default for own in inspect.signature(getattr(optax, name)).parameters.values()}
+    kinds: dict[str, type] = {argument: float for argument in ("learning_rate", "momentum") if argument in defaults}
+    for argument, default in defaults.items():
+        if isinstance(default, int | float):
+            kinds[argument] = bool if isinstance(default, bool) else float
+    return kinds
+
+
+def _number(argument: str, value: object) -> float:
+    """The number in float64, if it is finite; else a NetworkError."""
+    number = None if isinstance(value, bool) else finite(value)
+    if number is None:
+        raise NetworkError(field=argument, seen=repr(value)[:200], wanted="a finite number")
+    return float(number)
 
 
 @cache

@@ -72,7 +72,8 @@ class Task:
 
     def _check(self, field: str, holds: bool, wanted: str) -> None:
         if not holds:
-            raise ColumnError(column=str(self.name), seen=f"{field}={getattr(self, field)!r}", wanted=wanted)
+            seen = f"{field}={getattr(self, field)!r}"
+            raise ColumnError(column=str(self.name), seen=seen, wanted=wanted, argument=field)
 
     @classmethod
     def binary(

@@ -22,7 +22,8 @@ from parties.programs.transforms.row_sparse import sparse
 from parties.protocol.channel import Counted, Encoded, Plain, Recorded
 from parties.protocol.rows import row_stream
 from parties.split_model import SplitModel
-from parties.study.study import Meeting, Rows, Study, Training
+from parties.study.sections import Meeting, Rows, Training
+from parties.study.study import Study
 from parties.training.callbacks import Callback
 from parties.training.early_stopping import EarlyStopping
 from parties.training.sweeps import sweep

@@ -46,7 +46,8 @@ from parties.privacy.heuristics import Protection
 from parties.programs.network import TrainState
 from parties.protocol.passes import NONFINITE, Pass
 from parties.saving.checkpoints import newest_common
-from parties.study.study import Meeting, Rows, Study, Training
+from parties.study.sections import Meeting, Rows, Training
+from parties.study.study import Study
 from parties.training.callbacks import Callback
 from parties.training.position import Position, Run, read_position
 from parties.training.run import TrainingRun, check_callbacks, check_time_budget
@@ -149,6 +150,7 @@ class SplitModel:
         Raises:
             StudyError: an argument is code, which no text says, and its key is named; the model was read from a folder,
                 so that its columns hold what they learned of rows; or the file cannot be written.
+            ModelError: a section does not fit the model.
         """
         if self._learned:
             seen = "a model read from a folder, whose columns hold what they learned of the parties' rows"

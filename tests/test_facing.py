@@ -435,9 +435,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no bins": ({"bins": {}}, "bins"),
     "bins of another task": ({"bins": {"age": (0, 1, 2), "rich": (0, 1, 2)}}, "bins"),
     "heads that are none": ({"heads": None}, "heads"),
-    "bins that are no numbers": ({"bins": {"age": ([1], [1, 2], 3)}}, "bins of 'age'"),
-    "bins that descend": ({"bins": {"age": (0, 2, 1)}}, "bins of 'age'"),
-    "one bin": ({"bins": {"age": (0, 1)}}, "bins of 'age'"),
+    "bins that are no numbers": ({"bins": {"age": ([1], [1, 2], 3)}}, "bins"),
+    "bins that descend": ({"bins": {"age": (0, 2, 1)}}, "bins"),
+    "one bin": ({"bins": {"age": (0, 1)}}, "bins"),
     "a head of the label party": ({"heads": {"alice": Head()}}, "heads"),
     "a head that is none": ({"heads": {"bob": 3}}, "heads"),
     "an optimiser that is none": ({"optimizer": 3}, "optimizer"),
@@ -449,7 +449,7 @@ def test_arguments_that_cannot_be_used(case):
     arguments, field = BAD[case]
     with pytest.raises(ModelError) as caught:
         build(protect=Facing(**{"bins": PROTECT.bins} | arguments))
-    assert caught.value.field == f"protect {field}"
+    assert caught.value.field == f"protect.{field}"
 
 
 def test_a_head_of_the_wrong_width_is_refused():

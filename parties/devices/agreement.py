@@ -30,7 +30,7 @@ def agree(devices: Mapping[str, Any], digests: Mapping[str, str], deadline: floa
         if (found := difference(digests, told)) is not None:
             seen = "no such key at one of the parties" if found.missing else "another value than this party's"
             seen += f", and so in {found.others} further keys" if found.others else ""
-            raise StudyError(party=party, field=found.key, seen=seen, wanted="the same study at every party")
+            raise StudyError(party=party, field=found.key[:200], seen=seen, wanted="the same study at every party")
 
 
 def _tell(digests: dict[str, str]) -> bytes:

@@ -37,15 +37,16 @@ def check_count(field: str, value: Any, least: int, most: int | None = None) -> 
         raise ModelError(field=field, seen=repr(value), wanted=wanted)
 
 
-def check_name(name: Any) -> None:
+def check_name(name: Any, field: str = "parties") -> None:
     """Refuse a party's name that cannot stand in headers and name a folder.
 
     Raises:
-        ModelError: no text, empty, longer than a header holds, or with other characters than those named.
+        ModelError: naming `field`: no text, empty, longer than a header holds, or with other characters than those
+            named.
     """
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name) or len(name.encode()) > MAX_NAME_BYTES:
         wanted = f"a name of letters, digits, '_', '-' and '.', of at most {MAX_NAME_BYTES} bytes"
-        raise ModelError(field="parties", seen=repr(name), wanted=wanted)
+        raise ModelError(field=field, seen=repr(name), wanted=wanted)
 
 
 def check_optimizer(field: str, optimizer: Any, party: str) -> None:
@@ -110,7 +111,10 @@ def _check_protection(protect: Any, tasks: Sequence[Any]) -> None:
         if task.kind not in protect.kinds:
             seen = f"{protect.name} with the {task.kind} task {task.name!r}"
             raise ModelError(field="protect", seen=seen, wanted=f"tasks of {protect.kinds}")
-    protect.init(jax.ShapeDtypeStruct((1, 1), jnp.float32), read_targets(tasks).number)
+    try:
+        protect.init(jax.ShapeDtypeStruct((1, 1), jnp.float32), read_targets(tasks).number)
+    except ModelError as error:
+        raise ModelError(field="protect", seen=f"{error.field}={error.seen}", wanted=error.wanted) from error
 
 
 def check_states(given: Any, wanted: States) -> States:
@@ -170,7 +174,7 @@ def check_model(model: Any) -> None:
             raise ModelError(party=name, field="base", seen=type(party.base).__name__, wanted="a Flax module")
         check_optimizer("optimizer", party.optimizer, name)
         _check_sends(getattr(party, "sends", None), name, model.label_party)
-    check_name(model.label_party)
+    check_name(model.label_party, "label_party")
     if not model.parties:
         raise ModelError(field="parties", seen="none", wanted="at least one party with columns")
     if not isinstance(model.fuse, nn.Module):
@@ -179,11 +183,11 @@ def check_model(model: Any) -> None:
     names = [getattr(task, "name", None) for task in model.tasks]
     if not names or None in names or len(set(names)) != len(names):
         raise ModelError(field="tasks", seen=f"tasks {names}", wanted="at least one Task, each of another name")
-    for task in model.tasks:
+    for i, task in enumerate(model.tasks):
         weight = task.weight
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            wanted = "a finite weight, not negative"
-            raise ModelError(field=f"weight of task {task.name!r}", seen=repr(weight), wanted=wanted)
+            wanted = f"a finite weight of task {task.name!r}, not negative"
+            raise ModelError(field=f"tasks[{i}].weight", seen=repr(weight), wanted=wanted)
     if model.protect is not None:
         if isinstance(model.protect, Facing):
             model.protect.check(model.tasks, tuple(model.parties), model.label_party)

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from mmoe_jax.cells import finite
 from mmoe_jax.describe import network_from_dict, network_to_dict
+from mmoe_jax.errors import NetworkError
 from mmoe_jax.head import Head
 from mmoe_jax.modules import init_apply
 from mmoe_jax.optimizers import optimizer as make_optimizer
@@ -82,47 +83,51 @@ class Facing:
         """
         names = [task.name for task in tasks]
         if self.unit not in UNITS:
-            raise ModelError(field="protect unit", seen=repr(self.unit), wanted=f"one of {UNITS}")
+            raise ModelError(field="protect.unit", seen=repr(self.unit), wanted=f"one of {UNITS}")
         if isinstance(self.epsilon, Mapping) and (self.unit == "row" or set(self.epsilon) != set(names)):
             wanted = "one number" if self.unit == "row" else f"a number, or one for each of {names}"
-            raise ModelError(field="protect epsilon", seen=repr(dict(self.epsilon)), wanted=wanted)
+            raise ModelError(field="protect.epsilon", seen=repr(dict(self.epsilon)), wanted=wanted)
         for epsilon in self.epsilon.values() if isinstance(self.epsilon, Mapping) else (self.epsilon,):
             number = isinstance(epsilon, int | float) and not isinstance(epsilon, bool)
             if not number or not 0 < epsilon <= MAX_EPSILON:
                 wanted = f"a positive number of at most {MAX_EPSILON}"
-                raise ModelError(field="protect epsilon", seen=repr(epsilon), wanted=wanted)
+                raise ModelError(field="protect.epsilon", seen=repr(epsilon), wanted=wanted)
+        if type(self.allow_unprotected) is not bool:
+            seen = repr(self.allow_unprotected)
+            raise ModelError(field="protect.allow_unprotected", seen=seen, wanted="True or False")
         if not isinstance(self.optimizer, optax.GradientTransformation):
             wanted = "an optax.GradientTransformation"
-            raise ModelError(field="protect optimizer", seen=type(self.optimizer).__name__, wanted=wanted)
+            raise ModelError(field="protect.optimizer", seen=type(self.optimizer).__name__, wanted=wanted)
         others = [party for party in parties if party != label_party]
         if not others:
             raise ModelError(field="protect", seen="no party but the label party", wanted="a party to protect from")
         for name, given in (("heads", self.heads), ("bins", self.bins)):
             if not isinstance(given, Mapping):
-                raise ModelError(field=f"protect {name}", seen=type(given).__name__, wanted="a mapping by name")
+                raise ModelError(field=f"protect.{name}", seen=type(given).__name__, wanted="a mapping by name")
         for party, head in self.heads.items():
             if party not in others or not isinstance(head, nn.Module):
                 seen = f"{type(head).__name__} of {party!r}"
-                raise ModelError(field="protect heads", seen=seen, wanted=f"Flax modules of parties in {others}")
+                raise ModelError(field="protect.heads", seen=seen, wanted=f"Flax modules of parties in {others}")
         real = [task.name for task in tasks if task.kind == "regression"]
         if set(self.bins) != set(real):
             seen, wanted = f"of {sorted(self.bins)}", f"edges for each regression task, {real}"
-            raise ModelError(field="protect bins", seen=seen, wanted=wanted)
+            raise ModelError(field="protect.bins", seen=seen, wanted=wanted)
         for name, edges in self.bins.items():
             numbers = [finite(edge) for edge in edges] if isinstance(edges, Sequence | np.ndarray) else []
             if len(numbers) < 3 or None in numbers or not (np.diff(np.array(numbers, float)) > 0).all():
                 wanted = "at least three finite numbers, ascending"
-                raise ModelError(field=f"protect bins of {name!r}", seen=repr(edges)[:200], wanted=wanted)
+                seen = f"{repr(edges)[:200]} of {name!r}"
+                raise ModelError(field="protect.bins", seen=seen, wanted=wanted)
         classes = math.prod(self.randomisation(tasks).sizes)
         if self.unit == "row" and classes > MAX_CLASSES:
             seen = f"{classes} classes of all labels together"
-            raise ModelError(field="protect unit", seen=seen, wanted=f"at most {MAX_CLASSES}, or unit='label'")
+            raise ModelError(field="protect.unit", seen=seen, wanted=f"at most {MAX_CLASSES}, or unit='label'")
 
     def make_heads(self, tasks: Sequence[Task], parties: Sequence[str], label_party: str, fuse: nn.Module) -> Heads:
         """The heads as a program takes them; those by default have the parameters' dtype of the fuse network."""
         default = Head(param_dtype=getattr(fuse, "param_dtype", jnp.float32))
         modules = {p: self.heads.get(p, default) for p in parties if p != label_party}
-        bound = {p: head.bind_tasks(tasks) if hasattr(head, "bind_tasks") else head for p, head in modules.items()}
+        bound = {party: _bound(head, tasks, party) for party, head in modules.items()}
         networks = {party: Network(*init_apply(head)) for party, head in bound.items()}
         return Heads(networks, self.optimizer, partial(self.randomisation(tasks).loss, tasks), len(tasks))
 
@@ -191,6 +196,19 @@ class OneShot(Facing):
     kind: ClassVar[str] = "one_shot"
 
 
+def _bound(head: nn.Module, tasks: Sequence[Task], party: str) -> nn.Module:
+    """The head bound to the tasks, where it can be.
+
+    Raises:
+        ModelError: what its `bind_tasks` refuses.
+    """
+    try:
+        return head.bind_tasks(tasks) if hasattr(head, "bind_tasks") else head
+    except NetworkError as error:
+        seen = f"{error.field}={error.seen} of that of {party!r}"
+        raise ModelError(field="protect.heads", seen=seen, wanted=error.wanted) from error
+
+
 def public_protection(protect: Facing | Protection) -> dict[str, Any]:
     """What is public of a protection, in values that JSON has."""
     return protect.describe() if isinstance(protect, Facing) else {"kind": HEURISTIC, "name": protect.name}
@@ -209,7 +227,7 @@ def protection_from_dict(described: Mapping[str, Any]) -> Facing | Protection:
     if public["kind"] == HEURISTIC:
         if set(public) != {"kind", "name"} or not isinstance(public["name"], str):
             raise ValueError(f"protection {public}")
-        return chain()._replace(name=public["name"])
+        return chain()._replace(name=public["name"], facts=None)
     make = PROTECTIONS[public.pop("kind")]
     if set(public) != {"epsilon", "unit", "bins", "heads", "allow_unprotected"}:
         raise ValueError(f"protection {sorted(described)}")

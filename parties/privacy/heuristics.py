@@ -74,7 +74,7 @@ def clip(norm: float) -> Protection:
         lengths = jnp.sqrt(jnp.where(long, squares, 1))  # of a row of zeros the derivative would be NaN
         return values * jnp.where(long, norm / lengths, 1), state
 
-    name, facts = f"clip({_positive('clip', norm):g})", {"kind": "clip", "norm": float(norm)}
+    name, facts = f"clip({_positive('norm', norm):g})", {"kind": "clip", "norm": float(norm)}
     return Protection(name, _stateless, apply, facts=facts)
 
 
@@ -84,7 +84,10 @@ def gaussian(deviation: float) -> Protection:
     def apply(state: tuple, key: jax.Array, values: jax.Array, targets: jax.Array) -> tuple[jax.Array, tuple]:
         return values + deviation * jax.random.normal(key, values.shape, values.dtype), state
 
-    name, facts = f"gaussian({_positive('gaussian', deviation):g})", {"kind": "gaussian", "deviation": float(deviation)}
+    name, facts = (
+        f"gaussian({_positive('deviation', deviation):g})",
+        {"kind": "gaussian", "deviation": float(deviation)},
+    )
     return Protection(name, _stateless, apply, facts=facts)
 
 
@@ -162,7 +165,7 @@ def marvell(sum_kl: float = 0.25, only: Sequence[int] | None = None) -> Protecti
     def chosen(targets: int) -> Sequence[int]:
         places = range(targets) if only is None else only
         if not places or not all(type(place) is int and 0 <= place < targets for place in places):
-            raise ModelError(field="marvell", seen=f"only={only!r}", wanted=f"positions of {targets} targets")
+            raise ModelError(field="only", seen=repr(only), wanted=f"positions of {targets} targets")
         return places
 
     def init(message: jax.ShapeDtypeStruct, targets: int) -> dict[str, _Noise]:
@@ -213,7 +216,7 @@ def marvell(sum_kl: float = 0.25, only: Sequence[int] | None = None) -> Protecti
             states[name], ready = noise, ready & (noise.direction != 0).any()
         return jnp.where(ready, noisy, 0).reshape(values.shape), states
 
-    arguments = f"{_positive('marvell', sum_kl):g}" + ("" if only is None else f", only={list(only)}")
+    arguments = f"{_positive('sum_kl', sum_kl):g}" + ("" if only is None else f", only={list(only)}")
     facts = {"kind": "marvell", "sum_kl": float(sum_kl), "only": None if only is None else list(only)}
     return Protection(f"marvell({arguments})", init, apply, NOTHING, CLASSES, facts)
 

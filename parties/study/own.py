@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parties.errors import StudyError
+from parties.study.tables import join, refusal, table
 from parties.study.text import read_text
 
-KEYS = {
-    "": ("party", "listen", "files", "addresses", "intersection", "tls"),
-    "files": ("train", "validation", "test", "separator", "cache"),
-    "tls": ("certificate", "key", "authority"),
-}
+KEYS = ("party", "listen", "files", "addresses", "intersection", "tls")
+FILES = ("train", "validation", "test", "separator", "cache")
+TLS = ("certificate", "key", "authority")
 
 
 @dataclass(frozen=True)
@@ -48,44 +46,27 @@ class Own:
         """What the TOML file says.
 
         Raises:
-            StudyError: no such file, no TOML, an unknown key, or a value that is no text; names the key.
+            StudyError: no such file, no TOML, an unknown or absent key, or a value that is no text; names the key.
         """
-        path = Path(path)
-        tables = read_text(path)
-        _check(tables, "")
-        if "party" not in tables:
-            raise StudyError(field="party", seen="no such key", wanted="the name of the party whose file this is")
-        files = _section(tables, "files")
-        given: dict[str, Any] = {name: path.parent / file for name, file in files.items() if name != "separator"}
-        if len(separator := files.get("separator", ",")) != 1:
-            raise StudyError(field="files.separator", seen=repr(separator)[:200], wanted="one character")
-        tls = _section(tables, "tls")
-        if tls and (missing := [name for name in KEYS["tls"] if name not in tls]):
-            raise StudyError(field=f"tls.{missing[0]}", seen="no such key", wanted="a PEM file")
-        return cls(
-            party=tables["party"],
-            listen=tables.get("listen"),
-            addresses=_section(tables, "addresses"),
-            intersection=_section(tables, "intersection"),
-            tls={name: path.parent / file for name, file in tls.items()},
-            separator=separator,
-            **given,
-        )
+        tables = table(read_text(path), "", KEYS, ("party",))
+        names = {name: tables[name] for name in ("party", "listen") if name in tables}
+        given: dict[str, Any] = _texts(names, "")
+        files = _texts(tables.get("files", {}), "files", FILES)
+        if len(separator := files.pop("separator", ",")) != 1:
+            raise refusal("files.separator", repr(separator), "one character")
+        given |= {name: Path(path).parent / file for name, file in files.items()}
+        for section in ("addresses", "intersection"):
+            given[section] = _texts(tables.get(section, {}), section)
+        if "tls" in tables:
+            tls = _texts(tables["tls"], "tls", TLS, TLS)
+            given["tls"] = {name: Path(path).parent / file for name, file in tls.items()}
+        return cls(separator=separator, **given)
 
 
-def _section(tables: Mapping[str, Any], name: str) -> dict[str, str]:
-    section = tables.get(name, {})
-    if not isinstance(section, dict):
-        raise StudyError(field=name, seen=repr(section)[:200], wanted="a table")
-    _check(section, name)
-    return section
-
-
-def _check(section: Mapping[str, Any], name: str) -> None:
-    """Refuse an unknown key, and a value that is neither text nor, at the top, a table."""
-    at = f"{name}." if name else ""
-    for key, value in section.items():
-        if name in KEYS and key not in KEYS[name]:
-            raise StudyError(field=f"{at}{key}", seen="an unknown key", wanted=f"one of {list(KEYS[name])}")
-        if not isinstance(value, str) and not (not name and isinstance(value, dict)):
-            raise StudyError(field=f"{at}{key}", seen=repr(value)[:200], wanted="text")
+def _texts(given: Any, key: str, known: Sequence[str] | None = None, needed: Sequence[str] = ()) -> dict[str, str]:
+    """A table of texts, as `tables.table` reads it."""
+    read = table(given, key, known, needed)
+    for name, value in read.items():
+        if not isinstance(value, str):
+            raise refusal(join(key, name), repr(value), "text")
+    return read

@@ -20,12 +20,15 @@ from parties import (
     EarlyStopping,
     Intersection,
     SplitModel,
+    Study,
     Tls,
     VerticalData,
     production,
     pyu,
 )
+from parties.devices import agreement
 from parties.devices import driver as monkey
+from parties.devices.answers import say
 from parties.devices.wire import Lane
 from parties.party.roles import FeatureRole, LabelRole
 from tests import devices as devices_module
@@ -44,6 +47,8 @@ def main(settings: dict) -> None:
     with production(settings["cluster"], party, **how) as devices:
         if settings.get("fault") == party:  # an exception where none is foreseen
             monkey.DataReader.read = lambda *_: 1 / 0  # type: ignore[method-assign, assignment]
+        if "studies" in settings:
+            meet(settings, devices)
         paths = {devices[p]: settings["files"][p] for p in devices}
         labels = settings.get("labels", list(census.LABELS))
         names = {"on": "id", "sep": "|", "label_party": "alice", "labels": labels}
@@ -92,6 +97,14 @@ def main(settings: dict) -> None:
         Path(settings["save"]).with_suffix(f".{party}").write_bytes(b"".join(received))
         print("done", json.dumps(done), flush=True)
     print("after", signal.getsignal(signal.SIGINT) is interrupted, gc.get_freeze_count(), flush=True)
+
+
+def meet(settings: dict, devices) -> None:
+    """The parties compare their studies."""
+    if settings.get("junk") == settings["party"]:
+        agreement._tell = lambda digests: say(digests=list(digests))  # type: ignore[assignment]
+    agreement.agree(devices, Study.read(settings["studies"][settings["party"]]).digests, settings["deadline"])
+    print("agreed", flush=True)
 
 
 class Says(Callback):

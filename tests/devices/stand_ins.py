@@ -82,7 +82,7 @@ def start(names, monkeypatch) -> dict[str, Any]:
         sf.init(list(names), debug_mode=True, logging_level="error")
         return {name: sf.PYU(name) for name in names}
     monkeypatch.setattr(driver, "secretflow", lambda: None)
-    for module in ("parties.devices.pyu", "parties.devices.device_data"):
+    for module in ("parties.devices.pyu", "parties.devices.device_data", "parties.devices.agreement"):
         monkeypatch.setattr(f"{module}.Devices", StandIns)
     return {name: Device(name) for name in names}
 

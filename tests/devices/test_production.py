@@ -18,7 +18,7 @@ import pytest
 from experiments import benchmark_secretflow, census, census_secretflow, certificates, sampler
 from experiments.delay import delayed
 from experiments.party_files import FILES, write_parties
-from parties import EarlyStopping, SplitModel, VerticalData
+from parties import EarlyStopping, SplitModel, Training, VerticalData
 from parties.data.frames import id_digests
 from parties.devices.production import TRANSPORTS
 from parties.devices.pyu import AHEAD
@@ -27,6 +27,7 @@ from parties.privacy.audit import Line
 from parties.saving.folder import read_model
 from tests.devices import hostile
 from tests.devices.ports import ports
+from tests.support.studies import study
 
 ROWS = 1500
 pytestmark = pytest.mark.long
@@ -433,6 +434,29 @@ def test_what_one_party_refuses_ends_both(tmp_path, files, name):
         for party in ("alice", "bob"):
             assert said in run.said(party), run.said(party)
     assert not run.save.exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "junk", "said"),
+    [
+        ({}, None, None),
+        ({"training": Training(epochs=2)}, None, "party '{}': training.epochs: saw another value than this party's"),
+        ({"seed": 1, "balance": "norm"}, None, "party '{}': balance: saw another value than this party's, and so in 1"),
+        ({}, "bob", "party 'bob': study: saw ['"),
+    ],
+    ids=["equal", "another key", "two other keys", "junk"],
+)
+def test_studies_are_compared_before_any_row_is_read(tmp_path, files, changed, junk, said):
+    study().write(tmp_path / "alice.toml")
+    study(**changed).write(tmp_path / "bob.toml")
+    studies = {party: str(tmp_path / f"{party}.toml") for party in ("alice", "bob")}
+    with Run(tmp_path, files, studies=studies, junk=junk, leave=0) as run:
+        codes = [run.wait(party, 60) for party in ("alice", "bob")]
+        for party, other in (("alice", "bob"), ("bob", "alice")):
+            told = run.said(party)
+            assert ("agreed" in told, "read {" in told) == ((True, True) if said is None else (False, False)), told
+            assert said is None or said.format(other) in told, told
+    assert codes == ([0, 0] if said is None else [1, 1])
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
