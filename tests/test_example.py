@@ -33,8 +33,8 @@ def test_the_files_are_sampled_rows_divided(folder):
         for party, columns in files.COLUMNS.items():
             read[party] = pd.read_csv(folder / party / f"{part}.csv")
             assert list(read[party]) == columns and not read[party].isna().any(axis=None)
-            sorted_rows = read[party].set_index("id").sort_index()
-            pd.testing.assert_frame_equal(sorted_rows, drawn.loc[ids, columns[1:]], check_dtype=False)
+            in_order = read[party].set_index("id").sort_index()
+            pd.testing.assert_frame_equal(in_order, drawn.loc[list(ids)][columns[1:]], check_dtype=False)
         assert set(read["alice"]) & set(read["bob"]) == {"id"}
         orders = [list(ids), list(read["alice"]["id"]), list(read["bob"]["id"])]
         assert len({tuple(order) for order in orders}) == 3
