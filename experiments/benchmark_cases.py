@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from experiments import census, deepctr, joint_scan, sampler, sources
+from experiments import census, deepctr, joint_scan, sources
 from experiments.joint_scan import BATCH
 from mmoe_jax import Ids, MMoEBase, transform_columns
 from parties import (
@@ -31,6 +31,7 @@ from parties import (
     split_program,
     sweep,
 )
+from parties.example import sampler
 from parties.party import roles
 from parties.programs.packing import Packed, pack
 

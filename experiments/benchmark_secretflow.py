@@ -20,13 +20,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments import census, certificates, launch, options, sampler
+from experiments import census, certificates, launch, options
 from experiments.census_secretflow import PARTIES, PartyName, ports
 from experiments.party_files import FILES, write_parties
 from parties import Tls, VerticalData, production, pyu
 from parties.devices.activity import Activity
 from parties.devices.answers import say
 from parties.devices.driver import Devices
+from parties.example import sampler
 from parties.protocol.messages import encoded_bytes
 
 BATCH, WIDTH = 128, 20  # rows per round, width of bob's activation

@@ -10,7 +10,7 @@ import optax
 import pandas as pd
 
 from experiments import options
-from mmoe_jax import Bucketed, Categorical, MMoEBase, MMoEFuse, Task
+from mmoe_jax import MMoEBase, MMoEFuse, Task
 from mmoe_jax import optimizer as named_optimizer
 from parties import (
     Facing,
@@ -24,6 +24,7 @@ from parties import (
     gaussian,
     marvell,
 )
+from parties.example.files import ALICE, BOB, LABELS
 from parties.privacy.guarantee import gaussian_epsilon
 
 NAMES = [
@@ -42,24 +43,6 @@ NAMES = [
     "hours_per_week",
     "native_country",
     "income_50k",
-]
-LABELS = {"income_50k": ">50K", "marital_status": "Never-married"}
-ALICE: list[Categorical | Bucketed] = [
-    Categorical("workclass"),
-    Bucketed("fnlwgt", width=10_000),
-    Categorical("education"),
-    Categorical("education_num"),
-    Categorical("relationship"),
-    Categorical("race"),
-    Bucketed("capital_gain", width=1_000),
-    Bucketed("capital_loss", width=100),
-    Bucketed("hours_per_week", width=5),
-]
-BOB: list[Categorical | Bucketed] = [
-    Bucketed("age", width=10),
-    Categorical("sex"),
-    Categorical("occupation"),
-    Categorical("native_country"),
 ]
 
 

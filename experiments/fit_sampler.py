@@ -21,8 +21,8 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from sklearn.linear_model import LogisticRegression
 
 from experiments import census, options
-from experiments.sampler import MODEL, sample
 from mmoe_jax import Bucketed, Categorical
+from parties.example.sampler import MODEL, sample
 
 STEP = 1_000  # fnlwgt differs in almost every row: its thousands are drawn as seen, and the rest evenly
 

@@ -25,8 +25,9 @@ from typing import Literal
 import jax
 import numpy as np
 
-from experiments import census, options, sampler, startup
+from experiments import census, options, startup
 from parties import SplitModel
+from parties.example import sampler
 
 
 @dataclasses.dataclass

@@ -31,13 +31,10 @@ import jax
 import numpy as np
 import pandas as pd
 
-from experiments import census, options, sampler
+from experiments import census, options
 from parties import SplitModel, VerticalData
-
-COLUMNS = {
-    "alice": ["id", *(spec.name for spec in census.ALICE), *census.LABELS],
-    "bob": ["id", *(spec.name for spec in census.BOB)],
-}
+from parties.example import sampler
+from parties.example.files import COLUMNS
 
 
 @dataclasses.dataclass

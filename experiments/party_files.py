@@ -9,11 +9,8 @@ import pandas as pd
 from experiments import census
 from experiments.originals import SourceError, read, words
 from mmoe_jax import Bucketed
+from parties.example.files import COLUMNS
 
-COLUMNS = {
-    "alice": ["id", *(spec.name for spec in census.ALICE), *census.LABELS],
-    "bob": ["id", *(spec.name for spec in census.BOB)],
-}
 NUMBERS = {
     "id",
     "education_num",

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from experiments import census, originals, sampler
+from experiments import census, originals
 from experiments.originals import SourceError, Unavailable, words
 from experiments.party_files import FILES, read_parties
+from parties.example import sampler
 
 ROWS = {"adult.data": 32_561, "adult.test": 16_281}  # number of rows, of the originals and when sampled
 

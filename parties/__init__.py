@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 from mmoe_jax import __version__
 from parties.data.vertical_data import VerticalData
 from parties.ensemble import Ensemble
-from parties.errors import DataError, MessageError, ModelError, NumberError, PartyError, SaveError, StudyError
+from parties.errors import (
+    DataError,
+    KeysError,
+    MessageError,
+    ModelError,
+    NumberError,
+    PartyError,
+    SaveError,
+    StudyError,
+)
 from parties.model.arrays import as_batch, fit_parties
 from parties.model.assembly import Party, split_program
 from parties.model.protection import Facing, OneShot
@@ -49,6 +58,7 @@ __all__ = [
     "Guarantee",
     "Intersection",
     "Joint",
+    "KeysError",
     "Local",
     "Meeting",
     "MessageError",

@@ -41,6 +41,10 @@ class SaveError(PartyError):
     """A saved model cannot be read back, or a file of predictions cannot be written."""
 
 
+class KeysError(PartyError):
+    """A key or a signing request cannot be made, or a request not be signed."""
+
+
 class StudyError(PartyError):
     """A study, or a party's own file, cannot be used; or two parties have different studies. `field` is the key."""
 

@@ -10,9 +10,10 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import benchmark, census, deepctr, joint_scan, sampler
+from experiments import benchmark, census, deepctr, joint_scan
 from experiments import benchmark_cases as cases
 from parties import Local, as_batch, fit_parties
+from parties.example import sampler
 
 
 @pytest.fixture

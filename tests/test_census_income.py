@@ -21,12 +21,12 @@ from experiments import (
     leaks,
     pictures,
     recipes,
-    sampler,
     sources,
     startup,
 )
 from experiments.options import OptionError
 from parties import Facing, Local
+from parties.example import sampler
 from parties.privacy.attacks import View
 
 

@@ -14,7 +14,8 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = DECLARED["project"]
 OURS = {"mmoe_jax", "parties", "experiments"}
 # Module -> the distribution that it comes in, where the names differ.
 DISTRIBUTIONS = {
@@ -30,10 +31,10 @@ EXTRAS = {  # files or folders -> the extra that they may also import from
     "experiments": "experiments",
     "experiments/benchmark_secretflow.py": "secretflow",
     "experiments/census_secretflow.py": "secretflow",
-    "experiments/certificates.py": "secretflow",
     "experiments/boosting.py": "flights",
     "experiments/deepctr.py": "benchmark",
     "experiments/large_tables.py": "tables",
+    "parties/command/certificates.py": "keys",
     "parties/data/arrow.py": "tables",
     "parties/devices": "secretflow",
     "parties/privacy/guarantee.py": "privacy",
@@ -76,3 +77,11 @@ def test_no_dependency_is_declared_in_vain():
     optional = PROJECT["optional-dependencies"]
     own = names(optional["experiments"]) - names(optional["privacy"])  # of which `parties.spent` imports
     assert own <= {name for file in files for name in imported(file)}
+
+
+@pytest.mark.parametrize("package", ["mmoe_jax", "parties"])
+def test_files_that_are_no_code_are_packaged(package):
+    """Setuptools takes modules by itself, and no other file."""
+    others = {file for file in (ROOT / package).rglob("*.*") if file.suffix not in (".py", ".pyc")}
+    patterns = DECLARED["tool"]["setuptools"]["package-data"][package]
+    assert others == {file for pattern in patterns for file in (ROOT / package).glob(pattern)}

@@ -16,7 +16,7 @@ from flax import linen as nn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import census, certificate, sampler
+from experiments import census, certificate
 from mmoe_jax import Head, MMoEFuse, Task
 from mmoe_jax.randomisation import Randomisation
 from mmoe_jax.tasks import total_loss
@@ -38,6 +38,7 @@ from parties import (
 from parties.devices import party_actor
 from parties.devices.party_actor import read_card
 from parties.devices.pyu import pyu
+from parties.example import sampler
 from parties.party import participant
 from parties.privacy.certificate import coins, epsilon_lower_bound
 from parties.privacy.randomised_response import new_key, randomised, randomised_together, share_of_each_other

@@ -7,7 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from experiments import census, sampler, sources, tune
+from experiments import census, sources, tune
+from parties.example import sampler
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import census, sampler
+from experiments import census
+from parties.example import sampler
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

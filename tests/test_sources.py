@@ -20,9 +20,10 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from experiments import census, originals, sampler, sources
+from experiments import census, originals, sources
 from experiments.party_files import write_parties
 from mmoe_jax import Bucketed, fit_columns, transform_columns
+from parties.example import sampler
 
 REAL = os.environ.get("MMOE_JAX_DATA")  # the original files, where somebody has them
 TRAIN, TEST = sampler.sample(300, 10), sampler.sample(200, 11)

@@ -109,6 +109,11 @@ class TextFile(_File):
         with self._parsing():
             return list(pd.read_csv(self.path, nrows=0, **self._options()).columns)
 
+    def head(self, rows: int) -> pd.DataFrame:
+        """The first rows, at most so many, as they alone would be a whole file; raises as `read_file`."""
+        with self._parsing():
+            return pd.read_csv(self.path, nrows=rows, dtype={self.on: str}, **self._options())
+
     def first_blocks(self) -> Iterator[pd.DataFrame]:
         """All columns as each block alone would have them; raises as `read_file`."""
         if not _sees_long_lines():
@@ -222,6 +227,18 @@ class ParquetFile(_File):
         """Names of all columns, the ids' among them; raises as `read_file`."""
         with self._opened() as file:
             return list(file.schema_arrow.names)
+
+    def head(self, rows: int) -> pd.DataFrame:
+        """The first rows, at most so many; raises as `read_file`."""
+        arrow = pyarrow(self.party)
+        with self._opened() as file:
+            batches, read = [], 0
+            for batch in file.iter_batches(rows):
+                batches.append(batch)
+                read += len(batch)
+                if read >= rows:
+                    break
+            return as_frame(arrow.Table.from_batches(batches, file.schema_arrow).slice(0, rows), self.party)
 
     def first_blocks(self) -> Iterator[pd.DataFrame]:
         """The ids of all rows: the file itself says what the other columns are; raises as `read_file`."""

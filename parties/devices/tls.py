@@ -13,7 +13,7 @@ class Tls(NamedTuple):
 
     The certificate is both a client's and a server's, and has the party's name among its DNS names. The authority is
     the one that signed every party's certificate. It must be for this cluster alone, as over brpc_link everyone whose
-    certificate it signed may take part. `experiments.certificates` makes such files for tests.
+    certificate it signed may take part. `mmoe-jax keys` makes such files.
     """
 
     certificate: str | PathLike

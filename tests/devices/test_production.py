@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import benchmark_secretflow, census, census_secretflow, certificates, sampler
+from experiments import benchmark_secretflow, census, census_secretflow, certificates
 from experiments.delay import delayed
 from experiments.party_files import FILES, write_parties
 from parties import EarlyStopping, SplitModel, Training, VerticalData
@@ -23,6 +23,7 @@ from parties.data.frames import id_digests
 from parties.devices.production import TRANSPORTS
 from parties.devices.pyu import AHEAD
 from parties.devices.wire import Lane
+from parties.example import sampler
 from parties.privacy.audit import Line
 from parties.saving.folder import read_model
 from tests.devices import hostile

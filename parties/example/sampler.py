@@ -16,23 +16,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from parties.errors import DataError
+
 MODEL = Path(__file__).parent / "sampler.json"
 CHUNK = 1 << 15  # rows drawn at a time, to bound the memory
 
 
 def sample(rows: int, seed: int) -> pd.DataFrame:
-    """`rows` rows in the form of `census.read`: raw columns, both labels as 0 or 1, an `id` in order.
+    """`rows` rows: 13 raw columns, int64 or text, both labels as 0 or 1, and an `id` in order from 0.
 
     The same seed gives the same rows; with fewer `rows`, the first ones of them.
+
+    Raises:
+        DataError: fewer rows than one, or a seed that is no number of 64 bits.
     """
     chunks = list(chunked(rows, seed))
     return pd.concat(chunks, ignore_index=True).assign(id=range(rows))
 
 
 def chunked(rows: int, seed: int) -> Iterator[pd.DataFrame]:
-    """The rows of `sample` without ids, in frames of at most `CHUNK` rows."""
+    """The rows of `sample` without ids, in frames of at most `CHUNK` rows; raises as `sample`."""
     if rows < 1:
-        raise ValueError(f"rows: saw {rows}, wanted at least 1")
+        raise DataError(field="rows", seen=str(rows), wanted="at least 1")
+    if not 0 <= seed < 1 << 64:
+        raise DataError(field="seed", seen=str(seed), wanted="a number of 64 bits")
     model = load()
     for i, start in enumerate(range(0, rows, CHUNK)):
         random = np.random.Generator(np.random.Philox(key=[seed, i]))

@@ -1,0 +1,1 @@
+"""An example that needs no network: sampled rows of Census Income, as two parties would hold them."""
