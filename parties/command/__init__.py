@@ -1,0 +1,1 @@
+"""The command: what two organisations type."""
