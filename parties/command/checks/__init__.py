@@ -26,10 +26,10 @@ cannot be looked at, as what it needs has failed, is left out.
 | `tls_handshake` | a handshake of the party with itself, which is refused for one of these reasons |
 | `cache` | the folder of `files.cache` can be written to, and the model can train on rows that are on disk |
 | `train_file`, `validation_file`, `test_file` | the file can be read, with its separator |
-| `..._ids` | the id column has an id of its own in every row |
-| `..._weights` | row weights are numbers, none negative, not all zero (label party) |
-| `..._labels` | each task's column is there, and its labels are of the task's kind (label party) |
-| `..._columns` | each column is there and of its kind |
+| `train_ids`, `validation_ids`, `test_ids` | the id column has an id of its own in every row |
+| `train_weights`, `validation_weights`, `test_weights` | row weights are numbers, not all zero (label party) |
+| `train_labels`, `validation_labels`, `test_labels` | each task's labels are there and of its kind (label party) |
+| `train_columns`, `validation_columns`, `test_columns` | each column is there and of its kind |
 | `train_rows` | there are rows for a round, beside those that are held out |
 | `validation_disjoint`, `test_disjoint` | none of the rows is trained on |
 | `memory`, `cache_space`, `out_space` | what a run wants is free, by bytes per row and parameter |
@@ -37,7 +37,7 @@ cannot be looked at, as what it needs has failed, is left out.
 | `reached_by_PARTY` | that party comes to this party's port |
 | `same_study` | all parties have the same study; else the first key that differs |
 | `same_versions` | all parties have the same versions |
-| `same_ids` | all parties have the same ids in the same order; with private set intersection, how many they share |
+| `train_same_ids`, `validation_same_ids`, `test_same_ids` | the same ids in the same order; else how many both have |
 | `rows_read` | every party could read its rows when all met |
 | `round_trip` | how long a message takes to each party and back, and the rounds in flight that hide it |
 | `time` | how long training takes, by some rounds of each party's own part with parameters that are thrown away |

@@ -42,6 +42,8 @@ def _sends(study: Study, party: str, rows: int) -> str:
                 f"{kind} to {receiver!r}: {each:,} bytes per round, {rounds * each:,} per epoch of {rounds} rounds, "
                 f"{epochs * rounds * each:,} in {epochs} epochs"
             )
+            if party != label and study.rows.validation != "none":
+                lines.append("after each epoch the activations of the rows that are scored")
     return "; ".join([*lines, f"{digest}, the number of rows, versions, digests of the study"])
 
 

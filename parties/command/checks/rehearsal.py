@@ -96,7 +96,8 @@ def rehearse(study: Study, party: str, data: VerticalData, columns: tuple[Column
         else:
             _label_round(role, structs, size)
     seconds = (time.perf_counter() - began) / MEASURED
-    return Rehearsal(seconds, _bytes(participant.states()), _bytes(role.data["train"]) // size)
+    encoded = role.data["train"]._replace(row_ids=None)  # which are the frame's
+    return Rehearsal(seconds, _bytes(participant.states()), _bytes(encoded) // size)
 
 
 def _feature_round(role: FeatureRole) -> None:

@@ -41,16 +41,21 @@ def check_simulated(study: Path, owns: Sequence[Path], out: Path) -> list[Check]
         do = f"Give --own once more, with the own file of {missing[0]!r}."
         return [*checks, Check("party", False, f"own files of {[*mine]}", f"one for each of {parties_of(agreed)}", do)]
     with ExitStack() as stack:
-        seconds, data = {}, {}
+        seconds: dict[str, float] = {}
+        data: dict[str, dict[str, VerticalData]] = {}
         for party in parties_of(agreed):
             found, read_rows, rehearsed = stack.enter_context(looked_at(agreed, mine[party], out))
             checks += _of(party, found)
             if rehearsed is not None and all(check.ok for check in found):
-                seconds[party], data[party] = rehearsed.seconds, read_rows.data["train"]
+                seconds[party], data[party] = rehearsed.seconds, read_rows.data
         if len(seconds) < len(parties_of(agreed)):
             return checks
-        found, rows = _check_ids(agreed, mine, data)
-        checks += found
+        rows = 0
+        for part in data[agreed.label_party]:
+            if all(part in read for read in data.values()):  # one party alone may have rows to test on
+                found, count = _check_ids(part, agreed, {party: read[part] for party, read in data.items()})
+                checks += found
+                rows = count if part == "train" else rows
         if rows:
             checks.append(check_time(agreed, training_rows(agreed, rows), seconds, 0.0))
             for party in seconds:
@@ -58,17 +63,17 @@ def check_simulated(study: Path, owns: Sequence[Path], out: Path) -> list[Check]
     return checks
 
 
-def _check_ids(study: Study, owns: dict[str, Own], data: dict[str, VerticalData]) -> tuple[list[Check], int]:
-    """`same_ids`, and how many rows are left."""
+def _check_ids(part: str, study: Study, data: dict[str, VerticalData]) -> tuple[list[Check], int]:
+    """`train_same_ids` and such, and how many rows are left."""
     missing = "drop" if study.rows.alignment == "psi" else "error"
     frames = {party: rows.in_memory().frames[party][[]] for party, rows in data.items()}  # ids alone
     try:
         joined = VerticalData.from_frames(frames, on=None, label_party=study.label_party, missing=missing)
     except DataError as error:
         do = "Give all parties files of the same rows, or agree on rows.alignment = 'psi' in the study."
-        return [failed("same_ids", error, do)], 0
+        return [failed(f"{part}_same_ids", error, do)], 0
     alone = ", ".join(f"{party} has {len(own)}" for party, own in data.items())
-    return [passed("same_ids", f"{len(joined)} rows that all parties have; {alone}")], len(joined)
+    return [passed(f"{part}_same_ids", f"{len(joined)} rows that all parties have; {alone}")], len(joined)
 
 
 def _of(party: str, checks: list[Check]) -> list[Check]:

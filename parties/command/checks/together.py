@@ -46,38 +46,47 @@ def check_together(study: Study, own: Own, devices: Mapping[str, Any]) -> list[C
         do = f"Compare this key of the study with {error.party!r}, and give all parties the same file."
         return [failed("same_study", error, do)]
     checks = [passed("same_study", f"{len(study.digests)} keys are alike at {', '.join(devices)}")]
-    others = _check_versions(driver)
-    if not others.ok:
-        return [*checks, others]
+    told = driver.ask({p: device(_tell)(versions(), own.test is not None) for p, device in driver.pyus.items()})
+    alike = _check_versions(told)
+    checks.append(alike)
+    if not alike.ok:
+        return checks
+    files = {"train": own.train} | ({"validation": own.validation} if study.rows.validation == "file" else {})
+    if all(facts.get("test") is True for facts in told.values()):
+        files["test"] = own.test
     with own_cache(own) as cache:
-        found, data = _read(study, own, devices, cache)
-        checks += [others, *found]
-        if data is not None:
-            checks += _looked_ahead(driver, study, own, data)
-    return checks
+        data: dict[str, DeviceData] = {}
+        for part, path in files.items():
+            assert path is not None, "the checks of this party alone have passed"
+            found, read = _read(part, path, study, own, devices, cache)
+            checks.append(found)
+            if read is None:
+                return checks
+            data[part] = read
+        return checks + _looked_ahead(driver, study, own, data["train"])
 
 
-def _check_versions(driver: Devices) -> Check:
+def _check_versions(told: Mapping[str, Mapping[str, Any]]) -> Check:
+    """`same_versions`, of what each party told."""
     found = versions()
-    answers = driver.ask({party: device(_tell)(found) for party, device in driver.pyus.items()})
-    for party, told in answers.items():
+    for party, facts in told.items():
+        seen = facts["versions"] if isinstance(facts.get("versions"), Mapping) else {}
         for name, version in found.items():
-            if (seen := told.get(name)) != version:
-                do = f"Install the same version of {name} at every party, as each alone decides the last bits of a run."
-                wanted = f"{version}, as at {driver.own}"
-                return Check("same_versions", False, f"{party}: {name} {str(seen)[:40]}", wanted, do)
+            if seen.get(name) != version:
+                do = f"Install the same version of {name} at every party."
+                saw = f"{party}: {name} {str(seen.get(name))[:40]}"
+                return Check("same_versions", False, saw, f"{version}, as here", do)
     return passed("same_versions", ", ".join(f"{name} {version}" for name, version in found.items()))
 
 
 def _read(
-    study: Study, own: Own, devices: Mapping[str, Any], cache: Path | None
-) -> tuple[list[Check], DeviceData | None]:
-    """Read the training rows at every party, and compare or intersect their ids."""
+    part: str, path: Path, study: Study, own: Own, devices: Mapping[str, Any], cache: Path | None
+) -> tuple[Check, DeviceData | None]:
+    """`train_same_ids` and such: read these rows at every party, and compare or intersect their ids."""
     labels = [task.name for task in study.tasks]
     psi = study.rows.alignment == "psi"
     intersection = Intersection(own.intersection, Tls(**own.tls) if own.tls else None) if psi else None
-    assert own.train is not None, "the checks of this party alone have passed"
-    paths = dict.fromkeys(devices.values(), own.train)  # each process reads its own party's alone
+    paths = dict.fromkeys(devices.values(), path)  # each process reads its own party's alone
     try:
         data = DeviceData.read(
             paths,
@@ -93,12 +102,12 @@ def _read(
     except PartyError as error:
         if error.field == CONNECTION or isinstance(error, MessageError):
             raise
-        return [_unread(error)], None
+        return _unread(part, error), None
     what = "that both parties have" if psi else "with the same ids in the same order at every party"
-    return [passed("same_ids", f"{len(data)} rows {what}")], data
+    return passed(f"{part}_same_ids", f"{len(data)} rows {what}"), data
 
 
-def _unread(error: PartyError) -> Check:
+def _unread(part: str, error: PartyError) -> Check:
     if error.field == "intersection":
         do = "Let both houses' firewalls pass connections to the addresses under [intersection] in the own files."
         return failed("intersection", error, do)
@@ -106,7 +115,7 @@ def _unread(error: PartyError) -> Check:
         do = "Sort the rows of every party's file by id."
         if "another order" not in error.seen:
             do = "Give all parties files of the same rows, or agree on rows.alignment = 'psi' in the study."
-        return failed("same_ids", error, do)
+        return failed(f"{part}_same_ids", error, do)
     do = f"Ask {error.party!r} to correct what `mmoe-jax check` says there."
     return failed("rows_read", error, do)
 
@@ -122,7 +131,7 @@ def _looked_ahead(driver: Devices, study: Study, own: Own, data: DeviceData) -> 
     except PartyError as error:
         if error.field == CONNECTION or isinstance(error, MessageError):
             raise
-        return [_unread(error)]
+        return [_unread("train", error)]
     seconds = {}
     for party, told in answers.items():
         number = told.get("seconds")
@@ -138,8 +147,9 @@ def _looked_ahead(driver: Devices, study: Study, own: Own, data: DeviceData) -> 
     return [*checks, *check_leaving(study, own.party, rows)]
 
 
-def _tell(facts: dict[str, str]) -> bytes:
-    return say(**facts)
+def _tell(found: dict[str, str], test: bool) -> bytes:
+    """The versions of a party, and whether it has rows to test on."""
+    return say(versions=found, test=test)
 
 
 def _rehearsed(frame: Any, study: Study, party: str, activity: Activity) -> bytes:
