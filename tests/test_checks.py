@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import threading
 from collections import namedtuple
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from mmoe_jax import MMoEBase, Numeric, Task
 from parties import Facing, Meeting, OneShot, Party, Rows, SplitModel, Training, VerticalData, fit_parties, gaussian
 from parties.command import checks
 from parties.command.checks import Check, alone, check_alone, check_reach, check_simulated, room, table, versions
+from parties.command.checks.certificates import _fault
 from parties.command.checks.leaving import check_leaving
 from parties.command.checks.outlook import check_round_trip, check_time
 from parties.command.checks.rehearsal import Rehearsal, activations, rehearse
@@ -129,6 +131,11 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str]] = {  # case -> name
     "no address": ("addresses", edited("alice.toml", "bob = ", "# bob = "), "bob: no address"),
     "no port": ("addresses", edited("alice.toml", 'bob = "127.0.0.1:', 'bob = "127.0.0.1;'), "bob: 127.0.0.1;"),
     "an address of a stranger": ("addresses", edited("alice.toml", "[tls]", 'carol = "c:1"\n[tls]'), "carol"),
+    "one address for two": (
+        "addresses",
+        lambda f: edited("alice.toml", own(f).addresses["bob"], own(f).addresses["alice"])(f),
+        "one address for",
+    ),
     "listen": ("listen", edited("alice.toml", "[files]", 'listen = "9000"\n[files]'), "'9000'"),
     "another machine's address": ("port", edited("alice.toml", "[files]", 'listen = "192.0.2.1:9"\n[files]'), "192.0"),
     "no intersection": ("intersection", own_study, "intersection"),
@@ -172,6 +179,14 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str]] = {  # case -> name
     "too few rows": ("train_rows", other_study(training=Training(batch_size=61)), "60 rows"),
     "all rows held out": ("train_rows", other_study(rows=Rows(validation=0.999)), "of 60 rows"),
     "no validation file": ("validation_file", other_study(rows=Rows(validation="file")), "no files.validation"),
+    "validated on trained rows": (
+        "validation_disjoint",
+        lambda folder: (
+            other_study(rows=Rows(validation="file"))(folder),
+            edited("alice.toml", "separator", 'validation = "alice.csv"\nseparator')(folder),
+        ),
+        "60 ids",
+    ),
     "tested on trained rows": ("test_disjoint", replaced("alice-test.csv", "alice.csv"), "60 ids"),
     "a test file of other kinds": ("test_columns", frame("alice-test.csv", gain=first("much")), "column 'gain'"),
     "a cache that is a file": (
@@ -225,6 +240,13 @@ def test_a_cache_is_beside_the_rows_and_stays_empty(place):
     assert {name for name in before if before[name] != after[name]} <= {"memory", "out_space"}
     replaced("alice-test.csv", "alice.csv")(place)
     assert names(checked(place), False) == ["test_disjoint"]
+
+
+@pytest.mark.parametrize(("number", "name"), [(9, "tls_dates"), (10, "tls_dates"), (26, "tls_use"), (62, "tls_name")])
+def test_reasons_of_openssl(number, name):
+    error = ssl.SSLCertVerificationError("refused")
+    error.verify_code = number
+    assert _fault(error, "alice", Path("alice.pem"))[0] == name
 
 
 def test_another_party_than_asked_for(place):
