@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import threading
+import time
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from parties.command.checks import Check, alone, check_alone, check_reach, check
 from parties.command.checks.certificates import _fault
 from parties.command.checks.leaving import check_leaving
 from parties.command.checks.outlook import check_round_trip, check_time
+from parties.command.checks.reach import _greet, _Port
 from parties.command.checks.rehearsal import Rehearsal, activations, rehearse
 from parties.errors import ModelError
 from parties.study.own import Own
@@ -382,6 +384,23 @@ def test_parties_reach_each_other(place):
     for party, other in (("alice", "bob"), ("bob", "alice")):
         found = reach(place)[party]
         assert [(check.name, check.ok) for check in found] == [(f"reach_{other}", True), (f"reached_by_{other}", True)]
+
+
+def test_a_party_waits_for_one_that_it_has_reached(place):
+    """bob answers at once, and comes half a second later."""
+    meet(place)
+    alice, bob = (Own(party, addresses=own(place).addresses) for party in ("alice", "bob"))
+    found: list[Check] = []
+    with _Port(bob, None) as port:
+        agreed = study(meeting=Meeting(tls=False, deadline=5))
+        thread = threading.Thread(target=lambda: found.extend(check_reach(agreed, alice)))
+        thread.start()
+        while not port.came:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        _greet(alice.addresses["alice"], "alice", "bob", None)
+        thread.join()
+    assert names(found, True) == ["reach_bob", "reached_by_bob"]
 
 
 def test_a_party_that_looks_elsewhere(place):
