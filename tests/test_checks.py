@@ -251,6 +251,14 @@ def test_reasons_of_openssl(number, name):
     assert _fault(error, "alice", Path("alice.pem"))[0] == name
 
 
+def test_ids_of_rows_on_disk_are_compared(place):
+    """One party's rows are on disk, the other's in memory."""
+    edited("alice.toml", "separator", 'cache = "cache"\nseparator')(place)
+    assert names(simulated(place), False) == []
+    frame("bob.csv", id=first("q"))(place)
+    assert names(simulated(place), False) == ["train_same_ids"]
+
+
 def test_another_party_than_asked_for(place):
     found = check_alone(place / "study.toml", place / "alice.toml", "bob", place / "out")
     assert names(found, False) == ["party"]

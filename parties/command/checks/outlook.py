@@ -9,7 +9,7 @@ from parties.study.study import Study
 
 
 def check_time(study: Study, rows: int, seconds: Mapping[str, float], round_trip: float) -> Check:
-    """`time`: an estimate, without compiling and reading.
+    """`time`: an estimate of training alone, without reading, compiling and scoring.
 
     A round takes what all parties compute of it one after another, and a round trip. With k in flight k rounds share
     that, but none takes less than its slowest party. Under `OneShot` no round waits for another party.

@@ -2,12 +2,12 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from parties.command.checks.check import Check, passed
 from parties.command.checks.rehearsal import Rehearsal, activations
-from parties.data.table import Table
 from parties.data.vertical_data import VerticalData
 from parties.model.protection import OneShot
 from parties.saving.checkpoints import LATEST
@@ -49,15 +49,19 @@ def check_cache(study: Study, own: Own) -> list[Check]:
 def check_room(
     study: Study, own: Own, out: Path, data: Mapping[str, VerticalData], rehearsed: Rehearsal
 ) -> list[Check]:
-    """`memory`, `out_space`, and with a cache `cache_space`: what a run wants is there."""
+    """`memory`, `out_space`, and with a cache `cache_space`: what a run wants is there.
+
+    This process has read, fitted and encoded the rows as a run does, so that the most memory that it has had is what a
+    run wants before it trains. To it comes what a run holds while it trains, by bytes per row.
+    """
     held = {part: rows for part, rows in data.items() if part != "test"}  # `train` and `evaluate` are two processes
     frames = [rows.frames[own.party] for rows in held.values()]
     rows = sum(len(frame) for frame in frames)
-    memory = 2 * rehearsed.state + rows * (ORDER + SCORED * len(study.tasks) * (own.party == study.label_party))
+    memory = peak_memory() + 2 * rehearsed.state
+    memory += rows * (ORDER + SCORED * len(study.tasks) * (own.party == study.label_party))
     checks = []
     if own.cache is None:
         memory += rows * rehearsed.row
-        memory += sum(int(f.memory_usage(deep=True).sum()) for f in frames if not isinstance(f, Table))
     else:
         wanted, free = rows * (rehearsed.row + IDS), shutil.disk_usage(existing(own.cache)).free
         do = "Write a folder on a larger disk as files.cache in the own file."
@@ -82,13 +86,22 @@ def existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
+def peak_memory() -> int:
+    """The most bytes that this process has had."""
+    import resource  # which POSIX alone has
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def available_memory() -> int:
-    """Bytes that a new process may take: of Linux what the kernel says, else all that the machine has."""
+    """Bytes for a process in the place of this one: of Linux what is free and what this has, else the whole machine."""
+    page = os.sysconf("SC_PAGE_SIZE")
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        return free + int(Path("/proc/self/statm").read_text().split()[1]) * page
     except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return page * os.sysconf("SC_PHYS_PAGES")
 
 
 def _enough(name: str, wanted: int, there: int, do: str) -> Check:

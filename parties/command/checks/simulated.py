@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import pandas as pd
+
 from parties.command.checks.alone import looked_at
 from parties.command.checks.check import Check, failed, passed
 from parties.command.checks.files import training_rows
@@ -12,6 +14,7 @@ from parties.command.checks.outlook import check_time
 from parties.command.checks.room import check_out
 from parties.command.checks.statements import check_party, parties_of, read_own, read_study
 from parties.command.checks.versions import check_versions
+from parties.data.table import Table
 from parties.data.vertical_data import VerticalData
 from parties.errors import DataError
 from parties.study.own import Own
@@ -66,7 +69,7 @@ def check_simulated(study: Path, owns: Sequence[Path], out: Path) -> list[Check]
 def _check_ids(part: str, study: Study, data: dict[str, VerticalData]) -> tuple[list[Check], int]:
     """`train_same_ids` and such, and how many rows are left."""
     missing = "drop" if study.rows.alignment == "psi" else "error"
-    frames = {party: rows.in_memory().frames[party][[]] for party, rows in data.items()}  # ids alone
+    frames = {party: _ids(rows.frames[party]) for party, rows in data.items()}
     try:
         joined = VerticalData.from_frames(frames, on=None, label_party=study.label_party, missing=missing)
     except DataError as error:
@@ -74,6 +77,11 @@ def _check_ids(part: str, study: Study, data: dict[str, VerticalData]) -> tuple[
         return [failed(f"{part}_same_ids", error, do)], 0
     alone = ", ".join(f"{party} has {len(own)}" for party, own in data.items())
     return [passed(f"{part}_same_ids", f"{len(joined)} rows that all parties have; {alone}")], len(joined)
+
+
+def _ids(frame: pd.DataFrame | Table) -> pd.DataFrame:
+    """The ids of a frame, without its columns."""
+    return pd.DataFrame(index=frame.index.to_index() if isinstance(frame, Table) else frame.index)
 
 
 def _of(party: str, checks: list[Check]) -> list[Check]:
