@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from experiments import certificates
 from mmoe_jax import MMoEBase, Numeric, Task
 from parties import Facing, Meeting, OneShot, Party, Rows, SplitModel, Training, VerticalData, fit_parties, gaussian
 from parties.command import checks
@@ -257,6 +258,12 @@ def test_ids_of_rows_on_disk_are_compared(place):
     assert names(simulated(place), False) == []
     frame("bob.csv", id=first("q"))(place)
     assert names(simulated(place), False) == ["train_same_ids"]
+
+
+def test_a_certificate_that_ends_soon_passes_with_a_remark(place):
+    certificates.make(place / "tls", ["alice", "bob"], days=3.0)
+    dates = next(check for check in checked(place) if check.name == "tls_dates")
+    assert dates.ok and "ONLY 3 DAYS" in dates.seen
 
 
 def test_another_party_than_asked_for(place):
