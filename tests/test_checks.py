@@ -340,6 +340,14 @@ def test_rows_that_only_some_have_are_dropped_where_the_study_says_so(place):
     assert next(check.seen for check in found if check.name == "train_same_ids").startswith("59 rows")
 
 
+def test_rows_that_all_have_may_be_too_few(place):
+    frame("bob.csv", id=lambda column: [f"q{i}" if i > 9 else cell for i, cell in enumerate(column)])(place)
+    study(rows=Rows(alignment="psi", row_weight="w")).write(place / "study.toml")
+    found = simulated(place)
+    assert names(found, False) == ["train_rows"] and "10 rows" in next(c.seen for c in found if not c.ok)
+    assert "time" not in names(found, True)
+
+
 def test_activations_are_those_of_fitted_columns():
     """What a party sends has a shape that the study alone says."""
     plain = study()

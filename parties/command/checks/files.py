@@ -62,7 +62,7 @@ def check_files(study: Study, own: Own, cache: Path | None) -> Read:
                 continue
             data[part] = rows
             if part == "train":
-                checks.append(_check_rows(study, len(rows)))
+                checks.append(check_rows(study, len(rows)))
             else:
                 checks += _check_disjoint(part, data, own)
             weights = _check_weights(part, rows, study, own)
@@ -122,7 +122,7 @@ def _with(rows: Any, party: str, study: Study, tasks: Sequence[Task], row_weight
     return VerticalData(frames, study.label_party, names, row_weight)
 
 
-def _check_rows(study: Study, rows: int) -> Check:
+def check_rows(study: Study, rows: int) -> Check:
     """`train_rows`: there are enough for a round."""
     size, wanted = study.training.batch_size, f"at least training.batch_size = {study.training.batch_size}"
     do = "Agree with the other parties on more rows, or on a smaller training.batch_size in the study."

@@ -8,7 +8,7 @@ import pandas as pd
 
 from parties.command.checks.alone import looked_at
 from parties.command.checks.check import Check, failed, passed
-from parties.command.checks.files import training_rows
+from parties.command.checks.files import check_rows, training_rows
 from parties.command.checks.leaving import check_leaving
 from parties.command.checks.outlook import check_time
 from parties.command.checks.room import check_out
@@ -60,6 +60,8 @@ def check_simulated(study: Path, owns: Sequence[Path], out: Path) -> list[Check]
                 checks += found
                 rows = count if part == "train" else rows
         if rows:
+            checks.append(check_rows(agreed, rows))  # of those that all have
+        if rows and checks[-1].ok:
             checks.append(check_time(agreed, training_rows(agreed, rows), seconds, 0.0))
             for party in seconds:
                 checks += _of(party, check_leaving(agreed, party, training_rows(agreed, rows)))

@@ -6,7 +6,7 @@ from typing import Any
 
 from parties.command.checks.alone import own_cache
 from parties.command.checks.check import Check, failed, passed
-from parties.command.checks.files import training_rows
+from parties.command.checks.files import check_rows, training_rows
 from parties.command.checks.leaving import check_leaving
 from parties.command.checks.outlook import check_round_trip, check_time
 from parties.command.checks.rehearsal import rehearse
@@ -63,7 +63,9 @@ def check_together(study: Study, own: Own, devices: Mapping[str, Any]) -> list[C
             if read is None:
                 return checks
             data[part] = read
-        return checks + _looked_ahead(driver, study, own, data["train"])
+        enough = check_rows(study, len(data["train"]))  # an intersection leaves fewer than each party has
+        checks.append(enough)
+        return checks + (_looked_ahead(driver, study, own, data["train"]) if enough.ok else [])
 
 
 def _check_versions(told: Mapping[str, Mapping[str, Any]]) -> Check:
