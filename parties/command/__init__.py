@@ -1,1 +1,1 @@
-"""The command `mmoe-jax`."""
+"""The command `mmoe-jax`: what organisations type."""

@@ -48,7 +48,7 @@ class Clocks(NamedTuple):
 
 
 def advised(in_flight: int, round_trip: float, per_round: Clocks) -> int | None:
-    """How many rounds in flight hide a round trip: 1 + round trip / seconds that a round computes, rounded up.
+    """As `hiding`, of rounds that were run.
 
     Args:
         in_flight: how many there were.
@@ -57,9 +57,14 @@ def advised(in_flight: int, round_trip: float, per_round: Clocks) -> int | None:
     Returns:
         None where little would be gained: a round computed for half of its time, or there were half as many in flight.
     """
-    hiding = 1 + math.ceil(round_trip / per_round.processor)
+    enough = hiding(round_trip, per_round.processor)
     waits = per_round.wall > 2 * per_round.processor
-    return hiding if waits and hiding > 2 * in_flight else None
+    return enough if waits and enough > 2 * in_flight else None
+
+
+def hiding(round_trip: float, computing: float) -> int:
+    """How many rounds in flight hide a round trip: 1 + round trip / seconds that a round computes, rounded up."""
+    return 1 + math.ceil(round_trip / computing)
 
 
 def _ping() -> tuple[float, bytes]:

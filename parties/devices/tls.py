@@ -3,7 +3,7 @@
 import socket
 import ssl
 from os import PathLike, fspath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from parties.errors import ModelError
 
@@ -20,8 +20,11 @@ class Tls(NamedTuple):
     key: str | PathLike
     authority: str | PathLike
 
-    def check(self, party: str) -> None:
+    def check(self, party: str) -> dict[str, Any]:
         """Try the files in a handshake of the party with itself, before anything is started.
+
+        Returns:
+            The certificate, as `ssl.SSLSocket.getpeercert` says it.
 
         Raises:
             ModelError: naming the party and what is wrong: a file that cannot be read, a key that is not the
@@ -29,8 +32,7 @@ class Tls(NamedTuple):
         """
         wanted = "PEM files of a valid certificate, its key and its authority"
         try:
-            server, client = self._context(ssl.PROTOCOL_TLS_SERVER), self._context(ssl.PROTOCOL_TLS_CLIENT)
-            _shake_hands(server, client, party)
+            return _shake_hands(self.context(ssl.PROTOCOL_TLS_SERVER), self.context(ssl.PROTOCOL_TLS_CLIENT), party)
         except (OSError, TypeError) as error:  # ssl.SSLError is an OSError
             seen = f"{reason(error)} ({', '.join(map(str, self))})"
             raise ModelError(party=party, field="tls", seen=seen, wanted=wanted) from error
@@ -41,7 +43,7 @@ class Tls(NamedTuple):
         Raises:
             OSError: the server cannot be reached; an `ssl.SSLError` where one of the two refuses the other.
         """
-        context = self._context(ssl.PROTOCOL_TLS_CLIENT)
+        context = self.context(ssl.PROTOCOL_TLS_CLIENT)
         with socket.create_connection(address, timeout=timeout) as raw:
             context.wrap_socket(raw, server_hostname=party).close()
 
@@ -49,7 +51,12 @@ class Tls(NamedTuple):
         """The files under the names that SecretFlow has for them."""
         return {"cert": fspath(self.certificate), "key": fspath(self.key), "ca_cert": fspath(self.authority)}
 
-    def _context(self, protocol: int) -> ssl.SSLContext:
+    def context(self, protocol: int) -> ssl.SSLContext:
+        """How the party takes part in handshakes, as `ssl.PROTOCOL_TLS_SERVER` or `ssl.PROTOCOL_TLS_CLIENT`.
+
+        Raises:
+            OSError, TypeError: the files cannot be used.
+        """
         context = ssl.SSLContext(protocol)
         context.load_verify_locations(self.authority)
         context.load_cert_chain(self.certificate, self.key)
@@ -69,9 +76,11 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__} {error}"
 
 
-def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, party: str) -> None:
+def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, party: str) -> dict[str, Any]:
+    """The server's certificate."""
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = [client.wrap_bio(down, up, server_hostname=party), server.wrap_bio(up, down, server_side=True)]
+    asks = client.wrap_bio(down, up, server_hostname=party)
+    ends = [asks, server.wrap_bio(up, down, server_side=True)]
     while ends:
         for end in list(ends):
             try:
@@ -79,3 +88,4 @@ def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, party: str) -> 
                 ends.remove(end)
             except ssl.SSLWantReadError:
                 continue
+    return asks.getpeercert() or {}
