@@ -99,6 +99,10 @@ def first(value: Any) -> Callable[[pd.Series], pd.Series]:
     return lambda column: pd.Series([value, *column[1:]])
 
 
+def all_of(*changes: Callable[[Path], object]) -> Callable[[Path], object]:
+    return lambda folder: [change(folder) for change in changes]
+
+
 def other_study(**changed: Any) -> Callable[[Path], object]:
     return lambda folder: study(**changed).write(folder / "study.toml")
 
@@ -121,7 +125,10 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str]] = {  # case -> name
     "an unknown key": ("study", edited("study.toml", "seed = 0", "sead = 0"), "sead"),
     "scores of protected labels": (
         "study",
-        other_study(protect=Facing(1.0), tasks=[Task.binary("rich")], meeting=Meeting(scores="all")),
+        all_of(
+            other_study(protect=Facing(1.0), tasks=[Task.binary("rich")]),
+            edited("study.toml", 'scores = "label"', 'scores = "all"'),
+        ),
         "meeting.scores",
     ),
     "a value": ("study", edited("study.toml", "batch_size = 16", "batch_size = 0"), "training.batch_size: 0"),
@@ -152,7 +159,7 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str]] = {  # case -> name
     "another's key": ("tls_key", replaced("tls/alice.key", "tls/bob.key"), "KEY_VALUES_MISMATCH"),
     "another's name": ("tls_name", edited("alice.toml", "tls/alice.", "tls/bob."), "ame mismatch"),
     "another authority": ("tls_authority", replaced("tls/authority.pem", "other/authority.pem"), "issuer"),
-    "expired": ("tls_dates", edited("alice.toml", "tls/alice.", "tls/alice-expired."), "expired"),
+    "expired": ("tls_dates", edited("alice.toml", "tls/alice.", "tls/expired/alice."), "expired"),
     "no training file": ("train_file", lambda folder: (folder / "alice.csv").unlink(), "alice.csv"),
     "no training file named": ("train_file", edited("alice.toml", "train = ", "# train = "), "no files.train"),
     "another separator": (

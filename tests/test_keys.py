@@ -68,14 +68,14 @@ def test_the_files_hold_in_a_handshake(houses):
 
 def test_the_files_hold_by_the_strict_rules(houses, monkeypatch):
     """Those of RFC 5280, which Python asks for from 3.13 on."""
-    context = Tls._context
+    context = Tls.context
 
     def strict(self, protocol):
         made = context(self, protocol)
         made.verify_flags |= ssl.VERIFY_X509_STRICT
         return made
 
-    monkeypatch.setattr(Tls, "_context", strict)
+    monkeypatch.setattr(Tls, "context", strict)
     for party, tls in signed(houses).items():
         tls.check(party)
 

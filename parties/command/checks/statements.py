@@ -4,7 +4,6 @@ from pathlib import Path
 
 from parties.command.checks.check import Check, failed, passed
 from parties.errors import StudyError
-from parties.model.blueprint import Blueprint
 from parties.study.own import Own
 from parties.study.study import Study
 
@@ -16,10 +15,6 @@ def read_study(path: Path) -> tuple[list[Check], Study | None]:
     except StudyError as error:
         do = f"Correct this key in {path} together with the other parties, as all need the same study."
         return [failed("study", error, do)], None
-    if study.meeting.scores == "all" and Blueprint(**study.model_arguments()).keeps_labels:
-        seen, wanted = "meeting.scores: 'all' under protection", "'label', as scores are made of true labels"
-        do = f"Write meeting.scores = 'label' in {path}, together with the other parties."
-        return [Check("study", False, seen, wanted, do)], None
     parties = ", ".join(study.parties)
     return [passed("study", f"{path}: {len(study.tasks)} tasks, columns of {parties}")], study
 
