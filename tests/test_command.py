@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from parties.command import main
 from parties.command.report import Report
 from parties.command.streams import logged_to
 from parties.data.frames import id_digests
+from parties.devices.production import _End
 from parties.party import participant
 from tests.support import killed, organisations
 from tests.support.organisations import ROWS, TEST_ROWS, people, study, write
@@ -144,6 +146,16 @@ def test_a_training_that_ended_early_goes_on_to_the_same_bits(tmp_path, trained,
     same_model(tmp_path / "out", model, tmp_path)
     history = told(result)["history"]
     assert history.pop("seconds") and history == {n: v for n, v in model.history.items() if n != "seconds"}
+
+
+def test_what_was_not_trained_is_not_used(tmp_path):
+    write(tmp_path)
+    for verb in ("resume", "evaluate", "predict"):
+        error = told(run(tmp_path, verb, "--json"))["error"]
+        assert (error["kind"], error["seen"]) == ("SaveError", "no study.toml") and "train" in error["wanted"]
+    study().write(tmp_path / "out" / "study.toml")
+    seen = {verb: told(run(tmp_path, verb, "--json"))["error"]["seen"] for verb in ("resume", "evaluate", "predict")}
+    assert seen == {"resume": "no party's folder", "evaluate": "no model", "predict": "no model"}
 
 
 def interrupt_at(patch, write: int) -> None:
@@ -331,6 +343,18 @@ def test_numbers_that_are_not_finite_are_null(capsys):
         report.scores, report.history = {"loss": float("nan")}, {"loss": [1.0, float("inf")]}
     said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert (said["scores"], said["history"]) == ({"loss": None}, {"loss": [1.0, None]})
+
+
+def test_of_two_threads_that_end_a_process_the_first_says_how():
+    """The other waits for the end, and says nothing."""
+    said: list[BaseException] = []
+    end = _End(lambda error: said.append(error) or 3)
+    assert end.code(first := KeyboardInterrupt()) == 3
+    (second := threading.Thread(target=end.code, args=(ValueError(),), daemon=True)).start()
+    second.join(0.1)
+    assert second.is_alive() and said == [first]
+    end._first.release()
+    second.join()
 
 
 def test_a_failed_check_is_exit_code_1(capsys):

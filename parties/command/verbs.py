@@ -64,6 +64,7 @@ def evaluate(session: Session, report: Report, files: Mapping[str, Path]) -> Non
     """
     session.check()
     _check_study(session, but=("meeting", "rows", "training"))
+    _check_model(session)
     with session.open(report.ended):
         model = SplitModel.load(session.out / MODEL, placement=session.place())
         report.scores = model.evaluate(session.read(files), batch_size=session.study.training.batch_size)
@@ -78,6 +79,7 @@ def predict(session: Session, report: Report, files: Mapping[str, Path], to: Pat
     session.check(missing)
     check_table_path(to)
     _check_study(session, but=("meeting", "rows", "training"))
+    _check_model(session)
     with session.open(report.ended):
         model = SplitModel.load(session.out / MODEL, placement=session.place())
         rows = session.read(files, labels=False, missing=missing)
@@ -91,8 +93,18 @@ def _check_free(session: Session) -> None:
     for party in session.owns:
         for name in (MODEL, CHECKPOINTS):
             if any((session.out / name / party).glob("*")):
-                wanted = "a folder that has none: another --out, or `mmoe-jax resume`"
-                raise SaveError(party=party, field=f"folder {str(session.out)!r}", seen=f"its {name}", wanted=wanted)
+                raise _refused(session, party, f"its {name}", "one without: another --out, or `mmoe-jax resume`")
+
+
+def _check_model(session: Session) -> None:
+    """Refuse a folder in which a party of this process has no model."""
+    for party in session.owns:
+        if not (session.out / MODEL / party).is_dir():
+            raise _refused(session, party, "no model", "one that `mmoe-jax train`, or `resume`, has ended in")
+
+
+def _refused(session: Session, party: str | None, seen: str, wanted: str) -> SaveError:
+    return SaveError(party=party, field=f"folder {str(session.out)!r}", seen=seen, wanted=wanted)
 
 
 def _check_study(session: Session, but: tuple[str, ...]) -> None:
@@ -101,6 +113,8 @@ def _check_study(session: Session, but: tuple[str, ...]) -> None:
     Args:
         but: sections in which it may be another.
     """
+    if not (session.out / STUDY).exists():
+        raise _refused(session, None, f"no {STUDY}", "the --out of `mmoe-jax train`")
     began = Study.read(session.out / STUDY)
     now, then = (_of_sections(study.digests, but) for study in (session.study, began))
     if (found := difference(now, then)) is not None:
