@@ -120,9 +120,8 @@ def _run(
     if not owns or (len(owns) > 1 and not simulate):
         raise click.UsageError("--own: wanted one, or with --simulate one for each party")
     with Report(verb, study, party, as_json) as report:
-        session = _session(
-            Study.read(study), [Own.read(own) for own in owns], party, simulate, out or Path("runs", study.stem)
-        )
+        said, given = Study.read(study), [Own.read(own) for own in owns]
+        session = _session(said, given, party, simulate, out or Path("runs", study.stem))
         report.begin(None if simulate else next(iter(session.owns)), session.out)
         work(session, report)
 
