@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TextIO, overload
 
 import optax
 import pandas as pd
@@ -227,7 +227,7 @@ class SplitModel:
         checkpoint_every: int = 1,
         every_rounds: int | None = None,
         record: bool | Recording = False,
-        progress: bool = True,
+        progress: bool | TextIO = True,
     ) -> dict[str, list[float]]:
         """Train for `epochs` more epochs, in rounds of `batch_size` rows; the last round is filled with padding.
 
@@ -256,7 +256,8 @@ class SplitModel:
             record: whether each party keeps what it sends and receives, for `audit`; a `Recording` says of which epochs
                 and rows. It takes 8 E N D bytes in float32 at each end of an edge (E epochs, N rows, D numbers per
                 row), in memory until the next `fit`, and is in no checkpoint.
-            progress: whether to show one bar per epoch, where standard error is a terminal.
+            progress: whether to show one bar per epoch on standard error, or the stream to show it on; only a
+                terminal shows it.
 
         Returns:
             History: `loss`, `TASK/loss`, `TASK/METRIC`, and `val_...` of each, as lists with one number per epoch.
@@ -310,7 +311,7 @@ class SplitModel:
         placement: str | Placement = "local",
         callbacks: Sequence[Callback] = (),
         time_budget: float | None = None,
-        progress: bool = True,
+        progress: bool | TextIO = True,
     ) -> SplitModel:
         """Go on with a run of `fit(checkpoint=path)` that ended early, to its last epoch, with the arguments it had.
 
@@ -356,7 +357,7 @@ class SplitModel:
         path: Path | None,
         callbacks: Sequence[Callback],
         time_budget: float | None,
-        progress: bool,
+        progress: bool | TextIO,
         record: Recording | None = None,
         position: Position | None = None,
     ) -> dict[str, list[float]]:

@@ -1,6 +1,7 @@
 """Rows stay together: in whatever order each party keeps them, they are joined, split and drawn alike."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parties import VerticalData
+from parties import DataError, VerticalData
 from parties.protocol import rows as rows_module
 from parties.protocol.rows import PADDING, row_order, row_stream
 
@@ -192,6 +193,21 @@ def test_files_may_end_each_line_with_a_separator(tmp_path):
     data = VerticalData.from_files({"alice": path}, on="id", label_party="alice", labels=["y"])
     assert data.ids.tolist() == ["1", "2"]
     assert data.frames["alice"]["y"].tolist() == [0, 1]
+
+
+def test_each_file_may_have_a_separator_of_its_own(tmp_path):
+    seps, frames = {"alice": ",", "bob": "|"}, {"alice": frame("alice", [1, 2, 3]), "bob": frame("bob", [3, 1, 2])}
+    paths = {party: tmp_path / f"{party}.csv" for party in frames}
+    for party, path in paths.items():
+        frames[party].to_csv(path, sep=seps[party], index=False)
+    how: dict[str, Any] = {"on": "id", "label_party": "alice", "labels": ["y"]}
+    for cache in (None, tmp_path / "cache"):
+        data = VerticalData.from_files(paths, sep=seps, cache=cache, **how).in_memory()
+        assert {party: [*own.columns] for party, own in data.frames.items()} == {
+            party: [*own.columns.drop("id")] for party, own in frames.items()
+        }
+    with pytest.raises(DataError, match="party 'bob': file: saw None, wanted a path"):
+        VerticalData.from_files(paths | {"bob": None}, **how)
 
 
 def test_the_text_of_a_data_set_says_what_is_in_it():

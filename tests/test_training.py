@@ -1,6 +1,7 @@
 """Training control: callbacks, early stopping on any history, a time budget, Ctrl-C."""
 
 import functools
+import io
 import json
 import os
 import signal
@@ -202,6 +203,20 @@ def test_rounds_compiled_together_have_no_hooks(placement):
     assert caught.value.seen == "Rounds.on_round_end" and repr(placement) in caught.value.wanted
     made.fit(data(), callbacks=[noted], **(RULES | {"epochs": 1}))
     assert noted.calls == [("fit", 0), ("epoch", 1, 1), ("end", None)]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_shown_on_the_stream_that_is_given(capsys):
+    shown, file = Terminal(), io.StringIO()
+    for stream in (shown, file):
+        build().fit(data(), **RULES | {"epochs": 1, "progress": stream})
+    assert "epoch 1: 100%" in shown.getvalue() and "5/5" in shown.getvalue()
+    assert file.getvalue() == "", "it is no terminal"
+    assert capsys.readouterr() == ("", "")
 
 
 class Driver(Local):

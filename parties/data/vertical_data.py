@@ -131,14 +131,14 @@ class VerticalData:
     @classmethod
     def from_files(
         cls,
-        paths: Mapping[str, str | PathLike],
+        paths: Mapping[Any, str | PathLike | None],
         *,
         on: str,
         label_party: str,
         labels: Sequence[str] = (),
         row_weight: str | None = None,
         missing: Missing | None = None,
-        sep: str = ",",
+        sep: str | Mapping[str, str] = ",",
         intersection: Any = None,
         deadline: float = 60.0,
         cache: str | PathLike | None = None,
@@ -154,12 +154,13 @@ class VerticalData:
         use. Every call reads each file once for its digest, about a second per gigabyte.
 
         The keys of `paths` are party names; or SecretFlow devices (`sf.PYU`), each of which then reads its own file,
-        and a `DeviceData` is returned.
+        and a `DeviceData` is returned. In production a process needs to know its own party's path alone: others may be
+        None.
 
         Args:
             missing: as in `from_frames`, and by default "error"; with an `intersection` "drop", which is its purpose.
                 With a cache no party's rows can be "unknown".
-            sep: between the cells of a text file.
+            sep: between the cells of a text file; or party -> that.
             cache: a folder, made where it is not there; on devices each party's is on its own machine.
             deadline: seconds within which a device must answer.
             intersection: an `Intersection`, by which devices in production align their rows; without it all must hold
@@ -180,13 +181,17 @@ class VerticalData:
         if on is None:
             raise DataError(field="on", seen="None", wanted="the id column: a file has no index")
         missing = "error" if missing is None else missing
+        named = {party: path for party, path in paths.items() if path is not None}
+        if lacking := [party for party in paths if party not in named]:
+            raise DataError(party=lacking[0], field="file", seen="None", wanted="a path")
+        seps = dict.fromkeys(named, sep) if isinstance(sep, str) else sep
         if cache is None:
-            frames = {party: read_file(path, on, party, sep) for party, path in paths.items()}
+            frames = {party: read_file(path, on, party, seps[party]) for party, path in named.items()}
             label = {"label_party": label_party, "labels": labels, "row_weight": row_weight}
             return cls.from_frames(frames, on=on, missing=missing, **label)
-        names = check_labels(label_party, labels, list(paths))
-        policies = read_missing(missing, list(paths), label_party)
-        tables = {party: open_table(path, on, party, sep, cache) for party, path in paths.items()}
+        names = check_labels(label_party, labels, list(named))
+        policies = read_missing(missing, list(named), label_party)
+        tables = {party: open_table(path, on, party, seps[party], cache) for party, path in named.items()}
         check_label_columns(tables[label_party], label_party, names, row_weight)
         _check_kinds({party: table.index.kind for party, table in tables.items()}, label_party)
         joined, dropped = join_tables(tables, label_party, policies)

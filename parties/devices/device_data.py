@@ -41,14 +41,14 @@ class DeviceData:
     @classmethod
     def read(
         cls,
-        paths: Mapping[Any, str | PathLike],
+        paths: Mapping[Any, str | PathLike | None],
         *,
         on: str,
         label_party: str,
         labels: Sequence[str] = (),
         row_weight: str | None = None,
         missing: Missing | None = None,
-        sep: str = ",",
+        sep: str | Mapping[str, str] = ",",
         intersection: Intersection | None = None,
         deadline: float = 60.0,
         cache: str | PathLike | None = None,
@@ -56,8 +56,8 @@ class DeviceData:
         """Let each device read its own file, as `VerticalData.from_files` does; with a cache in its own `cache/PARTY`.
 
         Raises:
-            DataError: as `VerticalData.from_files`, of the party whose device refuses; or a party's rows or ids are not
-                those of the label party.
+            DataError: as `VerticalData.from_files`, of the party whose device refuses; no path of a party that reads
+                here; or a party's rows or ids are not those of the label party.
             ModelError: as `check_missing`.
             PartyError: a device does not answer within `deadline` seconds.
         """
@@ -65,8 +65,13 @@ class DeviceData:
             raise DataError(field="on", seen="None", wanted="the id column: a file has no index")
         check_missing(missing, intersection)
         devices = Devices({pyu.party: pyu for pyu in paths}, deadline)
-        named = {pyu.party: fspath(path) for pyu, path in paths.items()}
-        files = {party: (path, on, sep, None if cache is None else fspath(cache)) for party, path in named.items()}
+        named = {pyu.party: path if path is None else fspath(path) for pyu, path in paths.items()}
+        for party, path in named.items():
+            if path is None and devices.own in (None, party):
+                raise DataError(party=party, field="file", seen="None", wanted="a path: it is read by this process")
+        seps = dict.fromkeys(named, sep) if isinstance(sep, str) else sep
+        folder = None if cache is None else fspath(cache)
+        files = {party: (path, on, seps.get(party), folder) for party, path in named.items()}
         return cls._by_readers(devices, "read", files, label_party, labels, row_weight, intersection)
 
     @classmethod

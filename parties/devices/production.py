@@ -8,13 +8,14 @@ import contextlib
 import gc
 import logging
 import os
+import select
 import signal
 import socket
 import ssl
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
@@ -41,15 +42,16 @@ def production(
     tls: Tls | None = None,
     deadline: float = 60.0,
     log_level: str = "warning",
+    ended: Callable[[BaseException], int] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """`with production({"alice": {"address": "10.0.0.1:9000"}, "bob": ...}, "alice") as devices: ...`.
 
     Leaving the block, also by `sys.exit(0)`, waits until every party has left it, and gives back the handler of Ctrl-C
     and the garbage collector's settings. An exception that leaves the block, or a party that does not come, is logged
-    and ends the process with exit code 1; `sys.exit(CODE)` ends it with that code. Threads of SecretFlow that wait for
-    a lost party cannot be ended in another way. What one party refuses is an error at all parties; each process ends
-    once the others have been sent what they wait for. When all have met, the milliseconds of a round trip to each other
-    party are logged, at level `info` of the logger `parties`.
+    and ends the process with exit code 1; `sys.exit(CODE)` ends it with that code, and `ended` may say another. Threads
+    of SecretFlow that wait for a lost party cannot be ended in another way. What one party refuses is an error at all
+    parties; each process ends once the others have been sent what they wait for. When all have met, the milliseconds of
+    a round trip to each other party are logged, at level `info` of the logger `parties`.
 
     Args:
         cluster: party -> `address` at which the others reach it, and `listen_addr` where it listens at another.
@@ -58,6 +60,8 @@ def production(
         tls: this party's certificate, for mutual TLS; all parties have one, or none has.
         deadline: seconds within which every party must have started, and for which a party may be silent.
         log_level: the level of SecretFlow's log.
+        ended: called once with the error that ends the process, by the thread that ends it, which may be another than
+            the main one; returns the exit code. Where the error is that a party is gone, its `field` is `CONNECTION`.
 
     Yields:
         party -> its device (`sf.PYU`), for `pyu` and `VerticalData.from_files`.
@@ -72,8 +76,9 @@ def production(
 
     check_version()
     handler, frozen, leaving = signal.getsignal(signal.SIGINT), gc.get_freeze_count(), None
+    end = _End(ended or _exit_code)
     try:
-        _start(sf, cluster, party, transport, tls, deadline, log_level)
+        _start(sf, cluster, party, transport, tls, deadline, log_level, end)
         devices = Devices({name: sf.PYU(name) for name in cluster}, deadline)
         signal.signal(signal.SIGINT, partial(_interrupted, devices))
         for other, seconds in measure(devices).items():
@@ -91,7 +96,7 @@ def production(
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # SecretFlow may still signal its own process
         log.critical("%s: %s", party, error, exc_info=not isinstance(error, PartyError | SystemExit))
-        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+        code = end.code(error)
         if transport_error() is not None:
             time.sleep(1)  # a thread of SecretFlow tells the others; stopping it could wait for ever or crash
         elif isinstance(error, SystemExit) or (isinstance(error, PartyError) and error.field != CONNECTION):
@@ -125,11 +130,32 @@ def _check(cluster: Mapping, party: str, transport: str, tls: Tls | None, deadli
         tls.check(party)
 
 
-def _start(
-    sf: Any, cluster: Mapping, party: str, transport: str, tls: Tls | None, deadline: float, log_level: str
-) -> None:
-    """Start SecretFlow. If a party does not come, a thread ends the process: no exception can end SecretFlow's wait."""
+class _End:
+    """The end of this process by an error: of two threads that come to it at once, the first says how."""
 
+    def __init__(self, ended: Callable[[BaseException], int]):
+        self._ended, self._first = ended, threading.Lock()
+
+    def code(self, error: BaseException) -> int:
+        """The exit code. The thread that comes second waits here until the process has ended."""
+        self._first.acquire()
+        return self._ended(error)
+
+
+def _exit_code(error: BaseException) -> int:
+    return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+
+
+def _start(
+    sf: Any, cluster: Mapping, party: str, transport: str, tls: Tls | None, deadline: float, log_level: str, end: _End
+) -> None:
+    """Start SecretFlow. If a party does not come, a thread ends the process: no exception can end SecretFlow's wait.
+
+    Python's handler of Ctrl-C cannot run in that wait either; but the signal's number comes to a descriptor, which the
+    thread looks at.
+    """
+    signals, told = socket.socketpair()
+    told.setblocking(False)
     refused: list[tuple[str, OSError]] = []  # whom TLS refused, and why
 
     def absent() -> PartyError:
@@ -141,14 +167,20 @@ def _start(
         return PartyError(party=missing, field=CONNECTION, seen=seen, wanted=wanted)
 
     def watch() -> None:
-        end = time.monotonic() + deadline
-        while not started.wait(0.5):
-            found = _unreachable(cluster, party, tls) if tls else None
-            if found and isinstance(found[1], ssl.SSLError):
-                refused.append(found)
-            if time.monotonic() > end or len(refused) > 1:  # one refusal may be by chance
-                log.critical("%s: %s", party, absent())
-                _exit()
+        until = time.monotonic() + deadline
+        with signals:
+            while not started.wait(0.5):
+                found = _unreachable(cluster, party, tls) if tls else None
+                if found and isinstance(found[1], ssl.SSLError):
+                    refused.append(found)
+                error: BaseException | None = None
+                if select.select([signals], [], [], 0)[0] and signal.SIGINT in signals.recv(64):
+                    error = KeyboardInterrupt("Ctrl-C")
+                elif time.monotonic() > until or len(refused) > 1:  # one refusal may be by chance
+                    error = absent()
+                if error is not None:
+                    log.critical("%s: %s", party, error)
+                    _exit(end.code(error))
 
     tries = int(deadline) + 1  # more than fit in the deadline: each takes seconds
     options: dict[str, int] = {"messages_max_size_in_bytes": 2 * MAX_BODY_BYTES}
@@ -156,6 +188,7 @@ def _start(
         options = {"connect_retry_times": tries, "connect_retry_interval_ms": 200, "recv_timeout_ms": NEVER}
     started = threading.Event()
     threading.Thread(target=watch, daemon=True).start()
+    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
     try:
         with _in_place_of_pickles():
             sf.init(
@@ -172,6 +205,8 @@ def _start(
         raise absent() from error
     finally:
         started.set()
+        signal.set_wakeup_fd(before)
+        told.close()
 
 
 @contextlib.contextmanager
@@ -221,10 +256,10 @@ def _interrupted(devices: Devices, signal_number: int, frame: Any) -> None:
     """Handle Ctrl-C, or SecretFlow's signal to its own process that a message could not be sent."""
     if (error := devices.broken()) is not None:
         raise error
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt("Ctrl-C")
 
 
-def _exit(code: int = 1) -> NoReturn:
+def _exit(code: int) -> NoReturn:
     remove_unfinished()
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):

@@ -1,15 +1,20 @@
 """A progress bar per epoch."""
 
 from collections.abc import Iterator
+from typing import TextIO
 
 from tqdm import tqdm
 
 
 class EpochBar:
-    """Called with a number of rounds, it yields once per round. It is shown only where standard error is a terminal."""
+    """Called with a number of rounds, it yields once per round.
 
-    def __init__(self, title: str, enabled: bool, rounds: int, done: int = 0):
-        self._bar = tqdm(desc=title, disable=None if enabled else True, unit="round", total=rounds, initial=done)
+    It is shown on standard error, or on the stream that is given in the place of `True`; only where that is a terminal.
+    """
+
+    def __init__(self, title: str, shown: bool | TextIO, rounds: int, done: int = 0):
+        disable, file = (True, None) if shown is False else (None, None if shown is True else shown)
+        self._bar = tqdm(desc=title, disable=disable, file=file, unit="round", total=rounds, initial=done)
 
     def __enter__(self) -> "EpochBar":
         return self

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from parties.errors import ModelError
 from parties.model.protection import Facing, OneShot
@@ -57,7 +57,7 @@ class TrainingRun:
         path: Path | None,
         callbacks: Sequence[Callback],
         time_budget: float | None,
-        progress: bool,
+        progress: bool | TextIO,
         record: Recording | None = None,
         position: Position | None = None,
     ):

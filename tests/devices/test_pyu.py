@@ -123,6 +123,12 @@ def test_a_device_says_of_a_table_on_disk_what_it_says_of_a_frame(files, tmp_pat
         hear(reader.read(*arguments, str(tmp_path / "cache"), ["no"], None, False)[1], "alice")
 
 
+def test_one_driver_of_all_parties_needs_every_path(pyus, files):
+    paths = {pyus[p]: None if p == "bob" else files / f"{p}.csv" for p in pyus}
+    with pytest.raises(DataError, match="party 'bob': file: saw None, wanted a path"):
+        VerticalData.from_files(paths, **DATA)
+
+
 def test_tables_on_disk_must_hold_the_same_ids_in_the_same_order(pyus, files, tmp_path):
     pd.read_csv(files / "bob.csv")[::-1].to_csv(files / "bob.csv", index=False)
     with pytest.raises(DataError, match="sort every party's rows by id"):

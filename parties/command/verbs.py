@@ -1,0 +1,162 @@
+"""What the verbs do, each with a session and a report. What can be refused is refused before the parties meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from parties.command.report import Report
+from parties.command.session import Missing, Session
+from parties.command.text_file import write_whole
+from parties.errors import SaveError, StudyError
+from parties.model.arguments import check_table_path
+from parties.split_model import SplitModel
+from parties.study.digests import difference
+from parties.study.study import Study
+
+STUDY, MODEL, CHECKPOINTS = "study.toml", "model", "checkpoints"  # in the folder of what is written
+
+
+def train(session: Session, report: Report) -> None:
+    """Train as the study says, with checkpoints, and save the model.
+
+    Raises:
+        PartyError: of any kind; also a folder that has a model or checkpoints.
+    """
+    study, out = session.study, session.out
+    _check_free(session)
+    session.check()
+    files = _training_files(session)
+    report.again = "resume"
+    with session.open(report.ended):
+        rows, validation = _training_rows(session, files)
+        study.write(out / STUDY)
+        model = SplitModel(**study.model_arguments(), placement=session.place())
+        how = study.training.arguments() | {"checkpoint": out / CHECKPOINTS, "progress": report.terminal}
+        model.fit(rows, validation=validation, **how)
+        _conclude(session, report, model)
+        if study.training.audit:
+            _audit(session, report, model, rows)
+
+
+def resume(session: Session, report: Report) -> None:
+    """Go on with a run of `train` that ended early, and save the model. What was sent before is not audited.
+
+    Raises:
+        PartyError: of any kind; also a study that is not that of the run.
+    """
+    session.check()
+    _check_study(session, but=("meeting",))
+    files = _training_files(session)
+    with session.open(report.ended):
+        rows, validation = _training_rows(session, files)
+        how = session.study.code() | {"placement": session.place(), "progress": report.terminal}
+        model = SplitModel.resume(session.out / CHECKPOINTS, rows, validation=validation, **how)
+        _conclude(session, report, model)
+
+
+def evaluate(session: Session, report: Report, files: Mapping[str, Path]) -> None:
+    """Score the trained model on these files.
+
+    Raises:
+        PartyError: of any kind.
+    """
+    session.check()
+    _check_study(session, but=("meeting", "rows", "training"))
+    _check_model(session)
+    with session.open(report.ended):
+        model = SplitModel.load(session.out / MODEL, placement=session.place())
+        report.scores = model.evaluate(session.read(files), batch_size=session.study.training.batch_size)
+
+
+def predict(session: Session, report: Report, files: Mapping[str, Path], to: Path, missing: Missing) -> None:
+    """Write the trained model's predictions for the rows of these files to a file, at the label party.
+
+    Raises:
+        PartyError: of any kind.
+    """
+    session.check(missing)
+    check_table_path(to)
+    _check_study(session, but=("meeting", "rows", "training"))
+    _check_model(session)
+    with session.open(report.ended):
+        model = SplitModel.load(session.out / MODEL, placement=session.place())
+        rows = session.read(files, labels=False, missing=missing)
+        model.predict(rows, batch_size=session.study.training.batch_size, to=to)
+    if session.has_label_party:
+        report.files["scores"] = str(to)
+
+
+def _check_free(session: Session) -> None:
+    """Refuse a folder in which a party of this process has a model or checkpoints."""
+    for party in session.owns:
+        for name in (MODEL, CHECKPOINTS):
+            if any((session.out / name / party).glob("*")):
+                raise _refused(session, party, f"its {name}", "one without: another --out, or `mmoe-jax resume`")
+
+
+def _check_model(session: Session) -> None:
+    """Refuse a folder in which a party of this process has no model."""
+    for party in session.owns:
+        if not (session.out / MODEL / party).is_dir():
+            raise _refused(session, party, "no model", "one that `mmoe-jax train`, or `resume`, has ended in")
+
+
+def _refused(session: Session, party: str | None, seen: str, wanted: str) -> SaveError:
+    return SaveError(party=party, field=f"folder {str(session.out)!r}", seen=seen, wanted=wanted)
+
+
+def _check_study(session: Session, but: tuple[str, ...]) -> None:
+    """Refuse another study than the one of the training whose model or checkpoints are to be used.
+
+    Args:
+        but: sections in which it may be another.
+    """
+    if not (session.out / STUDY).exists():
+        raise _refused(session, None, f"no {STUDY}", "the --out of `mmoe-jax train`")
+    began = Study.read(session.out / STUDY)
+    now, then = (_of_sections(study.digests, but) for study in (session.study, began))
+    if (found := difference(now, then)) is not None:
+        wanted = f"the study of the training, {str(session.out / STUDY)!r}"
+        raise StudyError(field=found.key, seen="another value than when training began", wanted=wanted)
+
+
+def _of_sections(digests: Mapping[str, str], but: tuple[str, ...]) -> dict[str, str]:
+    return {key: digest for key, digest in digests.items() if key.split(".")[0] not in but}
+
+
+def _training_files(session: Session) -> dict[str, dict[str, Path]]:
+    names = ["train", *(["validation"] if session.study.rows.validation == "file" else [])]
+    return {name: session.files(name) for name in names}
+
+
+def _training_rows(session: Session, files: Mapping[str, Mapping[str, Path]]) -> tuple[Any, Any]:
+    """The rows that are trained on, and those that are scored after each epoch, or None."""
+    share, rows = session.study.rows.validation, session.read(files["train"])
+    if isinstance(share, float):
+        return rows.split(1 - share, session.study.seed)
+    return rows, session.read(files["validation"]) if share == "file" else None
+
+
+def _conclude(session: Session, report: Report, model: SplitModel) -> None:
+    """Save a model whose training has ended, and say its history.
+
+    Raises:
+        KeyboardInterrupt: training ended early; checkpoints are written, and no model.
+    """
+    report.history = model.history
+    report.files["checkpoints"] = str(session.out / CHECKPOINTS)
+    if model.stopped is not None:
+        epochs = session.study.training.epochs
+        raise KeyboardInterrupt(f"{model.stopped} after {model.epoch} of {epochs} epochs")
+    model.save(session.out / MODEL)
+    report.files["model"] = str(session.out / MODEL)
+
+
+def _audit(session: Session, report: Report, model: SplitModel, rows: Any) -> None:
+    """Write what each party of this process gave away."""
+    for party, lines in model.audit(rows).groupby("party"):
+        file = session.out / f"audit-{party}.json"
+        write_whole(file, lines.to_json(orient="records", indent=1))
+        report.files[f"audit-{party}"] = str(file)
