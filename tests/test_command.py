@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from parties import Facing, Rows, SplitModel, Study, StudyError, Training, VerticalData
 from parties.command import main
+from parties.command.checks import Check
 from parties.command.report import Report
 from parties.command.streams import logged_to
 from parties.data.frames import id_digests
@@ -359,6 +360,6 @@ def test_of_two_threads_that_end_a_process_the_first_says_how():
 
 def test_a_failed_check_is_exit_code_1(capsys):
     with pytest.raises(SystemExit) as ended, Report("check", Path("study.toml"), None, as_json=True) as report:
-        report.checks = [{"name": "study", "ok": True}, {"name": "files", "ok": False}]
+        report.checks = [Check("study", True, "good"), Check("train_file", False, "none", "one", "Write it.")]
     said = json.loads(capsys.readouterr().out)
     assert ended.value.code == 1 and (said["ok"], said["error"], len(said["checks"])) == (False, None, 2)

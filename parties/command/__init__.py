@@ -1,5 +1,5 @@
-"""The command `mmoe-jax`: what two organisations do with a study, apart, or in one process."""
+"""The command `mmoe-jax`: what organisations do with a study, apart, or all in one process."""
 
-from parties.command.group import main
+from parties.command.beginnings import main
 
 __all__ = ["main"]

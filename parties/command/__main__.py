@@ -1,5 +1,5 @@
 """`python -m parties.command`, where the command is not installed."""
 
-from parties.command.group import main
+from parties.command.beginnings import main
 
 main(prog_name="mmoe-jax")

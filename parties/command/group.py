@@ -10,6 +10,7 @@ import click
 
 from mmoe_jax import __version__
 from parties.command import verbs
+from parties.command.dry_run import check_apart, check_here
 from parties.command.report import Report
 from parties.command.session import Apart, Session, Simulated
 from parties.errors import StudyError
@@ -56,6 +57,23 @@ def _data(function: Callable[..., None]) -> Callable[..., None]:
     """The option of the verbs that take other rows than those of the training."""
     help = "File of rows; by default files.test of --own. With --simulate PARTY=FILE, once for each party."
     return click.option("--data", multiple=True, metavar="FILE", help=help)(function)
+
+
+@main.command()
+@_verb
+def check(
+    study: Path, owns: Sequence[Path], party: str | None, simulate: bool, out: Path | None, as_json: bool
+) -> None:
+    """Look at everything before anything is trained, and say what to do about what fails. No file is written.
+
+    All parties run it at the same time.
+    """
+    _check_usage(owns, party, simulate)
+    with Report("check", study, party, as_json) as report:
+        if simulate:
+            check_here(report, study, owns, out or _out(study))
+        else:
+            check_apart(report, study, owns[0], party, out or _out(study))
 
 
 @main.command()
@@ -115,15 +133,23 @@ def _run(
     as_json: bool,
 ) -> None:
     """Do the work with the session that the options describe, and report it."""
+    _check_usage(owns, party, simulate)
+    with Report(verb, study, party, as_json) as report:
+        said, given = Study.read(study), [Own.read(own) for own in owns]
+        session = _session(said, given, party, simulate, out or _out(study))
+        report.begin(None if simulate else next(iter(session.owns)), session.out)
+        work(session, report)
+
+
+def _check_usage(owns: Sequence[Path], party: str | None, simulate: bool) -> None:
     if simulate and party is not None:
         raise click.UsageError("--party goes without --simulate, which runs all parties")
     if not owns or (len(owns) > 1 and not simulate):
         raise click.UsageError("--own: wanted one, or with --simulate one for each party")
-    with Report(verb, study, party, as_json) as report:
-        said, given = Study.read(study), [Own.read(own) for own in owns]
-        session = _session(said, given, party, simulate, out or Path("runs", study.stem))
-        report.begin(None if simulate else next(iter(session.owns)), session.out)
-        work(session, report)
+
+
+def _out(study: Path) -> Path:
+    return Path("runs", study.stem)
 
 
 def _session(study: Study, owns: Sequence[Own], party: str | None, simulate: bool, out: Path) -> Session:

@@ -18,6 +18,7 @@ from parties.errors import DataError
 ROWS = 100_000  # that are read
 FEW = 40  # distinct integers of a `Categorical`, and buckets of a `Bucketed`
 MANY = 10_000  # distinct texts of a `Categorical`
+IDS = "its name is an id's, and all values differ"
 _ID = re.compile(r"(?i:(.*[_\W])?id|id[_\W].*)|.*[a-z]I[Dd]")
 
 
@@ -60,6 +61,28 @@ def guess_columns(path: str | PathLike, sep: str, party: str) -> list[Guess]:
     return [_guess(name, frame[name]) for name in names]
 
 
+def guess_task(path: str | PathLike, sep: str, party: str, label: str) -> dict[str, Any]:
+    """What a task of that label column may be, as a study says it. Its classes, which are cells, are left to be said.
+
+    Raises:
+        DataError: as `guess_columns`; the file has no such column, or nothing in it is a label.
+    """
+    file = open_file(path, "", party, sep)
+    if label not in (names := file.columns()):
+        raise DataError(party=party, field=file.field, seen=f"columns {names}"[:200], wanted=f"the label {label!r}")
+    series = file.head(ROWS)[label]
+    try:
+        values = _distinct(label, series)
+    except ColumnError as error:
+        raise DataError(party=party, field=f"label {label!r}", seen=error.seen, wanted=error.wanted) from error
+    task: dict[str, Any] = {"name": label, "kind": "regression"}
+    if not isinstance(values, list) and set(values) <= {0.0, 1.0}:
+        task["kind"] = "binary"
+    elif isinstance(values, list) or (len(values) <= FEW and (values == np.floor(values)).all()):
+        task |= {"kind": "multiclass", "classes": []}
+    return task | ({"missing": "mask"} if series.isna().any() else {})
+
+
 def _guess(name: str, series: pd.Series) -> Guess:
     missing = bool(series.isna().any())
     try:
@@ -70,7 +93,7 @@ def _guess(name: str, series: pd.Series) -> Guess:
         return Guess(name, None, "it has no cell in the rows that were read")
     all_differ = len(values) == len(series) > 1
     if all_differ and _ID.fullmatch(name):
-        return Guess(name, None, "its name is an id's, and all values differ")
+        return Guess(name, None, IDS)
     if isinstance(values, list):
         spec, why = _of_text(name, len(values))
     elif (values == np.floor(values)).all():

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, TextIO
 
 import click
 
+from parties.command.checks.check import Check, table
 from parties.command.streams import Streams, logged_to
 from parties.command.text_file import write_whole
 from parties.devices.driver import CONNECTION
@@ -31,16 +33,18 @@ class Report:
         party: this process's party; None where all parties are here, or where it is not known yet.
         out: the folder of what is written; None until it is known.
         scores, history, files, checks: what came of the verb; of files, name -> path.
+        lines: what else people are told.
         again: the verb that goes on after an interruption.
     """
 
-    def __init__(self, verb: str, study: Path, party: str | None, as_json: bool):
+    def __init__(self, verb: str, study: Path | None, party: str | None, as_json: bool):
         self.verb, self.study, self.party = verb, study, party
         self.out: Path | None = None
         self.scores: Mapping[str, float] = {}
         self.history: Mapping[str, list[float]] = {}
         self.files: dict[str, str] = {}
-        self.checks: list[dict[str, Any]] = []
+        self.checks: list[Check] = []
+        self.lines: list[str] = []
         self.again = verb
         self._as_json = as_json
         self._streams, self._opened = Streams(sys.stdout, sys.stderr), contextlib.ExitStack()
@@ -54,6 +58,11 @@ class Report:
     def terminal(self) -> TextIO:
         """Where progress is shown."""
         return self._streams.err
+
+    def quiet(self, party: str | None) -> None:
+        """From now on what libraries write goes nowhere, as a verb that writes no file must leave none."""
+        self.party = party
+        self._streams = self._opened.enter_context(logged_to(Path(os.devnull)))
 
     def begin(self, party: str | None, out: Path) -> None:
         """From now on libraries write to the log `out/NAME.log`, and what comes of the verb goes to `out/NAME.json`.
@@ -82,10 +91,12 @@ class Report:
     def ended(self, error: BaseException | None) -> int:
         """Say what came of the verb, or the error that ended it, and return the exit code. Any thread may call it."""
         code, told = (0, None) if error is None else self._told(error)
-        failed = [check for check in self.checks if not check["ok"]]
+        failed = [check for check in self.checks if not check.ok]
         code = code or (REFUSED if failed else 0)
-        facts = {"ok": not code, "verb": self.verb, "party": self.party, "study": str(self.study)}
-        facts |= {"scores": self.scores, "history": self.history, "files": self.files, "checks": self.checks}
+        facts = {"ok": not code, "verb": self.verb, "party": self.party}
+        facts |= {"study": None if self.study is None else str(self.study)}
+        facts |= {"scores": self.scores, "history": self.history, "files": self.files}
+        facts |= {"checks": [check._asdict() for check in self.checks]}
         text = json.dumps(_said(facts | {"error": told}), indent=1, allow_nan=False)
         if self.out is not None:
             try:
@@ -122,8 +133,11 @@ class Report:
             yield f"epoch {len(self.history['seconds'])}:"
         for name, value in ({name: values[-1] for name, values in self.history.items()} | dict(self.scores)).items():
             yield f"  {name} {value:.4f}"
+        if self.checks:
+            yield table(self.checks)
         for name, path in self.files.items():
             yield f"{name}: {path}"
+        yield from self.lines
 
 
 def _said(value: Any) -> Any:

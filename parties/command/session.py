@@ -150,15 +150,21 @@ class Apart(Session):
 
     @contextlib.contextmanager
     def open(self, ended: Callable[[BaseException], int]) -> Iterator[None]:
+        with self.meet(ended) as devices:
+            agree(devices, self.study.digests, self.study.meeting.deadline)
+            self._devices = devices
+            yield
+
+    @contextlib.contextmanager
+    def meet(self, ended: Callable[[BaseException], int]) -> Iterator[dict[str, Any]]:
+        """Within the block all parties have met, whatever their studies say; yields party -> its device."""
         cluster = {party: {"address": self.own.addresses[party]} for party in self.parties}
         if self.own.listen is not None:
             cluster[self.own.party]["listen_addr"] = self.own.listen
         meeting = self.study.meeting
         how: dict[str, Any] = {"transport": meeting.transport, "tls": self._tls(), "deadline": meeting.deadline}
         with production(cluster, self.own.party, ended=ended, **how) as devices:
-            agree(devices, self.study.digests, meeting.deadline)
-            self._devices = devices
-            yield
+            yield devices
 
     def place(self) -> str | Placement:
         return pyu(self._devices, self.study.meeting.deadline, self.study.meeting.scores)
