@@ -68,6 +68,8 @@ def evaluate(session: Session, report: Report, files: Mapping[str, Path]) -> Non
     with session.open(report.ended):
         model = SplitModel.load(session.out / MODEL, placement=session.place())
         report.scores = model.evaluate(session.read(files), batch_size=session.study.training.batch_size)
+    if not report.scores:
+        report.lines.append(f"{session.study.label_party} has the scores")
 
 
 def predict(session: Session, report: Report, files: Mapping[str, Path], to: Path, missing: Missing) -> None:
@@ -86,6 +88,8 @@ def predict(session: Session, report: Report, files: Mapping[str, Path], to: Pat
         model.predict(rows, batch_size=session.study.training.batch_size, to=to)
     if session.has_label_party:
         report.files["scores"] = str(to)
+    else:
+        report.lines.append(f"{session.study.label_party} has the predictions")
 
 
 def _check_free(session: Session) -> None:

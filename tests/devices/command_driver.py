@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parties.command import main
+from parties.command.checks import together
 from parties.devices.driver import DataReader
 from parties.devices.wire import Lane
 from parties.party.roles import FeatureRole
@@ -37,6 +38,10 @@ def note_frames(path: str) -> None:
     Lane.unpack = noted  # type: ignore[method-assign]
 
 
+def die(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def fail(*_: Any) -> None:
     raise ZeroDivisionError("a mistake of ours")
 
@@ -47,6 +52,8 @@ if __name__ == "__main__":
         be_signalled(*happens["signal"])
     if "note" in happens:
         note_frames(happens["note"])
+    if "dies_in_check" in happens:
+        together.rehearse = die  # type: ignore[assignment]
     if "mistake" in happens:
         DataReader.read = fail  # type: ignore[method-assign, assignment]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a test run in the background has not

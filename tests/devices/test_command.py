@@ -180,6 +180,14 @@ def test_bob_is_killed(trained, verb):
     assert not (trained / "out" / "alice" / "scores.csv").exists()
 
 
+def test_bob_is_killed_while_they_check(tmp_path):
+    folder = organisations(tmp_path)
+    with Run(folder, "check", happens={"bob": {"dies_in_check": True}}) as run:
+        killed(run, "bob")
+        lost(run, "alice", "bob")
+    assert not (folder / "out").exists()
+
+
 def killed(run: Run, party: str) -> None:
     code, said, err = run.end(party)
     assert code == -signal.SIGKILL, (said, err)
