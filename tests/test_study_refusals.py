@@ -140,7 +140,7 @@ BAD: list[tuple] = [  # key, value; a key by which it is refused, if that is ano
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD, ids=lambda case: f"{case[0]}={case[1]}"[:60])
+@pytest.mark.parametrize("case", BAD, ids=lambda case: f"{case[0]}={'absent' if case[1] is ABSENT else case[1]}"[:60])
 def test_a_key_is_refused_by_its_name(case, tmp_path):
     key, value, wanted, of = (*case, None, None)[:4]
     tables = changed(study(**of or {}).facts, key, value)
