@@ -42,6 +42,13 @@ def newest(session: nox.Session) -> None:
     run_tests(session)
 
 
+@nox.session(python="3.13")
+def wheel(session: nox.Session) -> None:
+    """What OPERATING.md prints, by a wheel with nothing but what it asks for, on the newest Python."""
+    session.install(".[keys]", "pytest>=8,<9", "hypothesis>=6.100")
+    session.run("python", "-m", "pytest", "-q", "--thorough", "tests/test_operating.py", *session.posargs)
+
+
 @nox.session(python="3.12", default=False)
 def thorough(session: nox.Session) -> None:
     """The tests that the others have no time for."""

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from experiments import census, certificates, launch, options
-from experiments.census_secretflow import PARTIES, PartyName, ports
+from experiments.census_secretflow import PARTIES, PartyName
 from experiments.party_files import FILES, write_parties
 from parties import Tls, VerticalData, production, pyu
 from parties.devices.activity import Activity
@@ -82,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_parties(Path(settings.out) / "parties", rows, rows.head(100))
     if settings.tls:
         certificates.make(Path(settings.out) / "certificates", PARTIES)
-    places = {party: {"address": f"127.0.0.1:{port}"} for party, port in zip(PARTIES, ports(), strict=True)}
+    places = {
+        party: {"address": f"127.0.0.1:{port}"} for party, port in zip(PARTIES, launch.ports(len(PARTIES)), strict=True)
+    }
     command = [sys.executable, "-m", "experiments.benchmark_secretflow"]
     given = {party: dataclasses.replace(settings, party=party, cluster=json.dumps(places)) for party in PARTIES}
     commands: dict[str, list[str]] = {p: [*command, *options.command_line(own)] for p, own in given.items()}

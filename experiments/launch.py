@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import runpy
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -50,6 +52,18 @@ def launch(commands: Mapping[str, Sequence[str]], patience: float) -> int:
     return failed or next((process.returncode for process in processes.values() if process.returncode), 0)
 
 
+def module(name: str, *arguments: str) -> list[str]:
+    """The command of a process that is that module, as `python -m` runs it, and that ends with its launcher."""
+    return [sys.executable, "-m", "experiments.launch", name, *arguments]
+
+
+def ports(count: int) -> list[int]:
+    """Numbers of free ports of this machine."""
+    with contextlib.ExitStack() as taken:
+        sockets = [taken.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [own.getsockname()[1] for own in sockets]
+
+
 def end_with_parent() -> None:
     """In a process that `launch` started: end when the launching process ends, which closes standard input."""
 
@@ -88,3 +102,9 @@ def _wait(processes: Collection[subprocess.Popen], seconds: float) -> None:
     end = time.monotonic() + seconds
     while any(process.poll() is None for process in processes) and time.monotonic() < end:
         time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -19,15 +19,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from experiments import census, certificates, launch, options, pictures, sources, startup
-from experiments.census_secretflow import PARTIES, ports
+from experiments import census, census_secretflow, launch, options, pictures, sources, startup
+from experiments.census_secretflow import PARTIES
 from experiments.delay import delayed
-from experiments.party_files import write_parties
 
 RATE = 12.5e6  # bytes per second that each direction takes in: 100 Mbit/s
 
@@ -54,45 +53,38 @@ class Settings:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = options.parse(Settings, __doc__, arguments)
-    out = Path(settings.out)
     try:
         source = sources.load(settings.data)
     except sources.SourceError as error:
         sys.exit(str(error))
     print(source.line, flush=True)
-    write_parties(out / "parties", source.train, source.test)
-    if settings.tls:
-        certificates.make(out / "certificates", PARTIES)
     seconds: list[dict[str, float]] = []
     for round_trip in settings.round_trips:
         for k in settings.in_flight:
-            median = seconds_per_epoch(settings, round_trip, k)
+            median = seconds_per_epoch(settings, source, round_trip, k)
             seconds.append({"round_trip": round_trip, "in_flight": k, "seconds": median})
             print(f"round trip {round_trip:g} ms, {k} in flight: {median:.2f} s per epoch", flush=True)
     scores = auc(settings, source) if settings.seeds else []
     show(seconds, scores)
     result = {"settings": dataclasses.asdict(settings), "seconds": seconds, "auc": scores}
+    out = Path(settings.out)
     (out / "result.json").write_text(json.dumps(result, indent=1))
     pictures.wide_area(seconds, scores, out / "wide_area.png")
     print(f"written: result.json, wide_area.png to {out}")
 
 
-def seconds_per_epoch(settings: Settings, round_trip: float, in_flight: int) -> float:
+def seconds_per_epoch(settings: Settings, source: sources.Source, round_trip: float, in_flight: int) -> float:
     """The median over the epochs after the first of a run of both parties."""
-    out = Path(settings.out)
+    how: dict[str, Any] = {"transport": settings.transport, "tls": settings.tls, "epochs": settings.epochs}
+    job = census_secretflow.Settings(**how, in_flight=in_flight, out=str(Path(settings.out) / "run"))
     with contextlib.ExitStack() as proxies:
-        free, places = ports(2 * len(PARTIES)), {}
-        for party, at, listen in zip(PARTIES, free[::2], free[1::2], strict=True):
-            proxies.enter_context(delayed(at, listen, round_trip / 2000, RATE))
-            places[party] = {"address": f"127.0.0.1:{at}", "listen_addr": f"127.0.0.1:{listen}"}
-        (out / "cluster.json").write_text(json.dumps(places))
-        how = ["--cluster", str(out / "cluster.json"), "--files", str(out / "parties"), "--out", str(out / "run")]
-        how += ["--epochs", str(settings.epochs), "--in-flight", str(in_flight), "--transport", settings.transport]
-        how += ["--tls", str(out / "certificates")] if settings.tls else []
-        command = [sys.executable, "-m", "experiments.census_secretflow", "--mode", "production"]
-        if code := launch.launch({party: [*command, "--party", party, *how] for party in PARTIES}, patience=75):
-            sys.exit(code)
-    history = json.loads((out / "run" / "result.json").read_text())["history"]
+        free = launch.ports(2 * len(PARTIES))
+        reached, listens = dict(zip(PARTIES, free[::2], strict=True)), dict(zip(PARTIES, free[1::2], strict=True))
+        for party in PARTIES:
+            proxies.enter_context(delayed(reached[party], listens[party], round_trip / 2000, RATE))
+        places: list[dict[str, str]] = [{p: f"127.0.0.1:{port}" for p, port in of.items()} for of in (reached, listens)]
+        census_secretflow.prepare(job, source, *places)
+        history = census_secretflow.do(job, "train")["history"]
     return float(np.median(history["seconds"][1:]))
 
 

@@ -26,8 +26,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_threefry_partitionable", True)
 
 # Has a leg of CI of its own, as SecretFlow shares no environment with new JAX.
-NEEDS = "test_checks", "test_command", "test_production", "test_hostile_peer", "test_intersection", "test_round_trip"
-NEED_SECRETFLOW = [f"devices/{name}.py" for name in NEEDS]
+NEEDS = "checks", "command", "hostile_peer", "intersection", "operating", "production", "round_trip"
+NEED_SECRETFLOW = [f"devices/test_{name}.py" for name in NEEDS]
 collect_ignore = [] if importlib.util.find_spec("secretflow") else NEED_SECRETFLOW
 
 common: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}

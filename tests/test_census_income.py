@@ -25,9 +25,10 @@ from experiments import (
     startup,
 )
 from experiments.options import OptionError
-from parties import Facing, Local
+from parties import Facing, Local, Study
 from parties.example import sampler
 from parties.privacy.attacks import View
+from parties.study.own import Own
 
 
 @pytest.fixture
@@ -103,6 +104,21 @@ def test_only_the_split_model_is_protected(placement):
     frame = sampler.sample(10, seed=0)
     model = census_income.build(settings, recipes.RECIPES["tuned"], frame, 0, placement, ("alice", "bob"))
     assert (isinstance(model.protect, Facing) and model.protect.epsilon == 2.0) == (placement == "local")
+
+
+def test_the_job_of_the_command_in_one_process(few_rows, tmp_path, capfd):
+    """`experiments.census_secretflow --simulate`: the study is the main job's, and what it says is the command's."""
+    how = ["--simulate", "--epochs", "1", "--protect", "facing", "--align", "psi", "--out", str(tmp_path)]
+    census_secretflow.main(how)
+    printed, result = capfd.readouterr().out, json.loads((tmp_path / "result.json").read_text())
+    assert "simulated | " in printed and "no attack leaks more of a label than 0.462" in printed
+    assert result["bytes"] == {"bob->alice": 10_404, "alice->bob": 10_404}
+    assert f"{result['test']['income_50k/auc']:.4f}" in printed.partition("Test AUC")[2]
+    assert len(result["history"]["facing_loss"]) == 1 and result["versions"].keys() == {"jax"}
+    study = Study.read(tmp_path / "study.toml")
+    assert study == census_secretflow.study(census_secretflow.Settings(epochs=1, protect="facing", align="psi"))
+    bob = Own.read(tmp_path / "bob.toml")
+    assert bob.separator == "|" and bob.train and bob.train.exists() and bob.intersection.keys() == {"alice", "bob"}
 
 
 def test_without_protection_nothing_is_said_to_be_proved(few_rows, tmp_path):

@@ -84,7 +84,7 @@ def rows(folder: Path, name: str) -> VerticalData:
 
 def test_a_study_is_trained_scored_and_predicted_with_as_in_python(trained, model):
     said = json.loads((trained / "told.json").read_text())
-    assert list(said) == ["ok", "verb", "party", "study", "scores", "history", "files", "checks", "error"]
+    assert list(said) == ["ok", "verb", "party", "study", "scores", "history", "bytes", "files", "checks", "error"]
     assert (said["ok"], said["verb"], said["party"], said["error"]) == (True, "train", None, None)
     assert {n: v for n, v in said["history"].items() if n != "seconds"} == {
         name: values for name, values in model.history.items() if name != "seconds"

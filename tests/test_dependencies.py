@@ -30,7 +30,6 @@ WITH_SECRETFLOW = {"ray", "spu"}  # SecretFlow brings the versions that it needs
 EXTRAS = {  # files or folders -> the extra that they may also import from
     "experiments": "experiments",
     "experiments/benchmark_secretflow.py": "secretflow",
-    "experiments/census_secretflow.py": "secretflow",
     "experiments/boosting.py": "flights",
     "experiments/deepctr.py": "benchmark",
     "experiments/large_tables.py": "tables",

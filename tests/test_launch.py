@@ -10,13 +10,13 @@ from experiments import launch
 
 def test_a_launched_party_ends_with_its_launcher(tmp_path):
     """The launcher is killed: what it started is gone too."""
-    code = (
-        "from experiments import launch; import sys; "
-        "inner = 'from experiments import launch; import os, time; launch.end_with_parent(); "
-        "print(os.getpid(), flush=True); time.sleep(60)'; "
-        "launch.launch({'alice': [sys.executable, '-c', inner]}, 1)"
+    (tmp_path / "waiting.py").write_text(
+        "import os, sys, time; assert __name__ == '__main__' and sys.argv[1:] == ['one', '--two']; "
+        "print(os.getpid(), flush=True); time.sleep(60)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    code = "from experiments import launch; launch.launch({'alice': launch.module('waiting', 'one', '--two')}, 1)"
+    where = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=where)
     assert process.stdout is not None
     pid = int(process.stdout.readline().split("|")[1])
     process.kill()

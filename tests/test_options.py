@@ -52,24 +52,20 @@ OPTIONS = {
         --out str = runs/census_income
     """,
     "census_secretflow": """
-        --mode debug|production|simulation = debug
-        --party alice|bob
-        --cluster str
-        --files str
+        --simulate
         --data str = auto
         --epochs int = 6
         --batch-size int = 128
         --in-flight int = 1
         --seed int = 0
         --transport brpc_link|grpc = brpc_link
-        --tls str
+        --tls
         --align psi|same = same
         --deadline float = 60.0
         --scores all|label = label
         --audit
         --protect facing|marvell|noise|none|one_shot = none
         --epsilon float = 1.0
-        --save str
         --out str = runs/census_secretflow
     """,
     "certificate": """
@@ -80,12 +76,6 @@ OPTIONS = {
         --seed int = 0
         --data str = auto
         --out str = runs/certificate
-    """,
-    "certificates": """
-        parties str+ required
-        --out str = runs/certificates
-        --days float = 30.0
-        --expired
     """,
     "fit_sampler": """
         folder Path required
@@ -251,8 +241,7 @@ def test_choices_are_what_there_is():
 
     assert census_income.Settings().recipe in recipes.RECIPES.keys() == listed("census_income", "--recipe")
     assert long_run.PLACEMENTS.keys() == listed("long_run", "--placement")
-    for experiment in ("census_secretflow", "benchmark_secretflow"):
-        assert set(census_secretflow.PARTIES) == listed(experiment, "--party")
+    assert set(census_secretflow.PARTIES) == listed("benchmark_secretflow", "--party")
     for experiment in ("census_secretflow", "benchmark_secretflow", "wide_area"):
         assert set(TRANSPORTS) == listed(experiment, "--transport")
 
@@ -295,9 +284,9 @@ def test_settings_that_extend_others_have_their_options_too(capsys):
 
 
 def test_settings_become_arguments():
-    from experiments.census_secretflow import Settings
+    from experiments.benchmark_secretflow import Settings
 
-    settings = Settings(seed=0, tls="a folder", deadline=2.5, out="")
+    settings = Settings(rows=0, tls=True, cluster="a place", party="bob", out="")
     assert options.parse(Settings, __doc__, options.command_line(settings)) == settings
 
 

@@ -40,7 +40,7 @@ def test_it_is_two_screens():
     assert [line for line in lines if len(line) > 120 and line not in commands] == []
 
 
-@pytest.mark.parametrize("name", ["main", "test", "secretflow", "secure"])
+@pytest.mark.parametrize("name", ["main", "test", "rehearsal", "secretflow"])
 def test_a_command_of_one_line_follows_its_marker(name):
     assert len(re.findall(rf"^<!-- {name} command -->\n```bash\n[^\n]+\n```$", README, re.MULTILINE)) == 1
 
@@ -73,7 +73,7 @@ def test_the_measurements_are_of_experiments_and_their_options():
     assert {"census_income", "benchmark", "kill_and_resume", "heads", "benchmark_secretflow"} <= set(found)
 
 
-PAGES = ["README.md", "SECURITY.md", "CONTRIBUTING.md"]
+PAGES = ["README.md", "SECURITY.md", "CONTRIBUTING.md", "OPERATING.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -32,7 +32,8 @@ class Report:
     Attributes:
         party: this process's party; None where all parties are here, or where it is not known yet.
         out: the folder of what is written; None until it is known.
-        scores, history, files, checks: what came of the verb; of files, name -> path.
+        scores, history, bytes, files, checks: what came of the verb; of bytes, edge -> those of a round, or under
+            `OneShot` of the exchange; of files, name -> path.
         lines: what else people are told.
         again: the verb that goes on after an interruption.
     """
@@ -42,6 +43,7 @@ class Report:
         self.out: Path | None = None
         self.scores: Mapping[str, float] = {}
         self.history: Mapping[str, list[float]] = {}
+        self.bytes: Mapping[str, int] = {}
         self.files: dict[str, str] = {}
         self.checks: list[Check] = []
         self.lines: list[str] = []
@@ -95,7 +97,7 @@ class Report:
         code = code or (REFUSED if failed else 0)
         facts = {"ok": not code, "verb": self.verb, "party": self.party}
         facts |= {"study": None if self.study is None else str(self.study)}
-        facts |= {"scores": self.scores, "history": self.history, "files": self.files}
+        facts |= {"scores": self.scores, "history": self.history, "bytes": self.bytes, "files": self.files}
         facts |= {"checks": [check._asdict() for check in self.checks]}
         text = json.dumps(_said(facts | {"error": told}), indent=1, allow_nan=False)
         if self.out is not None:
@@ -133,6 +135,8 @@ class Report:
             yield f"epoch {len(self.history['seconds'])}:"
         for name, value in ({name: values[-1] for name, values in self.history.items()} | dict(self.scores)).items():
             yield f"  {name} {value:.4f}"
+        for edge, size in self.bytes.items():
+            yield f"bytes {edge}: {size:,}"
         if self.checks:
             yield table(self.checks)
         for name, path in self.files.items():

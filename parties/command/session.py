@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from parties.command.checks.reach import reach
 from parties.data.frames import id_digests
 from parties.data.vertical_data import VerticalData
 from parties.devices.agreement import agree
 from parties.devices.device_data import check_missing
+from parties.devices.driver import CONNECTION, secretflow
 from parties.devices.intersection import Intersection
-from parties.devices.production import production
+from parties.devices.production import check_production, production
 from parties.devices.pyu import pyu
 from parties.devices.tls import Tls
-from parties.errors import StudyError
+from parties.errors import ModelError, PartyError, StudyError
 from parties.placement.contract import Placement
 from parties.study.own import Own
 from parties.study.study import Study
+
+log = logging.getLogger(__name__)
 
 Missing = str | Mapping[str, str] | None
 
@@ -143,6 +148,7 @@ class Apart(Session):
             if other not in self.own.addresses:
                 wanted_address = f"'host:port' at which {other!r} is reached"
                 raise StudyError(party=party, field=f"addresses.{other}", seen="no such key", wanted=wanted_address)
+        check_production(**self._meeting())
         intersection = self._intersection()
         if intersection is not None:
             intersection.check(self.parties)
@@ -150,6 +156,8 @@ class Apart(Session):
 
     @contextlib.contextmanager
     def open(self, ended: Callable[[BaseException], int]) -> Iterator[None]:
+        secretflow()  # which takes seconds, or is not here
+        self._await()
         with self.meet(ended) as devices:
             agree(devices, self.study.digests, self.study.meeting.deadline)
             self._devices = devices
@@ -158,13 +166,32 @@ class Apart(Session):
     @contextlib.contextmanager
     def meet(self, ended: Callable[[BaseException], int]) -> Iterator[dict[str, Any]]:
         """Within the block all parties have met, whatever their studies say; yields party -> its device."""
-        cluster = {party: {"address": self.own.addresses[party]} for party in self.parties}
-        if self.own.listen is not None:
-            cluster[self.own.party]["listen_addr"] = self.own.listen
-        meeting = self.study.meeting
-        how: dict[str, Any] = {"transport": meeting.transport, "tls": self._tls(), "deadline": meeting.deadline}
-        with production(cluster, self.own.party, ended=ended, **how) as devices:
+        with production(**self._meeting(), ended=ended) as devices:
             yield devices
+
+    def _await(self) -> None:
+        """Wait until every party is there for this meeting.
+
+        One that is still leaving its last meeting acknowledges whatever comes, and would swallow the first message of
+        the next one, which is not sent again.
+
+        Raises:
+            PartyError: another party has not come within the study's deadline; this machine cannot listen.
+        """
+        own = self.own
+        listens = own.listen or own.addresses[own.party]
+        log.info("%s: listens at %s, and waits for the others", own.party, listens)
+        try:
+            refused, absent = reach(self.study, own)
+        except OSError as error:
+            seen, wanted = error.strerror or type(error).__name__, f"a free port of this machine: {listens}"
+            raise ModelError(party=own.party, field="port", seen=seen, wanted=wanted) from error
+        wanted = f"a party that comes within {self.study.meeting.deadline:g} s"
+        if refused:
+            party, why = next(iter(refused.items()))
+            raise PartyError(party=party, field=CONNECTION, seen=f"{why} at {own.addresses[party]}", wanted=wanted)
+        if absent:
+            raise PartyError(party=absent[0], field=CONNECTION, seen=f"nobody who came to {listens}", wanted=wanted)
 
     def place(self) -> str | Placement:
         return pyu(self._devices, self.study.meeting.deadline, self.study.meeting.scores)
@@ -173,6 +200,14 @@ class Apart(Session):
         paths = {device: files.get(party) for party, device in self._devices.items()}
         how |= {"sep": self.own.separator, "cache": self.own.cache, "intersection": self._intersection()}
         return VerticalData.from_files(paths, missing=missing, deadline=self.study.meeting.deadline, **how)
+
+    def _meeting(self) -> dict[str, Any]:
+        """Arguments of `production`."""
+        cluster = {party: {"address": self.own.addresses[party]} for party in self.parties}
+        if self.own.listen is not None:
+            cluster[self.own.party]["listen_addr"] = self.own.listen
+        how = {"transport": self.study.meeting.transport, "deadline": self.study.meeting.deadline}
+        return {"cluster": cluster, "party": self.own.party, "tls": self._tls(), **how}
 
     def _tls(self) -> Tls | None:
         return Tls(**self.own.tls) if self.own.tls else None

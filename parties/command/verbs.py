@@ -144,12 +144,12 @@ def _training_rows(session: Session, files: Mapping[str, Mapping[str, Path]]) ->
 
 
 def _conclude(session: Session, report: Report, model: SplitModel) -> None:
-    """Save a model whose training has ended, and say its history.
+    """Save a model whose training has ended, and say its history and the bytes that it sent.
 
     Raises:
         KeyboardInterrupt: training ended early; checkpoints are written, and no model.
     """
-    report.history = model.history
+    report.history, report.bytes = model.history, model.bytes_per_round()
     report.files["checkpoints"] = str(session.out / CHECKPOINTS)
     if model.stopped is not None:
         epochs = session.study.training.epochs

@@ -70,7 +70,7 @@ def production(
         ModelError: SecretFlow is not installed, or an argument cannot be used.
         PartyError: within the block, a party is lost or refuses.
     """
-    _check(cluster, party, transport, tls, deadline)
+    check_production(cluster, party, transport=transport, tls=tls, deadline=deadline)
     sf = secretflow()
     from parties.devices.transports import check_version
 
@@ -109,7 +109,10 @@ def production(
         raise leaving
 
 
-def _check(cluster: Mapping, party: str, transport: str, tls: Tls | None, deadline: float) -> None:
+def check_production(
+    cluster: Mapping[str, Mapping[str, str]], party: str, *, transport: str, tls: Tls | None, deadline: float
+) -> None:
+    """Refuse arguments that `production` cannot start with; raises as it does."""
     if not isinstance(cluster, Mapping) or party not in cluster:
         parties = list(cluster) if isinstance(cluster, Mapping) else type(cluster).__name__
         raise ModelError(field="party", seen=repr(party), wanted=f"one of the cluster's {parties}")
@@ -241,7 +244,7 @@ def _unreachable(cluster: Mapping, party: str, tls: Tls | None) -> tuple[str, OS
     for name, place in cluster.items():
         if name != party:
             address = split_address(place["address"])
-            assert address is not None, "_check has seen it"
+            assert address is not None, "check_production has seen it"
             try:
                 if tls is None:
                     socket.create_connection(address, timeout=1).close()

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,20 @@ def note_frames(path: str) -> None:
     Lane.unpack = noted  # type: ignore[method-assign]
 
 
+def linger(path: str) -> None:
+    """This party leaves a meeting only when that file is there."""
+    from parties.devices.transports import FramedBrpc
+
+    stop = FramedBrpc.stop
+
+    def stopped(self):
+        while not os.path.exists(path):
+            time.sleep(0.05)
+        stop(self)
+
+    FramedBrpc.stop = stopped  # type: ignore[method-assign]
+
+
 def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -52,6 +67,8 @@ if __name__ == "__main__":
         be_signalled(*happens["signal"])
     if "note" in happens:
         note_frames(happens["note"])
+    if "lingers" in happens:
+        linger(happens["lingers"])
     if "dies_in_check" in happens:
         together.rehearse = die  # type: ignore[assignment]
     if "mistake" in happens:

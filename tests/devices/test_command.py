@@ -62,10 +62,12 @@ class Run:
         happens: Mapping[str, Mapping[str, Any]] = {},
         only: tuple[str, ...] = ("alice", "bob"),
         studies: Mapping[str, str] = {},
+        moved: bool = True,
     ):
         self.processes: dict[str, subprocess.Popen] = {}
         self.folder = folder
-        move(folder)
+        if moved:
+            move(folder)
         for party in only:
             given = [str(folder / studies.get(party, "study.toml")), "--own", str(folder / party / "own.toml")]
             command = [sys.executable, "-m", "tests.devices.command_driver", json.dumps(happens.get(party, {}))]
@@ -171,6 +173,23 @@ def test_a_private_key_is_in_no_file_but_its_own(trained):
     assert all((trained / f"frames-{party}").stat().st_size > 1000 for party in ("alice", "bob"))
 
 
+def test_a_party_that_is_still_leaving_takes_in_nothing_of_the_next_verb(trained):
+    """Its server is still there, and acknowledges what comes, when the other has begun anew at the same ports."""
+    left_at, log = trained / "may-leave", trained / "out" / "alice" / "alice.log"
+    with Run(trained, "evaluate", happens={"bob": {"lingers": str(left_at)}}) as first:
+        assert first.end("alice")[0] == 0
+        before = log.read_text().count("waits for the others")
+        with Run(trained, "evaluate", only=("alice",), moved=False) as second:
+            end = time.monotonic() + 60
+            while log.read_text().count("waits for the others") == before and time.monotonic() < end:
+                time.sleep(0.05)
+            time.sleep(1)
+            left_at.touch()
+            assert first.end("bob")[0] == 0
+            with Run(trained, "evaluate", only=("bob",), moved=False) as third:
+                assert [second.end("alice")[0], third.end("bob")[0]] == [0, 0]
+
+
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])
 def test_bob_is_killed(trained, verb):
     happens = {"bob": {"signal": [verb, EPOCHS, 0, signal.SIGKILL]}}
@@ -226,7 +245,7 @@ def test_a_party_that_waits_ends_at_ctrl_c_or_at_its_deadline(tmp_path):
         lost(run, "alice", "bob")
     with Run(folder, "train", only=("alice",)) as run:
         end = time.monotonic() + 60
-        while not serves(log := folder / "out" / "alice" / "alice.log"):
+        while (log := folder / "out" / "alice" / "alice.log").read_text().count("waits for the others") < 2:
             assert time.monotonic() < end, log.read_text()
             time.sleep(0.05)
         run.processes["alice"].send_signal(signal.SIGINT)
@@ -235,11 +254,6 @@ def test_a_party_that_waits_ends_at_ctrl_c_or_at_its_deadline(tmp_path):
         assert time.monotonic() - began < DEADLINE / 2
         assert (code, said["error"]["kind"], said["error"]["party"]) == (3, "KeyboardInterrupt", "alice")
     assert left(folder) == []
-
-
-def serves(log: Path) -> bool:
-    """Whether the latest run has come to where it waits for the other."""
-    return "is serving on" in log.read_text().rpartition("CRITICAL")[2]
 
 
 def test_two_studies_that_differ_are_refused_by_the_key_before_any_row_is_read(tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import benchmark_secretflow, census, census_secretflow, certificates
+from experiments import benchmark_secretflow, census, census_secretflow, certificates, sources
 from experiments.delay import delayed
 from experiments.party_files import FILES, write_parties
 from parties import EarlyStopping, SplitModel, Training, VerticalData
@@ -483,20 +483,20 @@ def test_an_unforeseen_exception_names_its_own_party(tmp_path, files, party):
             assert ("division by zero" in run.said(p)) == (p == party), "its words do not"
 
 
-def test_the_launcher_trains_and_reports(tmp_path, files, capfd):
-    """`experiments.census_secretflow` as the README has it, on few rows."""
-    folder, out = Path(files["alice"]).parent, tmp_path / "out"
-    arguments = ["--mode", "production", "--files", str(folder), "--epochs", "1", "--out", str(out), "--audit"]
-    with pytest.raises(SystemExit) as ended:
-        census_secretflow.main(arguments)
+def test_the_main_job_trains_and_reports(tmp_path, capfd, monkeypatch):
+    """`experiments.census_secretflow`, on few rows."""
+    train, test = sampler.sample(300, seed=0), sampler.sample(60, seed=1)
+    source = sources.Source(train, test, "sampled", "data: a few sampled rows", {})
+    monkeypatch.setattr(sources, "load", lambda choice: source)
+    census_secretflow.main(["--tls", "--epochs", "1", "--out", str(tmp_path), "--audit"])
     printed = capfd.readouterr().out
-    assert ended.value.code == 0, printed
-    assert "alice | bytes per round: bob->alice 10,404, alice->bob 10,404" in printed
-    assert "bob   | Test AUC" not in printed, "what came of it is the label party's to say"
-    assert json.loads((out / "result.json").read_text())["test"].keys() >= {"loss", "income_50k/auc"}
+    assert "\nbytes per round: bob->alice 10,404, alice->bob 10,404\n" in printed and "\nTest AUC" in printed
+    assert "alice |   income_50k/auc" in printed and "bob   |   income_50k/auc" not in printed
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["test"].keys() >= {"loss", "income_50k/auc"} and result["versions"].keys() == {"jax", "secretflow"}
     for party in ("alice", "bob"):
-        assert {line["party"] for line in json.loads((out / f"audit-{party}.json").read_text())} == {party}
-        assert f"{party:<5} | written: audit-{party}.json" in printed
+        lines = json.loads((tmp_path / "run" / f"audit-{party}.json").read_text())
+        assert {line["party"] for line in lines} == {party}
 
 
 def test_the_benchmark_compares_with_bare_loops(tmp_path):

@@ -11,6 +11,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from parties.command.checks.check import Check, passed
 from parties.command.checks.statements import parties_of
@@ -19,47 +20,68 @@ from parties.devices.tls import Tls, reason
 from parties.study.own import Own
 from parties.study.study import Study
 
-GREETING = b"mmoe-jax check "
+GREETING = b"mmoe-jax "
 LINE = 256  # bytes of a line, at most
 EACH = 2.0  # seconds for which one try may last
 PAUSE = 0.2  # seconds between two tries
 
 
-def check_reach(study: Study, own: Own) -> list[Check]:
-    """`reach_PARTY` and `reached_by_PARTY` of each other party, within the study's deadline; all parties do it at once.
+class Reached(NamedTuple):
+    """What came of a try to reach the other parties.
 
-    It ends as soon as this party has reached all others and they have reached it.
+    Attributes:
+        refused: those that were not reached -> why.
+        absent: those that did not come.
+    """
+
+    refused: dict[str, str]
+    absent: list[str]
+
+
+def reach(study: Study, own: Own) -> Reached:
+    """Go to each other party and wait for each, within the study's deadline; all parties do it at once.
+
+    It ends as soon as this party has reached all others and they have reached it. So each of them is then at the same
+    place of the same verb, and none is still leaving its last one.
 
     Args:
         own: what the checks of one party alone have passed.
+
+    Raises:
+        OSError: this machine cannot listen at the party's port.
     """
     end = time.monotonic() + study.meeting.deadline
     tls = Tls(**own.tls) if own.tls else None
-    others = [party for party in parties_of(study) if party != own.party]
+    refused = {party: "nothing was tried" for party in parties_of(study) if party != own.party}
+    others = [*refused]
     with _Port(own, tls) as port:
-        refused = dict.fromkeys(others, "nothing was tried")
-        reached: set[str] = set()
-        while time.monotonic() < end and not set(others) <= reached & port.came:
-            for party in others:
-                if party not in reached:
-                    try:
-                        _greet(own.addresses[party], party, own.party, tls)
-                        reached.add(party)
-                    except OSError as error:
-                        refused[party] = reason(error)
+        while time.monotonic() < end and (refused or not set(others) <= port.came):
+            for party in [*refused]:
+                try:
+                    _greet(own.addresses[party], party, own.party, tls)
+                    del refused[party]
+                except OSError as error:
+                    refused[party] = reason(error)
             time.sleep(PAUSE)
-        came, wait = set(port.came), f"{study.meeting.deadline:g} s"
-    return [check for party in others for check in _said(party, own, party in reached, refused[party], came, wait)]
+        return Reached(refused, [party for party in others if party not in port.came])
 
 
-def _said(party: str, own: Own, reached: bool, refused: str, came: set[str], wait: str) -> list[Check]:
+def check_reach(study: Study, own: Own) -> list[Check]:
+    """`reach_PARTY` and `reached_by_PARTY` of each other party, as `reach` finds them."""
+    found, wait = reach(study, own), f"{study.meeting.deadline:g} s"
+    others = [party for party in parties_of(study) if party != own.party]
+    return [check for party in others for check in _said(party, own, found, wait)]
+
+
+def _said(party: str, own: Own, found: Reached, wait: str) -> list[Check]:
     address, listens = own.addresses[party], own.listen or own.addresses[own.party]
     there = passed(f"reach_{party}", address)
-    if not reached:
+    if party in found.refused:
         do = f"Ask {party!r} whether the command runs there, and let your firewall pass connections to {address}."
-        there = Check(f"reach_{party}", False, f"{address}: {refused}", f"{party!r}, who answers within {wait}", do)
+        wanted = f"{party!r}, who answers within {wait}"
+        there = Check(f"reach_{party}", False, f"{address}: {found.refused[party]}", wanted, do)
     back = passed(f"reached_by_{party}", listens)
-    if party not in came:
+    if party in found.absent:
         do = f"Let your firewall pass connections to {listens}, and tell {party!r} at which address you are reached."
         wanted = f"{party!r}, who comes within {wait}"
         back = Check(f"reached_by_{party}", False, f"{listens}: nobody came as {party!r}", wanted, do)
