@@ -23,8 +23,10 @@ from parties import (
     VerticalData,
     exported,
     gaussian,
+    pyu,
 )
 from parties.saving.exports import Function, Input, make_export, parameters_digest
+from tests.devices import start
 
 ADAM = optimizer("adam", 1e-2)
 ROWS = 1000
@@ -276,3 +278,27 @@ def test_without_the_package_of_the_format_it_says_which(trained, folder, tmp_pa
         for call in (lambda: trained.export(tmp_path), lambda: exported(folder / "bob")):
             with pytest.raises(ModelError, match=r"no package flatbuffers, wanted pip install 'mmoe-jax\[export\]'"):
                 call()
+
+
+@pytest.mark.thorough
+def test_on_devices_each_party_writes_its_own(monkeypatch, tmp_path):
+    given = start(("alice", "bob", "carol"), monkeypatch)
+    paths = {name: tmp_path / f"{name}.csv" for name in given}
+    for name, frame in frames().items():
+        frame.to_csv(paths[name], index=False)
+    rows = VerticalData.from_files(
+        {given[name]: paths[name] for name in given}, on="id", label_party="alice", labels=["rich", "wed", "age"]
+    )
+    on_devices, here = build(placement=pyu(given)), build(placement="local")
+    for model, of, name in ((on_devices, rows, "there"), (here, data(), "here")):
+        model.fit(of, batch_size=200)
+        model.export(tmp_path / name)
+    files = [file.relative_to(tmp_path / "here") for file in (tmp_path / "here").glob("*/*")]
+    assert len(files) == 7
+    for file in files:
+        assert (tmp_path / "here" / file).read_bytes() == (tmp_path / "there" / file).read_bytes()
+    # A party that has refused may be asked again.
+    with pytest.raises(SaveError, match="party 'bob': folder .* a folder that is there"):
+        on_devices.export(tmp_path / "there")
+    on_devices.export(tmp_path / "again")
+    assert len([*(tmp_path / "again").glob("*/export.json")]) == 3
