@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from mmoe_jax.metrics import METRICS, Metric, mean
 from mmoe_jax.tasks import Logits, Task, task_losses, total_loss, weighted_losses
 
-State = dict[str, Any]  # name of a score -> state of its metric
+State = dict[str, Any]  # name of a score -> state of its metric; of metrics that keep a task's rows the first has it
 
 
 class Objective(NamedTuple):
@@ -55,20 +55,31 @@ def _objective(tasks: tuple[Task, ...]) -> Objective:
     def key(t: int, name: str) -> str:
         return f"{tasks[t].name}/{name}"
 
+    holders: dict[int, str] = {}  # task -> the first of its metrics that keep rows, whose state serves them all
+    for t, name, metric in metrics(1):
+        if metric.keeps_rows:
+            holders.setdefault(t, name)
+
+    def holder(t: int, name: str, metric: Metric) -> str:
+        return holders[t] if metric.keeps_rows else name
+
+    def held(rows: int) -> Iterator[tuple[int, str, Metric]]:
+        return ((t, name, metric) for t, name, metric in metrics(rows) if name == holder(t, name, metric))
+
     def init(rows: int) -> State:
-        return {key(t, name): metric.init() for t, name, metric in metrics(rows)}
+        return {key(t, name): metric.init() for t, name, metric in held(rows)}
 
     def update(scores: State, logits: Logits, labels: jax.Array, weights: jax.Array) -> State:
         counted = task_losses(tasks, logits, labels, weights)
         updated = {}
-        for t, name, metric in metrics(1):
+        for t, name, metric in held(1):
             losses, w = counted[t]
             values = losses if name == "loss" else tasks[t].link(logits[t])
             updated[key(t, name)] = metric.update(scores[key(t, name)], values, labels[:, t], w)
         return updated
 
     def compute(scores: State) -> dict[str, float]:
-        table = {key(t, name): metric.compute(scores[key(t, name)]) for t, name, metric in metrics(1)}
+        table = {key(t, n): metric.compute(scores[key(t, holder(t, n, metric))]) for t, n, metric in metrics(1)}
         labelled = [t for t in range(len(tasks)) if scores[key(t, "loss")].denominator.value() != 0]
         total = sum(float(tasks[t].weight) * table[key(t, "loss")] for t in labelled) if labelled else math.nan
         return {"loss": total} | table

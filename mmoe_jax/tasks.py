@@ -22,6 +22,11 @@ Weight = float | jax.Array
 Logits = Sequence[jax.Array]  # [B, K_t] of each task
 
 LINKS: dict[Kind, str] = {"binary": "sigmoid", "multiclass": "softmax", "regression": "linear"}
+SCORED_BY: dict[Kind, list[str]] = {  # the metrics that a task may have
+    "binary": sorted(METRICS.keys() - {"r2"}),
+    "multiclass": ["accuracy"],
+    "regression": ["r2", "rmse"],
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Task:
         self._check("kind", self.kind in list(LINKS), f"one of {sorted(LINKS)}")
         self._check("missing", self.missing in ("error", "mask"), "'error' or 'mask'")
         for metric in self.metrics:
-            known = sorted(METRICS if self.kind == "binary" else {"multiclass": ["accuracy"]}.get(self.kind, ["rmse"]))
+            known = SCORED_BY[self.kind]
             self._check("metrics", metric in known, f"names from {known} for a {self.kind} task")
         if self.kind == "multiclass":
             values = all(isinstance(value, str) or finite(value) is not None for value in self.classes)
@@ -84,7 +89,9 @@ class Task:
         missing: Missing = "error",
         metrics: Sequence[str] = ("auc", "precision", "recall"),
     ) -> Task:
-        """A yes-or-no label; `metrics` may also name `"auc_200"`, `"accuracy"`."""
+        """A yes-or-no label; `metrics` may also name "accuracy", "auc_200", "average_precision", "brier",
+        "calibration_error", "ks", "lift_10" and "rmse". Those that keep the scores of all rows keep them once.
+        """
         return cls(name, "binary", weight, missing, (), metrics)
 
     @classmethod
@@ -105,7 +112,7 @@ class Task:
     def regression(
         cls, name: str, *, weight: Weight = 1.0, missing: Missing = "error", metrics: Sequence[str] = ("rmse",)
     ) -> Task:
-        """A real label."""
+        """A real label; `metrics` may also name "r2"."""
         return cls(name, "regression", weight, missing, (), metrics)
 
     @property

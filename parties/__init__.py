@@ -30,6 +30,7 @@ from parties.programs.round import SplitProgram
 from parties.programs.transforms.row_sparse import sparse
 from parties.protocol.channel import Counted, Encoded, Plain, Recorded
 from parties.protocol.rows import row_stream
+from parties.saving.exports import Exported, exported
 from parties.split_model import SplitModel
 from parties.study.sections import Meeting, Rows, Training
 from parties.study.study import Study
@@ -53,6 +54,7 @@ __all__ = [
     "EarlyStopping",
     "Encoded",
     "Ensemble",
+    "Exported",
     "Facing",
     "Fused",
     "Guarantee",
@@ -88,6 +90,7 @@ __all__ = [
     "as_batch",
     "chain",
     "clip",
+    "exported",
     "fit_parties",
     "gaussian",
     "marvell",

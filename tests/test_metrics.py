@@ -16,22 +16,30 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, mean_squared_error, precision_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    mean_squared_error,
+    precision_score,
+    r2_score,
+    recall_score,
+    roc_auc_score,
+    roc_curve,
+)
 
+from mmoe_jax.metric import Metric, ShapeError, Sum
 from mmoe_jax.metrics import (
     METRICS,
-    CapacityError,
-    Metric,
-    ShapeError,
-    Sum,
     accuracy,
-    auc,
+    calibration_error,
     mean,
     precision,
     recall,
     rmse,
     threshold_auc,
 )
+from mmoe_jax.ranking import CapacityError, auc, lift
 
 CAPACITY = 128
 FACTORIES: dict[str, Callable[..., Any]] = {
@@ -43,6 +51,9 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "recall_0.25": functools.partial(recall, 0.25),
     "accuracy_0.25": functools.partial(accuracy, 0.25),
     "auc_17": functools.partial(threshold_auc, 17),
+    "calibration_error_3": functools.partial(calibration_error, 3),
+    "lift_25": functools.partial(lift, CAPACITY, 0.25),
+    "lift_100": functools.partial(lift, CAPACITY, 1),
     **{f"auc_capacity_{capacity}": functools.partial(auc, capacity) for capacity in (1, 4, 8)},
 }
 
@@ -134,7 +145,7 @@ def has_both_classes(data: Rows) -> bool:
 @given(rows(), st.sampled_from([1, 2, 1 << 20]))
 def test_auc_is_the_share_of_ordered_pairs(data, block):
     """However many rows are put in order at once, in the middle of a tie, too."""
-    with mock.patch("mmoe_jax.metrics._BLOCK", block):
+    with mock.patch("mmoe_jax.ranking._BLOCK", block):
         assert same(score("auc", data), brute_force_auc(*data))
 
 
@@ -195,6 +206,122 @@ def test_threshold_auc_is_a_trapezoid_over_counts(data, num_thresholds):
         expected = np.trapezoid(tp, fp) if hasattr(np, "trapezoid") else np.trapz(tp, fp)  # type: ignore[attr-defined]
         expected /= np.sum(w[y == 0]) * np.sum(w[y == 1])
     assert same(score(f"auc_{num_thresholds}", data), expected)
+
+
+def brute_force_lift(p, y, w, share) -> float:
+    """The definition, a row at a time: which part of it belongs to the rows with the highest scores."""
+    positives, found = np.sum(w * y), 0.0
+    for i in np.flatnonzero(w):
+        missing = share * np.sum(w) - np.sum(w[p > p[i]])
+        found += w[i] * y[i] * min(1, max(0, missing / np.sum(w[p == p[i]])))
+    return found / (share * positives) if positives else math.nan
+
+
+def brute_force_calibration_error(p, y, w, bins) -> float:
+    """The definition, a bin at a time."""
+    error = 0.0
+    for m in range(bins):
+        own = (w > 0) & (m / bins <= p) & ((p < (m + 1) / bins) if m < bins - 1 else True)
+        if own.any():
+            gap = np.average(p[own], weights=w[own]) - np.average(y[own], weights=w[own])
+            error += np.sum(w[own]) * abs(gap)
+    return error / np.sum(w)
+
+
+def largest_distance(p, y, w) -> float:
+    """Of the ROC curve from its diagonal, by scikit-learn."""
+    fpr, tpr, _ = roc_curve(y, p, sample_weight=w, drop_intermediate=False)
+    return np.max(np.abs(tpr - fpr))
+
+
+def oracles(data: Rows) -> dict[str, float]:
+    """What the metrics of probabilities are by other implementations; without weight, NaN."""
+    p, y, w = data[data.weights > 0]
+    if not len(w):
+        return dict.fromkeys(["brier", "average_precision", "ks", "lift_10", "calibration_error"], math.nan)
+    two = 0 < np.sum(y) < len(y)
+    return {
+        "brier": brier_score_loss(y, p, sample_weight=w, pos_label=1),
+        # It warns where there is no positive, and then has 0.
+        "average_precision": average_precision_score(y, p, sample_weight=w) if np.any(y) else 0.0,
+        "ks": largest_distance(p, y, w) if two else math.nan,
+        "lift_10": brute_force_lift(p, y, w, 0.1),
+        "lift_25": brute_force_lift(p, y, w, 0.25),
+        "lift_100": 1.0 if np.any(y) else math.nan,
+        "calibration_error": brute_force_calibration_error(p, y, w, 10),
+        "calibration_error_3": brute_force_calibration_error(p, y, w, 3),
+    }
+
+
+def messy(seed: int, count: int = 100) -> Rows:
+    """Rows of every digit, with ties, and with NaN where the weight is 0."""
+    rng = np.random.default_rng(seed)
+    p = rng.uniform(size=count)
+    ties = rng.uniform(size=count) < 0.5
+    p[ties] = np.round(p[ties], 1)
+    y, w = (rng.uniform(size=count) < p).astype(float), rng.exponential(size=count)
+    w[rng.uniform(size=count) < 0.2] = 0
+    y[w == 0], p[w == 0] = np.nan, np.nan
+    return Rows(p, y, w)
+
+
+@both_dtypes
+@properties
+@given(rows(), st.sampled_from([1, 2, 1 << 20]))
+def test_metrics_of_probabilities_are_those_of_others(data, block):
+    """With ties, weights, one class, one row, and however many rows are put in order at once."""
+    # Of sixteenths no edge of ten bins or of three is a float of either dtype, but 0, 1/2 and 1, which all have alike.
+    with mock.patch("mmoe_jax.ranking._BLOCK", block):
+        for name, wanted in oracles(data).items():
+            assert same(score(name, data), wanted), name
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+@pytest.mark.parametrize("seed", range(8))
+def test_metrics_of_any_digits_are_those_of_others(seed):
+    data = messy(seed)
+    for name, wanted in oracles(data).items():
+        assert same(score(name, data, 32), wanted), name
+    far = data._replace(labels=1e6 + 3 * data.labels + data.predictions, predictions=1e6 + 4 * data.predictions)
+    for regression in (data, far):
+        p, y, w = regression[data.weights > 0]
+        # Of labels about a million, scikit-learn's own mean has no more than ten digits of their spread.
+        close = 1e-12 if regression is data else 1e-9
+        assert score("r2", regression, 32) == pytest.approx(r2_score(y, p, sample_weight=w), rel=close, abs=close)
+
+
+@both_dtypes
+@properties
+@given(rows(min_size=2))
+def test_r2_is_scikit_learns(data):
+    counted = data[data.weights > 0]
+    if len(np.unique(counted.labels)) < 2:  # of one label it has 1.0 or 0.0, as it happens
+        assert math.isnan(score("r2", data))
+        return
+    assert same(score("r2", data), r2_score(counted.labels, counted.predictions, sample_weight=counted.weights))
+
+
+def test_r2_of_labels_far_from_zero_keeps_its_digits():
+    """In float32, whose squares of such labels have no digit left for their spread, in parts that are merged, too."""
+    rng = np.random.default_rng(0)
+    labels = (20000 + rng.integers(0, 8, 256) / 4).astype(np.float32)
+    data = Rows((labels + rng.integers(-2, 3, 256) / 4).astype(np.float32), labels, np.ones(256))
+    wanted = r2_score(labels.astype(float), data.predictions.astype(float))
+    metric = compiled("r2")
+    parts = (Rows(*(column[rows] for column in data)) for rows in (slice(0, 100), slice(100, None)))
+    merged = metric.merge(*(fold(metric, part, 32) for part in parts))
+    for state in (fold(metric, data, 32), merged):
+        assert metric.compute(state) == pytest.approx(wanted, abs=1e-6)
+
+
+@properties
+@given(rows())
+def test_metrics_that_keep_rows_have_one_state(data):
+    names = [name for name, factory in FACTORIES.items() if name != "mean" and factory().keeps_rows]
+    assert sorted(names) == ["auc", "average_precision", "ks", "lift_10"]
+    kept = fold(compiled("auc"), data)
+    for name in names:
+        assert same(compiled(name).compute(kept), score(name, data)), name
 
 
 @properties
@@ -331,7 +458,7 @@ def test_no_rows(name):
     assert value == 0 if name.startswith(("precision", "recall")) else math.isnan(value)
 
 
-@pytest.mark.parametrize("name", ["auc", "auc_200"])
+@pytest.mark.parametrize("name", ["auc", "auc_200", "ks"])
 @pytest.mark.parametrize("label", [0, 1])
 def test_area_is_nan_with_one_class(name, label):
     # The other class is there, but has no weight.
@@ -344,6 +471,7 @@ def test_rates_without_a_denominator_are_zero():
     negatives = Rows(np.array([0.1, 0.5]), np.zeros(2), np.ones(2))  # 0.5 is not above the threshold
     assert score("precision", negatives) == 0 and score("recall", negatives) == 0
     assert score("accuracy", negatives) == 1
+    assert score("average_precision", negatives) == 0 and math.isnan(score("lift_10", negatives))
 
 
 @every_metric
@@ -353,6 +481,13 @@ def test_nan_that_counts_shows(name, field):
     assert not math.isnan(score(name, data))
     getattr(data, field)[1] = np.nan
     assert math.isnan(score(name, data)) or (name, field) == ("mean", "labels")
+
+
+@pytest.mark.parametrize("name", ["auc", "ks", "average_precision", "lift_10"])
+@pytest.mark.parametrize("label", [0, 1])
+def test_nan_shows_where_there_is_one_class(name, label):
+    data = Rows(np.array([0.1, 0.4, np.nan]), np.full(3, label), np.ones(3))
+    assert math.isnan(score(name, data))
 
 
 def test_nan_class_probability_shows():
@@ -400,6 +535,11 @@ def test_refusals():
         auc(0)
     with pytest.raises(ValueError, match="num_thresholds 1, wanted at least 2"):
         threshold_auc(1)
+    with pytest.raises(ValueError, match="bins 0, wanted at least 1"):
+        calibration_error(0)
+    for share in (0, 1.5, math.nan):
+        with pytest.raises(ValueError, match=f"share {share}, wanted more than 0 and at most 1"):
+            lift(4, share)
     with pytest.raises(ShapeError, match=r"\(4,\) and \(5,\), wanted the same"):
         auc(4).merge(auc(4).init(), auc(5).init())
 

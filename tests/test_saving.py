@@ -10,6 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from flax import serialization
 from hypothesis import settings
 
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse
-from parties import ModelError, Party, SaveError, SplitModel, VerticalData
+from parties import ModelError, Party, SaveError, SplitModel, VerticalData, exported
 from parties.programs.network import TrainState
 from parties.saving.folder import digest, read_model, read_party, write_party
 from tests.support.hostile_files import JUNK, places, sealed, with_junk
@@ -114,6 +115,14 @@ def test_without_optimizers_it_does_not_train(loaded):
 def test_saved_again_without_optimizers_nothing_is_lost(loaded, story, tmp_path):
     loaded.save(tmp_path)
     assert read(tmp_path) == read(story.path)
+
+
+def test_a_jax_that_cannot_export_is_named(loaded, story, tmp_path):
+    old = mock.patch.multiple(jax, __version__="0.4.29", __version_info__=(0, 4, 29))
+    for call in (lambda: loaded.export(tmp_path), lambda: exported(story.path / "bob")):
+        with old, pytest.raises(ModelError, match="saw JAX 0.4.29, wanted .* JAX 0.4.30 or later"):
+            call()
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("placement", ["fused", "joint"])

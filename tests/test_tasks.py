@@ -15,9 +15,9 @@ from mmoe_jax.errors import ColumnError
 from mmoe_jax.tasks import LabelReader
 
 TASKS = (
-    Task.binary("a", metrics=("auc", "precision", "recall", "accuracy")),
+    Task.binary("a", metrics=("ks", "auc", "precision", "recall", "accuracy", "lift_10", "brier")),
     Task.multiclass("b", 3, weight=0.5, missing="mask"),
-    Task.regression("c", weight=2.0, missing="mask"),
+    Task.regression("c", weight=2.0, missing="mask", metrics=("rmse", "r2")),
 )
 SIZES = (1, 3, 1)
 
@@ -100,6 +100,8 @@ def test_scores_are_scikit_learns_however_the_rows_are_batched(batch):
         "a/precision": sk.precision_score(truth, probability > 0.5, **said),
         "a/recall": sk.recall_score(truth, probability > 0.5, **said),
         "a/accuracy": sk.accuracy_score(truth, probability > 0.5, **said),
+        "a/brier": sk.brier_score_loss(truth, probability, **said),
+        "c/r2": sk.r2_score(labels[:, 2], logits[2][:, 0], **said),
         "c/rmse": np.sqrt(sk.mean_squared_error(labels[:, 2], logits[2][:, 0], **said)),
     }
     seen = ~np.isnan(labels[:, 1])
@@ -146,3 +148,33 @@ def test_label_columns_by_blocks_are_looked_at_as_a_whole():
     reader.conclude()
     with pytest.raises(ColumnError, match="no label at all"):
         LabelReader(Task.binary("y", missing="mask"), training=True).conclude()
+
+
+def test_a_task_keeps_its_rows_once():
+    """Under the name of the first metric that needs them, so that the state of `auc` alone is as it has ever been."""
+    names = ("precision", "auc", "ks", "average_precision", "lift_10")
+    several, one = (objective([Task.binary("a", metrics=of)]) for of in (names, names[1:2]))
+    assert list(several.init(4)) == ["a/loss", "a/precision", "a/auc"]
+    (logits, *_), labels, weights = rows(0, 4)
+    labels[:, 0] = [0, 1, 1, 0]
+    states = [of.update(of.init(4), (logits,), labels, weights) for of in (several, one)]
+    for mine, other in zip(states[0]["a/auc"], states[1]["a/auc"], strict=True):
+        np.testing.assert_array_equal(mine, other)
+    scores = several.compute(states[0])
+    assert [*scores] == ["loss", "a/loss", *(f"a/{name}" for name in names)]
+    assert scores["a/auc"] == one.compute(states[1])["a/auc"]
+    alone = objective([Task.binary("a", metrics=["ks"])])
+    assert scores["a/ks"] == alone.compute(alone.update(alone.init(4), (logits,), labels, weights))["a/ks"]
+
+
+@pytest.mark.parametrize(
+    "make, metric",
+    [
+        (Task.binary, "r2"),
+        (Task.regression, "ks"),
+        (lambda n, metrics: Task.multiclass(n, 3, metrics=metrics), "brier"),
+    ],
+)
+def test_a_metric_that_says_nothing_of_a_kind_is_refused(make, metric):
+    with pytest.raises(ColumnError, match=f"metrics=\\('{metric}',\\)"):
+        make("a", metrics=[metric])

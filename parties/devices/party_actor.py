@@ -46,10 +46,11 @@ class PartyActor:
     def ask(self, primitive: str, private: bool, *arguments: Any) -> bytes:
         """The answer of the participant's method of that name; if `private`, it is told to this process alone.
 
-        `hold`, `adopt` and `save` are for a party that has refused, too; any other call refuses until the next pass.
+        `hold`, `adopt`, `save` and `prepare_export` are for a party that has refused, too; any other call refuses until
+        the next pass.
         Everybody hears a refusal, and with `statistics` the `bytes` of a round.
         """
-        if primitive in ("hold", "adopt", "save"):
+        if primitive in ("hold", "adopt", "save", "prepare_export"):
             self._failure = None
         answer = self._guarded(getattr(self.party, primitive), *arguments)
         if isinstance(answer, bytes):

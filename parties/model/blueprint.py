@@ -23,13 +23,15 @@ from parties.model.assembly import Party, activation_struct, bind_fuse, check_fu
 from parties.model.audited import column_targets, numbers_of, read_targets, task_targets
 from parties.model.balancing import SUM, describe_balance, read_balance
 from parties.model.description import is_custom, read_columns, read_count, read_sizes, reading, rebuild
+from parties.model.functions import base_function, fuse_function
 from parties.model.protection import NO_OPTIMIZER, Facing, OneShot, protection_from_dict, public_protection
 from parties.party.schedule import PartyData
 from parties.privacy.audit import Targets
 from parties.privacy.heuristics import Protection
-from parties.programs.network import States
+from parties.programs.network import States, TrainState
 from parties.programs.plan import Plan
 from parties.programs.round import round_program
+from parties.saving.exports import Function
 from parties.saving.folder import Saved
 
 
@@ -198,6 +200,27 @@ class Blueprint:
         columns = self.fit_columns(party, data)
         typed = self.encode(party, data, columns, training=False, labels=False).columns
         return {spec.name: numbers_of(column) for spec, column in zip(columns, typed, strict=True)}
+
+    def functions(
+        self,
+        party: str,
+        columns: Sequence[ColumnSpec],
+        states: Mapping[str, TrainState],
+        structs: Mapping[str, jax.ShapeDtypeStruct],
+    ) -> dict[str, Function]:
+        """As `base_function` and `fuse_function`, where the party has the network.
+
+        Args:
+            structs: at the label party: other party -> shape and dtype of one row's activation.
+        """
+        plan, functions = self.plan(), {}
+        if party in self.parties:
+            functions["base"] = base_function(plan.bases[party], columns, states["base"].params)
+            structs = {**structs, party: self.struct(party, empty_columns(columns))}
+        if party == self.label_party:
+            of = {name: structs[name] for name in self.parties}
+            functions["fuse"] = fuse_function(plan.fuse, of, self.tasks, states["fuse"].params)
+        return functions
 
     def table(self, logits: Sequence[Any], ids: pd.Index) -> pd.DataFrame:
         """As `prediction_table`."""

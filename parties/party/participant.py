@@ -33,6 +33,7 @@ from parties.programs.transforms.perturbed import with_secret, with_sending_of
 from parties.protocol.messages import dtype_name
 from parties.protocol.rows import PADDING
 from parties.saving.checkpoints import data_digests, write_checkpoint
+from parties.saving.exports import Function, make_export, write_export
 from parties.saving.folder import Saved, read_party, write_party
 from parties.saving.private import PRIVATE, Private
 from parties.saving.states import RUNNING_SCORES, states_as
@@ -110,6 +111,12 @@ class PartyModel(AuditedModel, Protocol):
         """Predictions by row id."""
         ...
 
+    def functions(
+        self, party: str, columns: Sequence, states: Mapping[str, TrainState], structs: Structs
+    ) -> dict[str, Function]:
+        """What the party computes of a prediction, with its states: "base" and "fuse", or one of the two."""
+        ...
+
 
 class DataFacts(NamedTuple):
     """The public facts of a data set that the parties are to hold."""
@@ -170,6 +177,7 @@ class Participant:
         self._kept: dict[str, TrainState] = {}
         self._proposal: _Proposal | None = None
         self._private: Private | None = None  # the label party's under protection; only its folder has it, too
+        self._exports: dict[str, bytes] = {}  # the files of an export, which no party has written yet
         self._file: TableFile | None = None  # the label party's, to which the predictions of the next pass go
 
     def hold(self, sets: Sequence[DataFacts], *frames: Any) -> Answer:
@@ -299,6 +307,20 @@ class Participant:
         described = self.model.describe(self.name, self.columns, epoch) | dict(facts)
         extra = {} if self._private is None else {PRIVATE: self._private._replace(refused=None).to_dict()}
         write_party(Path(path) / self.name / within, self.name, self._role_name(), described, self.states(), extra)
+        return {}
+
+    def prepare_export(self, path: str) -> Answer:
+        """Make the party's part as StableHLO, before any party writes; raises as `make_export`."""
+        role = self.settled()
+        structs = role.structs if isinstance(role, LabelRole) else {}
+        functions = self.model.functions(self.name, self.columns, self.states(), structs)
+        self._exports = make_export(Path(path), self.name, functions)
+        return {}
+
+    def export(self, path: str) -> Answer:
+        """Write what was prepared; raises as `write_export`."""
+        files, self._exports = self._exports, {}
+        write_export(Path(path), self.name, files)
         return {}
 
     def checkpoint(self, path: str, name: str, epoch: int, run: Mapping) -> Answer:

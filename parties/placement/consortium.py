@@ -71,6 +71,11 @@ class Consortium:
         """Let every party write its folder, or a member's in it, with these facts in its card."""
         self._ask(Participant.save, str(path), epoch, within, dict(facts))
 
+    def export(self, path: Path) -> None:
+        """Let every party write its part as StableHLO, once none refuses."""
+        self._ask(Participant.prepare_export, str(path))
+        self._ask(Participant.export, str(path))
+
     def checkpoint(self, path: Path, name: str, epoch: int, public: Mapping, private: Mapping) -> None:
         """Let every party write its checkpoint: `public` facts of the run in all, `private` in the label party's."""
         run = {party: dict(public) for party in self.names}

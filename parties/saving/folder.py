@@ -57,8 +57,8 @@ def write_party(
     flush_folder(folder.parent)
     kept = {file.name for file in folder.iterdir()}
     try:
-        _write(folder / state, payload)
-        _write(folder / CARD, json.dumps(card).encode())  # from here on the folder is the new model's
+        write_file(folder / state, payload)
+        write_file(folder / CARD, json.dumps(card).encode())  # from here on the folder is the new model's
         kept = {state, CARD}
     finally:
         for file in folder.iterdir():
@@ -66,7 +66,7 @@ def write_party(
                 file.unlink()
 
 
-def _write(file: Path, content: bytes) -> None:
+def write_file(file: Path, content: bytes) -> None:
     """Write a file whole or not at all, so that it outlasts a crash of the machine; for its owner alone to read."""
     new = file.with_name(f"{file.name}.new")
     with open(new, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:

@@ -13,7 +13,7 @@ from parties.training.callbacks import Callback, Training
 
 log = logging.getLogger(__name__)
 
-LOWER_IS_BETTER = ("loss", FACING_LOSS, "rmse", "skipped", "seconds")
+LOWER_IS_BETTER = ("loss", FACING_LOSS, "rmse", "brier", "calibration_error", "skipped", "seconds")
 
 
 class EarlyStopping(Callback):

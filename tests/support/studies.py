@@ -22,7 +22,7 @@ from mmoe_jax.balancing import BALANCES
 from mmoe_jax.head import Head
 from mmoe_jax.layers import ACTIVATIONS
 from mmoe_jax.optimizers import NAMES, numbers_and_flags
-from mmoe_jax.tasks import LINKS
+from mmoe_jax.tasks import LINKS, SCORED_BY
 from parties import Facing, Meeting, OneShot, Party, Rows, Study, Training, chain, clip, gaussian, marvell
 
 ADAM = optimizer("adam", 1e-2)
@@ -110,7 +110,7 @@ def optimizers(draw) -> Any:
 
 def task(name: str) -> st.SearchStrategy:
     given: dict[str, Any] = {"weight": positives | counts, "missing": st.sampled_from(["error", "mask"])}
-    metrics = st.lists(st.sampled_from(["auc", "precision", "recall", "accuracy", "auc_200"]), max_size=3)
+    metrics = st.lists(st.sampled_from(SCORED_BY["binary"]), max_size=3)
     classes = st.lists(words | integers.map(max) | floats, min_size=2, max_size=4, unique=True)
     return st.one_of(
         st.builds(Task.binary, st.just(name), metrics=metrics, **given),

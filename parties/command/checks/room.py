@@ -15,7 +15,7 @@ from parties.study.own import Own
 from parties.study.study import Study
 
 IDS = 80  # bytes of a cache per row for what belongs to ids
-ORDER, SCORED = 10, 9  # bytes of memory per row for the order of rows, and per row and task for exact scores
+ORDER, SCORED = 10, 9  # bytes of memory per row for the order of rows, and per row and task for metrics that keep rows
 MB = 1e6
 
 
