@@ -38,6 +38,7 @@ EXTRAS = {  # files or folders -> the extra that they may also import from
     "parties/data/arrow.py": "tables",
     "parties/devices": "secretflow",
     "parties/privacy/guarantee.py": "privacy",
+    "parties/testing/problems.py": "testing",
 }
 
 
