@@ -42,6 +42,13 @@ def newest(session: nox.Session) -> None:
     run_tests(session)
 
 
+@nox.session(python="3.12")
+def documents(session: nox.Session) -> None:
+    """The tutorial and the gallery, as a reader runs them, on the newest JAX."""
+    session.install("-e", ".[test,experiments,documents]")
+    run_tests(session, "--thorough", "tests/test_gallery.py", "tests/test_tutorial.py")
+
+
 @nox.session(python="3.12", default=False)
 def thorough(session: nox.Session) -> None:
     """The tests that the others have no time for."""
