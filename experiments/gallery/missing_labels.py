@@ -28,8 +28,9 @@ train, test = table.id < 700, table.id >= 700
 
 def joined(rows, labels):
     frames = {"alice": labels.loc[rows, alice], "bob": table.loc[rows & (table.id % 10 != 3), ["id", "age", "job"]]}
-    how = {"on": "id", "label_party": "alice", "labels": ["buys", "leaves"], "missing": {"bob": "unknown"}}
-    return VerticalData.from_frames(frames, **how)
+    return VerticalData.from_frames(
+        frames, on="id", label_party="alice", labels=["buys", "leaves"], missing={"bob": "unknown"}
+    )
 
 
 def scored(data):

@@ -46,6 +46,5 @@ parties = {
 fuse = MMoEFuse(num_experts=2, expert_units_size=(8,), tower_units_size=())
 model = SplitModel(parties, "alice", fuse, adam, [Task.binary("buys")])
 with mlflow.start_run():
-    how = {"epochs": 3, "batch_size": 50, "progress": False}
-    history = model.fit(train, validation=valid, callbacks=[MLflow()], **how)
+    history = model.fit(train, validation=valid, epochs=3, batch_size=50, callbacks=[MLflow()], progress=False)
 print(f"{model.epoch} epochs of loss, seconds, val_loss and {len(history) - 3} more in one run")

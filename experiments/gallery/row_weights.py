@@ -25,8 +25,8 @@ table = table[(table.leaves == 0) | (table.id % 5 < 2)]  # few of those who leav
 for weight in (1, 9):
     table["weight"] = np.where(table.leaves == 1, float(weight), 1.0)
     frames = {"alice": table[["id", "education", "visits", "leaves", "weight"]], "bob": table[["id", "age", "job"]]}
-    how = {"on": "id", "label_party": "alice", "labels": ["leaves"], "row_weight": "weight"}
-    train, test = VerticalData.from_frames(frames, **how).split(0.7, seed=0)
+    data = VerticalData.from_frames(frames, on="id", label_party="alice", labels=["leaves"], row_weight="weight")
+    train, test = data.split(0.7, seed=0)
     parties = {
         "alice": Party([Categorical("education"), Numeric("visits")], MMoEBase((8,)), adam),
         "bob": Party([Bucketed("age", width=10), Categorical("job")], MMoEBase((8,)), adam),

@@ -47,6 +47,5 @@ parties = {
 }
 fuse = MMoEFuse(num_experts=2, expert_units_size=(8,), tower_units_size=())
 model = SplitModel(parties, "alice", fuse, adam, [Task.binary("buys")])
-how = {"epochs": 3, "batch_size": 50, "progress": False}
-history = model.fit(train, validation=valid, callbacks=[TensorBoard(folder)], **how)
+history = model.fit(train, validation=valid, epochs=3, batch_size=50, callbacks=[TensorBoard(folder)], progress=False)
 print(f"{model.epoch} epochs of loss, seconds, val_loss and {len(history) - 3} more in {folder}")

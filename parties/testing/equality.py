@@ -177,7 +177,7 @@ def _float64() -> Iterator[None]:
     if hasattr(jax, "enable_x64"):
         context = jax.enable_x64(True)
     else:
-        from jax.experimental import enable_x64
+        from jax.experimental import enable_x64  # type: ignore[attr-defined]  # where JAX is old
 
         context = enable_x64()
     with context:

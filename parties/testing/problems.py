@@ -57,7 +57,7 @@ def random_problem(seed: int, *, parties: int | None = None, rows: int = 12) -> 
     if seed < 0:
         raise ModelError(field="seed", seen=str(seed), wanted="at least 0")
     random = np.random.default_rng(seed)
-    return _problem(lambda options: options[random.integers(len(options))], seed, parties, rows)
+    return _problem(lambda options: options[int(random.integers(len(options)))], seed, parties, rows)
 
 
 def problems(*, parties: int | None = None, rows: int = 12) -> "SearchStrategy[Problem]":
