@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -103,10 +104,20 @@ def own_model(base) -> tuple[SplitModel, VerticalData]:
 
 
 @pytest.mark.long
-def test_a_network_of_ones_own_trains_split_as_joint():
+def test_a_network_of_ones_own_trains_split_as_joint(monkeypatch):
     """Its parameters, which Flax makes in float32, are trained in float64; the model itself is not trained."""
     model, data = own_model(Own())
+    inner, seen = equality._trained, []
+
+    def trained(*arguments):
+        seen.append(inner(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(equality, "_trained", trained)
     assert_split_equals_joint(model, data, batch_size=4)
+    networks = [own.params for states, _ in seen for of_party in states.values() for own in of_party.values()]
+    assert len(networks) == 6  # bob's base and alice's fuse network, in three placements
+    assert {leaf.dtype for leaf in jax.tree.leaves(networks)} == {np.dtype("float64")}
     assert model.epoch == 0 and jnp.zeros(()).dtype == jnp.float32
 
 
