@@ -49,6 +49,13 @@ def wheel(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-q", "--thorough", "tests/test_operating.py", *session.posargs)
 
 
+@nox.session(python="3.12")
+def documents(session: nox.Session) -> None:
+    """The tutorial and the gallery, as a reader runs them, on the newest JAX."""
+    session.install("-e", ".[test,experiments,documents]")
+    run_tests(session, "--thorough", "tests/test_gallery.py", "tests/test_tutorial.py")
+
+
 @nox.session(python="3.12", default=False)
 def thorough(session: nox.Session) -> None:
     """The tests that the others have no time for."""

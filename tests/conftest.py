@@ -29,6 +29,7 @@ jax.config.update("jax_threefry_partitionable", True)
 NEEDS = "checks", "command", "hostile_peer", "intersection", "operating", "production", "round_trip"
 NEED_SECRETFLOW = [f"devices/test_{name}.py" for name in NEEDS]
 collect_ignore = [] if importlib.util.find_spec("secretflow") else NEED_SECRETFLOW
+collect_ignore += [] if importlib.util.find_spec("nbclient") else ["test_tutorial.py"]  # `nox -s documents` has it
 
 common: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("ci", derandomize=True, database=None, max_examples=5, **common)

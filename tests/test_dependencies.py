@@ -22,6 +22,7 @@ DISTRIBUTIONS = {
     "deepctr_torch": "deepctr-torch",
     "dp_accounting": "dp-accounting",
     "grpc": "grpcio",
+    "mlflow": "mlflow-skinny",  # or all of mlflow
     "sklearn": "scikit-learn",
     "tomli_w": "tomli-w",
     "tomllib": "tomli",  # where Python has none
@@ -32,11 +33,14 @@ EXTRAS = {  # files or folders -> the extra that they may also import from
     "experiments/benchmark_secretflow.py": "secretflow",
     "experiments/boosting.py": "flights",
     "experiments/deepctr.py": "benchmark",
+    "experiments/gallery/mlflow_scores.py": "documents",
+    "experiments/gallery/tensorboard_scores.py": "documents",
     "experiments/large_tables.py": "tables",
     "parties/command/certificates.py": "keys",
     "parties/data/arrow.py": "tables",
     "parties/devices": "secretflow",
     "parties/privacy/guarantee.py": "privacy",
+    "parties/testing/problems.py": "testing",
 }
 
 

@@ -17,8 +17,8 @@ from parties.programs.network import TrainState
 from parties.protocol import messages
 from parties.protocol.messages import DTYPES, HEADER_BYTES, KINDS, PHASES, Header, Message, decode, encode
 from parties.saving.folder import read_party
+from parties.testing.hostile import resealed, unpack
 from tests.support.damage import Draw, damage, drawing, flip, overwrite, splice
-from tests.support.hostile_channel import resealed, unpack
 from tests.support.hostile_files import Files, damaged, worst
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"

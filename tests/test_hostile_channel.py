@@ -23,8 +23,8 @@ from parties.programs.network import TrainState
 from parties.protocol.channel import Plain
 from parties.saving.checkpoints import newest_common
 from parties.saving.states import RUNNING_SCORES, states_as
+from parties.testing import FAULTS, Fault, Hostile
 from parties.training.position import read_position
-from tests.support.hostile_channel import FAULTS, Fault, Hostile
 from tests.support.optimizers import adam, sgd
 
 pytestmark = pytest.mark.xdist_group("test_hostile_channel")  # one worker, which compiles its model once
@@ -131,7 +131,7 @@ def made() -> Made:
         "carol": Party([Numeric("wage")], MMoEBase((3,), "tanh"), adam(0.01)),
     }
     fuse = MMoEFuse(num_experts=2, expert_units_size=(2,), tower_units_size=())
-    placement = Local(channel)  # type: ignore[arg-type]  # it may lose a message
+    placement = Local(channel)
     model = SplitModel(parties, "alice", fuse, adam(0.01), [Task.binary("rich")], placement)
     channel.inner = watched = Watched(placement, {})
     model.fit(train, batch_size=BATCH, progress=False)
@@ -296,18 +296,18 @@ def driven(fault: Fault) -> Counter:
     """What the runs came to that were disturbed by `fault`."""
     machine: Any = type("Runs", (Runs,), {"fault": fault, "counts": Counter()})
     if settings().derandomize:  # other runs for another fault
-        machine = seed(FAULTS.index(fault))(machine)
+        machine = seed(list(FAULTS).index(fault.name))(machine)
     run_state_machine_as_test(machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=STEPS))
     return machine.counts
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_disturbed_run_is_refused_and_has_trained_nothing_else(fault):
     driven(fault)
 
 
 def test_every_fault_was_refused_and_so_many_runs_disturbed():
-    counts = {fault.name: driven(fault) for fault in FAULTS}
+    counts = {name: driven(fault) for name, fault in FAULTS.items()}
     assert all(count["tried"] and count["refused"] for count in counts.values()), counts
     assert sum(count["refused"] for count in counts.values()) >= DISTURBED_RUNS, counts
     assert sum(count["resumed"] for count in counts.values()) >= DISTURBED_RUNS / 2, counts

@@ -12,6 +12,7 @@ from parties import Encoded
 from parties.programs.packing import unpack_state
 from parties.protocol import loop
 from parties.protocol.rows import row_stream
+from parties.testing.trees import largest_difference
 from tests.support.problems import Problem, one_shot_roles, states_of
 
 MANY_EXAMPLES = settings().max_examples >= 100
@@ -26,11 +27,8 @@ def op_by_op() -> AbstractContextManager:
 
 
 def error(a, b) -> float:
-    """The largest error of a leaf, max|a - b| / max(1, max|b|), of two trees of one structure; NaN if one is NaN."""
-    assert jax.tree.structure(a) == jax.tree.structure(b)  # type: ignore[operator]
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    arrays = [(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in pairs]
-    return float(np.max([np.max(np.abs(x - y), initial=0) / max(1, np.max(np.abs(y), initial=0)) for x, y in arrays]))
+    """The largest error of an array of two trees of one structure; NaN if one is NaN."""
+    return largest_difference(a, b).error
 
 
 def trained(state):

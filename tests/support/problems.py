@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 from hypothesis import strategies as st
 
 from mmoe_jax import (
@@ -17,11 +16,7 @@ from mmoe_jax import (
     Head,
     Ids,
     MMoEBase,
-    MMoEFuse,
-    OMoEFuse,
-    PLEFuse,
     Real,
-    SharedBottomFuse,
     Task,
     batch_rows,
     init_apply,
@@ -41,8 +36,7 @@ from parties.programs.transforms.balanced import Balance
 from parties.programs.transforms.facing import Heads
 from parties.programs.transforms.packed import packed_feature, packed_label
 from parties.protocol.passes import Pass
-
-NAMES = ("alice", "bob", "carol", "dave", "erin")
+from parties.testing.problems import FUSES, NAMES, small_fuse
 
 
 class Kept(NamedTuple):
@@ -192,19 +186,6 @@ def _labels(task: Task, rng, rows: int) -> np.ndarray:
     return np.where(rng.random(rows) < 0.4, np.nan, values) if task.missing == "mask" else values
 
 
-FUSES = ("MMoE", "OMoE", "Shared-Bottom", "CGC", "PLE")
-
-
-def _fuse(kind: str, experts: int, gates: tuple[int, ...], **towers: Any) -> nn.Module:
-    """A fuse network of that kind, with so many experts where all are shared."""
-    if kind == "Shared-Bottom":
-        return SharedBottomFuse((3,), **towers)
-    how = {"expert_units_size": (3,), "gate_units_size": gates, "gate_activation": "relu", **towers}
-    if kind in ("CGC", "PLE"):
-        return PLEFuse(1, 1, 1 if kind == "CGC" else 2, **how)
-    return {"MMoE": MMoEFuse, "OMoE": OMoEFuse}[kind](experts, **how)
-
-
 BINS = (-1.0, 0.0, 2.0)  # the values that a randomised label of a regression task may have
 
 
@@ -237,7 +218,7 @@ def make(
         states[party] = drawn(bases[party], part, optimizers[party], base_key(key, party))
         activations.append(jax.eval_shape(bases[party].apply, states[party].params, part, None))
     sizes = tuple(task.output_size for task in tasks)
-    module = _fuse(fuse, experts, gates, tower_units_size=(2,), output_sizes=sizes, param_dtype=dtype)
+    module = small_fuse(fuse, experts, gates, tower_units_size=(2,), output_sizes=sizes, param_dtype=dtype)
     fuse_network = Network(*init_apply(module))
     zeros = tuple(jnp.zeros(struct.shape, struct.dtype) for struct in activations)
     fuse_state = drawn(fuse_network, zeros, optimizers["fuse"], fuse_key(key, label_party))

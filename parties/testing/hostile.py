@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from parties.errors import ModelError
 from parties.protocol import messages
 from parties.protocol.channel import Channel, Plain
 from parties.protocol.messages import DTYPES, HEADER_BYTES, Header, Message, decode, encode
@@ -52,30 +53,60 @@ class Promise(Message):
 
 
 class Hostile:
-    """Carries messages as bytes and disturbs one by the plan.
+    """A channel for `Local` that carries messages as bytes, and disturbs one of them where it is asked to.
+
+    What is disturbed must end in a `MessageError` that names the receiver, before the receiver trained on it:
+
+        channel = Hostile()
+        model = SplitModel(..., placement=Local(channel))
+        channel.disturb(FAULTS["bit flip"], after=5, draw=1234)
+        with pytest.raises(MessageError) as refused:
+            model.fit(train)
+        assert refused.value.party == channel.struck.receiver and refused.value.field in FAULTS["bit flip"].fields
 
     Attributes:
-        pair: two parties, in the order of the loop, whose messages of a round may be swapped.
+        pair: two parties beside the label party, in the model's order, whose messages of a round may be swapped; None
+            for no swap.
+        inner: the channel that a message passes first.
         plan: what is still to happen, None for nothing.
         sent: every message, in the order sent, as it was sent.
         struck: header of the message in whose place other bytes arrived, None if there was none.
     """
 
-    def __init__(self, pair: tuple[str, str], inner: Channel | None = None):
+    plan: Plan | None
+    sent: list[Sent]
+    struck: Header | None
+    _promised: tuple[Promise, Sent] | None
+
+    def __init__(self, pair: tuple[str, str] | None = None, inner: Channel | None = None):
         self.pair, self.inner = pair, inner or Plain()
         self.reset()
 
     def reset(self) -> None:
-        self.plan: Plan | None = None
-        self.sent: list[Sent] = []
-        self.struck: Header | None = None
-        self._promised: tuple[Promise, Sent] | None = None
+        """Forget every message, and what was to happen."""
+        self.plan = None
+        self.sent = []
+        self.struck = None
+        self._promised = None
 
     def disturb(self, fault: Fault, after: int, draw: int) -> None:
-        """Plan `fault` for the message after so many more, or the first after it that can be struck."""
+        """Plan `fault` for the message after so many more, or the first after it that can be struck.
+
+        Args:
+            fault: one of `FAULTS`, or a user's own.
+            after: how many messages pass before; at least 0.
+            draw: which bit, which other value: what the fault chooses by; at least 0.
+
+        Raises:
+            ModelError: a swap, where no pair of parties was named.
+        """
+        if fault is SWAP and self.pair is None:
+            wanted = "Hostile(pair=...), two parties beside the label party"
+            raise ModelError(field="pair", seen="None, to swap messages", wanted=wanted)
         self.plan = Plan(len(self.sent) + after, fault, draw)
 
-    def deliver(self, message: Message) -> Message | None:
+    def deliver(self, message: Message) -> Any:
+        """The message as it arrives; None for one that is lost."""
         message = self.inner.deliver(message)
         now, before = Sent(message.header, encode(message)), self.sent
         self.sent = [*before, now]
@@ -93,7 +124,7 @@ class Hostile:
         return None if arrives is None else decode(arrives, now.header.receiver)
 
     def _swap(self, now: Sent) -> Message:
-        if self.pair[0] not in now.edge:
+        if self.pair is None or self.pair[0] not in now.edge:
             return decode(now.data, now.header.receiver)
         self.plan, self.struck = None, now.header
         self._promised = Promise(None, None), now  # type: ignore[arg-type]
@@ -110,7 +141,10 @@ def _flip(now: Sent, before: Sequence[Sent], draw: int) -> bytes:
     return bytes(data)
 
 
-def _again(choose: Callable[[Sequence[Sent], Header], Sequence[Sent]]) -> Callable:
+Strike = Callable[[Sent, Sequence[Sent], int], bytes | None]
+
+
+def _again(choose: Callable[[Sequence[Sent], Header], Sequence[Sent]]) -> Strike:
     """One of the messages that `choose` picks from the earlier ones of the same edge."""
 
     def strike(now: Sent, before: Sequence[Sent], draw: int) -> bytes:
@@ -148,7 +182,7 @@ def resealed(prefix: bytes, payload: bytes) -> bytes:
     return prefix + messages._checksum(prefix, payload) + payload
 
 
-def _change(field: str, others: Callable[[Any], list], *, reseal: bool) -> Callable:
+def _change(field: str, others: Callable[[Any], list], *, reseal: bool) -> Strike:
     """Another value in a field of the header."""
     at = -1 if field == "rows" else PREFIX.index(field)
 
@@ -195,7 +229,7 @@ CHANGES: dict[str, tuple[Callable[[Any], list], tuple[str, ...]]] = {
 
 SWAP = Fault("swap", ("sender", "receiver"), lambda now, before, draw: now.data)
 
-STALE = {
+STALE: dict[str, Callable[[Sequence[Sent], Header], Sequence[Sent]]] = {
     "duplicate": lambda edge, now: edge[-1:],
     "delay": lambda edge, now: edge[-5:-1],
     "replay of a round": lambda edge, now: [sent for sent in edge if sent.header[:3] == now[:3]],
@@ -203,7 +237,7 @@ STALE = {
     "replay of an evaluation": lambda edge, now: [sent for sent in edge if sent.header.phase != now.phase == "fit"],
 }
 
-FAULTS = (
+_ALL = (
     Fault("drop", ("message",), lambda now, before, draw: None),
     SWAP,
     Fault("truncate", ("length", "checksum"), _truncate),
@@ -220,3 +254,4 @@ FAULTS = (
         for field, (others, named) in CHANGES.items()
     ),
 )
+FAULTS = {fault.name: fault for fault in _ALL}  # what may happen to a message, by name
