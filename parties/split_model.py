@@ -216,7 +216,7 @@ class SplitModel:
         taken = check_states(states, self._blueprint.template(self.columns or fit_parties(train, self.parties)))
         self._consortium.hold({"predict": train})
         self._consortium.restore(taken)
-        self.epoch = epoch
+        self.epoch = self._began = epoch
 
     def fit(
         self,

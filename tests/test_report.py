@@ -81,7 +81,7 @@ def test_a_page_loads_nothing_and_can_be_read_by_all(written, party):
     for tag, given in read.elements:
         assert not [name for name in given if name.startswith("on")]
         for name in ("src", "href", "xlink:href", "srcset", "action"):
-            assert given.get(name, "#").startswith(("#", "data:,")), (tag, given)
+            assert given.get(name, "#").startswith("#"), (tag, given)
         for target in re.findall(r"url\(([^)]*)\)", given.get("style", "") + given.get("clip-path", "")):
             assert target.startswith("#")
     assert not re.search(r"@import|url\((?!#)", text)
@@ -89,7 +89,7 @@ def test_a_page_loads_nothing_and_can_be_read_by_all(written, party):
     assert len(set(ids)) == len(ids)
     for _, given in read.elements:
         wanted = given.get("aria-labelledby", "").split() + [given.get("href", given.get("xlink:href", ""))[1:]]
-        assert {name for name in wanted if name} - {"ata:,"} <= set(ids)
+        assert {name for name in wanted if name} <= set(ids)
     assert read.elements[0] == ("html", {"lang": "en"}) and "title" in tags and tags.count("h1") == 1
     levels = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
     assert all(after <= before + 1 for before, after in zip([0, *levels], levels, strict=False))
