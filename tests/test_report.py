@@ -232,6 +232,7 @@ def test_curves_are_scikit_learns():
     assert curves(p, np.ones(500), w) is None
 
 
+@pytest.mark.thorough
 def test_three_parties_and_one_process_without_messages(tmp_path):
     files = reports.three_parties().report(tmp_path / "three.html")
     said = {party: Page(file.read_text()).text for party, file in files.items()}
