@@ -68,3 +68,12 @@ def secretflow(session: nox.Session) -> None:
     """The oldest supported versions, compiled as users compile; SecretFlow in debug mode and production."""
     session.install("-c", "tests/constraints-3.10.txt", "-e", ".[secretflow,test,experiments]")
     run_tests(session, XLA_FLAGS="")
+
+
+@nox.session(python="3.12", default=False)
+def report(session: nox.Session) -> None:
+    """The reports in Debian's Chromium, offline: what they ask for, what axe finds, and pictures to be looked at."""
+    if not Path("/usr/bin/chromium").exists():
+        session.run("apt-get", "install", "-y", "-q", "chromium", external=True)
+    session.install("-e", ".[test,experiments]", "playwright", "axe-core-python")
+    session.run("python", "-m", "tests.support.browser", "runs/report", *session.posargs)

@@ -45,7 +45,10 @@ from parties.privacy.guarantee import Guarantee
 from parties.privacy.heuristics import Protection
 from parties.programs.network import TrainState
 from parties.protocol.passes import NONFINITE, Pass
+from parties.reporting.account import Account, accounts, with_beside
+from parties.reporting.page import check_installed, page
 from parties.saving.checkpoints import newest_common
+from parties.saving.text_file import write_whole
 from parties.study.sections import Meeting, Rows, Training
 from parties.study.study import Study
 from parties.training.callbacks import Callback
@@ -122,6 +125,10 @@ class SplitModel:
         self._consortium = Consortium(placed, self.parties, self.label_party)
         self._trainable, self._batch_size, self._runs = True, 128, 0
         self._learned = False  # whether its columns hold what they learned, as those of a folder do
+        self._began = 0  # epochs that it had been trained when it was made or read
+        self._latest: Run | None = None  # of the latest `fit`
+        self._validation: Any = None  # data of that
+        self._audited: list[dict[str, Any]] | None = None  # lines of the latest audit of that
         self._constructed = True
 
     @classmethod
@@ -209,7 +216,7 @@ class SplitModel:
         taken = check_states(states, self._blueprint.template(self.columns or fit_parties(train, self.parties)))
         self._consortium.hold({"predict": train})
         self._consortium.restore(taken)
-        self.epoch = epoch
+        self.epoch = self._began = epoch
 
     def fit(
         self,
@@ -368,7 +375,9 @@ class SplitModel:
         if validation is not None:
             self._check_data(validation)
             data["validation"] = validation
+        self._audited = None
         TrainingRun(self, run, data, path, callbacks, time_budget, progress, record, position).train()
+        self._latest, self._validation = run, validation
         return self.history
 
     def evaluate(self, data: VerticalData, *, batch_size: int | None = None) -> dict[str, float]:
@@ -469,6 +478,7 @@ class SplitModel:
         check_count("hints", hints, 1)
         check_count("seed", seed, 0)
         lines = self._consortium.audit(data, AuditFacts(hints, seed, tuple(attacks)))
+        self._audited = [dict(zip(Line._fields, line, strict=True)) for line in lines]
         return pd.DataFrame(lines, columns=Line._fields)
 
     def sensitivity(self, *, flips: int = 4, seed: int = 0) -> pd.DataFrame:
@@ -495,6 +505,80 @@ class SplitModel:
         check_count("flips", flips, 1)
         check_count("seed", seed, 0)
         return pd.DataFrame(self._consortium.sensitivity(flips, seed), columns=SENSITIVITY)
+
+    def account(
+        self,
+        data: VerticalData | None = None,
+        *,
+        batch_size: int | None = None,
+        meeting: Mapping[str, Any] | None = None,
+    ) -> dict[str, Account]:
+        """What each party of this process knows of the run, in values that JSON has: what `report` is written from.
+
+        In production these are this process's own party and its account, and every party's process calls it.
+
+        Args:
+            data: rows with labels, of whose predictions the label party's account has scores, curves and gates; by
+                default the validation rows of the latest `fit`, and none if there were none.
+            batch_size: as in `evaluate`.
+            meeting: what the script knows of how the parties met: "tls", "transport", "alignment", "agreed", "study".
+
+        Raises:
+            DataError, ModelError: as `evaluate`.
+        """
+        self._check_fitted()
+        rows = self._validation if data is None else data
+        if rows is not None:
+            self._check_data(rows)
+            size = self._batch_size if batch_size is None else batch_size
+            check_count("batch_size", size, 1)
+            self._consortium.hold({"evaluate": rows})
+            self._runs += 1
+            self._consortium.predict(self._pass("predict", "evaluate", rows, size, False), range)
+        answers = self._consortium.account(None if rows is None else "evaluate")
+        run = self._latest
+        names = "batch_size", "shuffle", "nonfinite", "in_flight"
+        training = {"began": self._began} | ({} if run is None else {name: getattr(run, name) for name in names})
+        return accounts(self, self._consortium.placement, answers, training, self._audited, meeting)
+
+    def report(
+        self,
+        path: str | Path,
+        data: VerticalData | None = None,
+        *,
+        beside: Mapping[str, Mapping[str, float]] = {},
+        batch_size: int | None = None,
+    ) -> dict[str, Path]:
+        """Write each party's report, a page of HTML in one file that loads nothing: `run-alice.html` for "run.html".
+
+        A party's report says what this party knows: who took part, what left and what came, what could be learned of
+        it by the latest `audit`, what is proved; at the label party also scores, curves and gates. It holds no cell,
+        label, id or parameter, and of other parties only what all of them know.
+
+        Args:
+            path: `.html`; the party's name is added to it.
+            data, batch_size: as in `account`.
+            beside: name of another model -> its scores on the same rows, as `evaluate` gives them, such as those of a
+                model of the label party's columns alone; for the label party's report.
+
+        Returns:
+            Party -> file, of the parties of this process.
+
+        Raises:
+            ModelError: Jinja2 or Matplotlib is not installed, or an argument cannot be used.
+            DataError: as `evaluate`.
+            SaveError: a file cannot be written.
+        """
+        file = Path(path)
+        if file.suffix != ".html":
+            raise ModelError(field="path", seen=repr(str(path)), wanted="a file whose name ends in .html")
+        check_installed()
+        made = self.account(data, batch_size=batch_size)
+        pages = {party: page(with_beside(account, beside)) for party, account in made.items()}
+        files = {party: file.with_name(f"{file.stem}-{party}.html") for party in pages}
+        for party, text in pages.items():
+            write_whole(files[party], text)
+        return files
 
     def bytes_per_round(self) -> dict[str, int]:
         """Bytes of the encoded messages of a training round by edge, `"bob->alice"`; empty before a `fit`.
@@ -594,7 +678,7 @@ class SplitModel:
         arguments = saved.parties, saved.label_party, saved.fuse, saved.fuse_optimizer, saved.tasks
         model = cls(*arguments, placed, saved.seed, saved.protect, saved.balance)
         model._consortium.adopt(path, optimizer=trainable, within=within, resumes=resumes)
-        model.epoch, model._trainable, model._learned = epoch, trainable, True
+        model.epoch, model._trainable, model._learned, model._began = epoch, trainable, True, epoch
         return model, label
 
     def _recording(self, record: bool | Recording, train: VerticalData, until: int) -> Recording | None:

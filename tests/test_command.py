@@ -89,7 +89,7 @@ def test_a_study_is_trained_scored_and_predicted_with_as_in_python(trained, mode
     assert {n: v for n, v in said["history"].items() if n != "seconds"} == {
         name: values for name, values in model.history.items() if name != "seconds"
     }
-    assert set(said["files"]) == {"checkpoints", "model"}
+    assert set(said["files"]) == {"checkpoints", "model", "account-alice", "account-bob"}
     same_model(trained / "out", model, trained)
     scored = run(trained, "evaluate", "--json")
     test = rows(trained, "test")
@@ -108,6 +108,22 @@ def same_model(out: Path, model: SplitModel, folder: Path) -> None:
     for party in ("alice", "bob"):
         ours, theirs = ([*(place / party).glob("state-*")] for place in (out / "model", folder / "python"))
         assert [file.read_bytes() for file in ours] == [file.read_bytes() for file in theirs] and len(ours) == 1
+
+
+def test_a_report_is_written_of_what_the_training_left(trained, tmp_path):
+    result = run(trained, "report", "--json")
+    assert result.exit_code == 0, result.output
+    out, said = trained / "out", told(result)
+    assert said["files"] == {f"report-{party}": str(out / f"report-{party}.html") for party in ("alice", "bob")}
+    pages = {party: (out / f"report-{party}.html").read_text() for party in ("alice", "bob")}
+    assert Study.read(trained / "study.toml").digest in pages["bob"] and "Not audited" in pages["bob"]
+    assert "rich: KS" in pages["alice"] and "rich: KS" not in pages["bob"] and "school" not in pages["bob"]
+    error = told(run(trained, "report", "--json", out="none"))["error"]
+    assert (error["kind"], error["seen"]) == ("SaveError", "no study.toml")
+    (out / "account-bob.json").rename(tmp_path / "account-bob.json")
+    error = told(run(trained, "report", "--json"))["error"]
+    assert (error["kind"], error["party"]) == ("SaveError", "bob") and "mmoe-jax train" in error["wanted"]
+    (tmp_path / "account-bob.json").rename(out / "account-bob.json")
 
 
 def test_people_read_lines(trained):

@@ -122,6 +122,13 @@ def predict(data: Sequence[str], scores: Path | None, missing: str | None, **giv
     _run("predict", work, **given)
 
 
+@main.command()
+@_verb
+def report(**given: Any) -> None:
+    """Write what this party can show of a training: DIR/report-PARTY.html. The parties need not meet."""
+    _run("report", verbs.write_reports, **given)
+
+
 def _run(
     verb: str,
     work: Callable[[Session, Report], None],

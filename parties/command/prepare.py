@@ -8,9 +8,9 @@ from typing import Any
 
 from parties.command.commented import inline, party_text, study_text
 from parties.command.guess import IDS, Guess, guess_columns, guess_task
-from parties.command.text_file import write_whole
 from parties.errors import DataError, StudyError
 from parties.example.files import COLUMNS, KINDS, LABELS, write_tables
+from parties.saving.text_file import write_whole
 from parties.study.sections import Rows, Training
 from parties.study.tables import join
 from parties.study.text import read_text

@@ -17,9 +17,9 @@ import click
 
 from parties.command.checks.check import Check, table
 from parties.command.streams import Streams, logged_to
-from parties.command.text_file import write_whole
 from parties.devices.driver import CONNECTION
 from parties.errors import PartyError, SaveError
+from parties.saving.text_file import write_whole
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from parties.command.report import Report
-from parties.command.session import Missing, Session
-from parties.command.text_file import write_whole
+from parties.command.session import Apart, Missing, Session
 from parties.errors import SaveError, StudyError
 from parties.model.arguments import check_table_path
+from parties.reporting.account import read_account, write_account
+from parties.reporting.page import check_installed, page
+from parties.saving.text_file import write_whole
 from parties.split_model import SplitModel
 from parties.study.digests import difference
 from parties.study.study import Study
@@ -38,6 +40,7 @@ def train(session: Session, report: Report) -> None:
         _conclude(session, report, model)
         if study.training.audit:
             _audit(session, report, model, rows)
+        _keep_accounts(session, report, model)
 
 
 def resume(session: Session, report: Report) -> None:
@@ -54,6 +57,7 @@ def resume(session: Session, report: Report) -> None:
         how = session.study.code() | {"placement": session.place(), "progress": report.terminal}
         model = SplitModel.resume(session.out / CHECKPOINTS, rows, validation=validation, **how)
         _conclude(session, report, model)
+        _keep_accounts(session, report, model)
 
 
 def evaluate(session: Session, report: Report, files: Mapping[str, Path]) -> None:
@@ -90,6 +94,22 @@ def predict(session: Session, report: Report, files: Mapping[str, Path], to: Pat
         report.files["scores"] = str(to)
     else:
         report.lines.append(f"{session.study.label_party} has the predictions")
+
+
+def write_reports(session: Session, report: Report) -> None:
+    """Write the reports of the parties of this process, of a run of `train` or `resume`. The parties need not meet.
+
+    Raises:
+        PartyError: of any kind; also a folder in which a party of this process has no account of such a run.
+    """
+    check_installed()
+    _check_study(session, but=("meeting",))
+    accounts = {party: read_account(_account_file(session, party), party) for party in session.owns}
+    pages = {party: page(account) for party, account in accounts.items()}
+    for party, text in pages.items():
+        file = session.out / f"report-{party}.html"
+        write_whole(file, text)
+        report.files[f"report-{party}"] = str(file)
 
 
 def _check_free(session: Session) -> None:
@@ -164,3 +184,23 @@ def _audit(session: Session, report: Report, model: SplitModel, rows: Any) -> No
         file = session.out / f"audit-{party}.json"
         write_whole(file, lines.to_json(orient="records", indent=1))
         report.files[f"audit-{party}"] = str(file)
+
+
+def _keep_accounts(session: Session, report: Report, model: SplitModel) -> None:
+    """Write what each party of this process knows of the run, for a report that a later process writes."""
+    study = session.study
+    meeting = {
+        "agreed": isinstance(session, Apart),
+        "alignment": study.rows.alignment,
+        "tls": study.meeting.tls,
+        "transport": study.meeting.transport,
+        "study": study.digest,
+    }
+    for party, account in model.account(meeting=meeting).items():
+        file = _account_file(session, party)
+        write_account(file, account)
+        report.files[f"account-{party}"] = str(file)
+
+
+def _account_file(session: Session, party: str) -> Path:
+    return session.out / f"account-{party}.json"

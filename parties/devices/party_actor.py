@@ -37,8 +37,8 @@ class PartyActor:
     """
 
     def __init__(self, party: str, model: PartyModel, activity: Activity | None = None):
-        self.party = Participant(party, model)
         self.channel = Counted()
+        self.party = Participant(party, model, self.channel)
         self._activity = activity or Activity()
         self._failure: PartyError | None = None
         self._others = model.plan().others

@@ -80,7 +80,7 @@ class Pyu:
         # Primitives of which each party's answer is for its own process alone, where each party has its own.
         self._private: set[Primitive] = set()
         if self._devices.own is not None:
-            self._private |= {Participant.audit, Participant.conclude, Participant.sensitivity}
+            self._private |= {Participant.account, Participant.audit, Participant.conclude, Participant.sensitivity}
             self._private |= {Participant.statistics} if scores == "label" else set()
         self._keeps_labels = False  # whether nothing that is made of true labels may be shown
         self._bytes: dict[str, int] = {}

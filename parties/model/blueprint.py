@@ -24,6 +24,7 @@ from parties.model.audited import column_targets, numbers_of, read_targets, task
 from parties.model.balancing import SUM, describe_balance, read_balance
 from parties.model.description import is_custom, read_columns, read_count, read_sizes, reading, rebuild
 from parties.model.functions import base_function, fuse_function
+from parties.model.measured import measure
 from parties.model.protection import NO_OPTIMIZER, Facing, OneShot, protection_from_dict, public_protection
 from parties.party.schedule import PartyData
 from parties.privacy.audit import Targets
@@ -225,6 +226,10 @@ class Blueprint:
     def table(self, logits: Sequence[Any], ids: pd.Index) -> pd.DataFrame:
         """As `prediction_table`."""
         return prediction_table(self.tasks, logits, ids)
+
+    def measure(self, logits: Sequence[Any], seen: Any, labels: Any, weights: Any) -> dict[str, Any]:
+        """As `measured.measure`."""
+        return measure(self.tasks, logits, seen, labels, weights)
 
 
 @dataclass(frozen=True)

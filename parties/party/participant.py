@@ -5,6 +5,7 @@ that take and return bytes. It does not know in which of the two it is.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +31,7 @@ from parties.programs.packing import pack, pack_state, unpack_state, unpacked
 from parties.programs.plan import Plan
 from parties.programs.transforms.packed import packed_feature, packed_label
 from parties.programs.transforms.perturbed import with_secret, with_sending_of
+from parties.protocol.channel import Counted
 from parties.protocol.messages import dtype_name
 from parties.protocol.rows import PADDING
 from parties.saving.checkpoints import data_digests, write_checkpoint
@@ -117,6 +119,10 @@ class PartyModel(AuditedModel, Protocol):
         """What the party computes of a prediction, with its states: "base" and "fuse", or one of the two."""
         ...
 
+    def measure(self, logits: Any, seen: Any, labels: Any, weights: Any) -> Answer:
+        """Scores and curves of the label party's predictions, and means of what `inspect` sees, without any row."""
+        ...
+
 
 class DataFacts(NamedTuple):
     """The public facts of a data set that the parties are to hold."""
@@ -166,8 +172,13 @@ class Participant:
         ids: data set -> row ids.
     """
 
-    def __init__(self, name: str, model: PartyModel):
+    def __init__(self, name: str, model: PartyModel, counted: Counted | None = None):
+        """
+        Args:
+            counted: the channel that counts this party's messages, and maybe others', if there is one.
+        """
         self.name, self.model = name, model
+        self._counted = counted or Counted()
         self.role: FeatureRole | LabelRole | None = None
         self.columns: tuple = ()
         self.ids: dict[str, pd.Index] = {}
@@ -429,6 +440,33 @@ class Participant:
                 lines.append([party, [*tasks][flip.task], row, *change])
         return {"lines": lines}
 
+    def account(self, scored: str | None) -> Answer:
+        """What the party itself knows of what was trained, for a report of its own; it is for the party alone.
+
+        Args:
+            scored: of the label party, the data set with labels of the `predict` pass before this; None if none was.
+
+        Returns:
+            `traffic`: sender, receiver, phase, kind, messages and bytes of its edges since the model was made; `rows`
+            by data set; `numbers` of one row's activation, by the party that sends it; `state`, a digest of what it
+            trained; of the label party `scored`, as `PartyModel.measure`, or None.
+        """
+        role, counted = self.settled(), self._counted
+        traffic = [[*k, n, counted.bytes[k]] for k, n in counted.messages.items() if self.name in k[:2]]
+        numbers = {}
+        if isinstance(role, LabelRole):
+            numbers = {party: math.prod(struct.shape) for party, struct in role.structs.items()}
+        elif role.data:
+            like = _first_row(next(iter(role.data.values())).columns)
+            numbers = {self.name: math.prod(self.model.struct(self.name, unpacked(like)).shape)}
+        measured = None
+        if scored is not None and isinstance(role, LabelRole):
+            part = role.data[scored]
+            measured = self.model.measure(*role.predictions(), np.asarray(part.labels), np.asarray(part.weights))
+        rows = {name: len(part.ids) for name, part in role.data.items()}
+        digest = states_digest(self.states())
+        return {"traffic": traffic, "rows": rows, "numbers": numbers, "state": digest, "scored": measured}
+
     def reveal(self, table: Any) -> Answer:
         """The `cells` of a table of predictions with its `columns`, `dtype`, `ids` and their `name`.
 
@@ -576,6 +614,15 @@ def data_digest(part: PartyData) -> str:
         digest.update(f"{leaf.dtype}{leaf.shape}".encode())
         for start in range(0, len(leaf), BLOCK):
             digest.update(np.ascontiguousarray(leaf[start : start + BLOCK]).tobytes())
+    return digest.hexdigest()
+
+
+def states_digest(states: Mapping[str, TrainState]) -> str:
+    """SHA-256 of trained states."""
+    digest = hashlib.sha256()
+    for network, state in sorted(states.items()):
+        for leaf in map(np.asarray, jax.tree.leaves(state)):
+            digest.update(f"{network}{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
 
 

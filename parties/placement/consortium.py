@@ -168,6 +168,10 @@ class Consortium:
         label = self.names[-1]
         return self.placement.ask(Participant.sensitivity, {label: (flips, seed)})[label].get("lines", [])
 
+    def account(self, scored: str | None) -> Mapping[str, Answer]:
+        """As `Participant.account`, of all parties; {} of those whose answer is for another process."""
+        return self._ask(Participant.account, scored)
+
     def _settle(self, answers: Mapping[str, Answer]) -> None:
         """Let every party take what it proposed, as all have agreed."""
         if not self.fitted:

@@ -35,7 +35,7 @@ class InProcess:
         if self.parties:
             raise ModelError(field="placement", seen="one that holds a model", wanted="a new placement per model")
         plan = model.plan()
-        self.parties = {name: Participant(name, model) for name in (*plan.others, plan.label_party)}
+        self.parties = {name: Participant(name, model, self.channel) for name in (*plan.others, plan.label_party)}
 
     def check_data(self, data: Any) -> None:
         if not isinstance(data, VerticalData):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +108,11 @@ class Study:
     def digests(self) -> dict[str, str]:
         """Key, such as `parties.bob.columns[1].width`, -> digest of its value: what the parties compare."""
         return digests_by_key(self.facts)
+
+    @property
+    def digest(self) -> str:
+        """One digest of the whole study: SHA-256 of its digests by key."""
+        return hashlib.sha256(json.dumps(self.digests, sort_keys=True).encode()).hexdigest()
 
     def model_arguments(self) -> dict[str, Any]:
         """Arguments of `SplitModel`, by name; without a placement."""

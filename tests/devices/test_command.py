@@ -145,6 +145,15 @@ def test_two_processes_train_score_and_predict(trained, unbroken):
         assert json.loads((trained / "out" / party / f"{party}.json").read_text()) == said[party]
         log = (trained / "out" / party / f"{party}.log").read_text()
         assert "brpc" in log and f"{party}: a round trip to" in log
+    done(trained, "report")  # each by itself, of what its own process counted and heard
+    pages = {p: (trained / "out" / p / f"report-{p}.html").read_text() for p in said}
+    accounts = {p: json.loads((trained / "out" / p / f"account-{p}.json").read_text())["account"] for p in said}
+    assert [sorted(map(tuple, account["traffic"])) for account in accounts.values()][0] == sorted(
+        map(tuple, accounts["bob"]["traffic"])
+    )
+    assert accounts["alice"]["scored"]["rows"] == 12 and accounts["bob"]["scored"] is None
+    assert "mutual TLS" in pages["bob"] and "A rehearsal" not in pages["bob"] and "bob has no scores" in pages["bob"]
+    assert not (trained / "out" / "bob" / "report-alice.html").exists()
     scored = done(trained, "evaluate")
     assert "rich/auc" in scored["alice"]["scores"] and scored["bob"]["scores"] == {}
     predicted = done(trained, "predict", "--scores", str(trained / "scores.csv"))

@@ -1,0 +1,152 @@
+"""Pictures of a report: inline SVG by Matplotlib, with text as text, and colours that the page decides."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+# What is drawn in these colours gets the page's own, so that light, dark and paper can differ.
+INK, PAPER = "#010203", "#fdfcfb"
+SERIES = ("#0a0101", "#0a0202", "#0a0303", "#0a0404", "#0a0505", "#0a0606")
+COLORS = {INK: "var(--ink)", PAPER: "var(--paper)"} | {c: f"var(--s{i})" for i, c in enumerate(SERIES)}
+STYLES = ("-", "--", ":", "-.")  # of lines that differ otherwise by colour alone
+SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mmoe-jax",
+    "text.parse_math": False,  # a name may hold dollars
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 11,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def history(values: Mapping[str, Sequence[float | None]], names: Sequence[str], title: str, prefix: str) -> str:
+    """A score after each epoch, a line per name."""
+
+    def draw(axis: Any) -> None:
+        for at, name in enumerate(names):
+            line = [float("nan") if value is None else value for value in values[name]]
+            label = name.removeprefix("val_") + (" (held-out rows)" if name.startswith("val_") else " (while training)")
+            axis.plot(range(1, len(line) + 1), line, marker="o", markersize=4, label=label, **_look(at))
+        axis.set_xlabel("epoch (one pass over all rows)")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(fontsize=9, frameon=False)
+
+    return _picture(draw, title, prefix)
+
+
+def roc(curves: Mapping[str, Mapping[str, Any]], title: str, prefix: str) -> str:
+    """The ROC curve of each task."""
+
+    def draw(axis: Any) -> None:
+        axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="by chance")
+        for at, (task, curve) in enumerate(curves.items()):
+            axis.plot(curve["false_positives"], curve["true_positives"], label=task, **_look(at))
+        axis.set_xlabel("share of the class 0 above the threshold")
+        axis.set_ylabel("share of the class 1 above it")
+        axis.legend(fontsize=9, frameon=False)
+
+    return _picture(draw, title, prefix)
+
+
+def calibration(curves: Mapping[str, Mapping[str, Any]], title: str, prefix: str) -> str:
+    """How often predictions come true, by bins."""
+
+    def draw(axis: Any) -> None:
+        axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="as predicted")
+        for at, (task, curve) in enumerate(curves.items()):
+            axis.plot(curve["predicted"], curve["observed"], marker="o", markersize=4, label=task, **_look(at))
+        axis.set_xlabel("predicted probability (mean of a tenth of the scale)")
+        axis.set_ylabel("share that came true")
+        axis.legend(fontsize=9, frameon=False)
+
+    return _picture(draw, title, prefix)
+
+
+def gates(weights: Mapping[str, Any], tasks: Sequence[str], title: str, prefix: str) -> str:
+    """How much each task listens to each expert: means over rows, with standard deviations."""
+
+    def draw(axis: Any) -> None:
+        width = 0.8 / len(tasks)
+        for t, task in enumerate(tasks):
+            mean, std = weights["mean"][t], weights["std"][t]
+            at = [e + (t - (len(tasks) - 1) / 2) * width for e in range(len(mean))]
+            axis.bar(at, mean, width * 0.9, yerr=std, ecolor=INK, capsize=2, color=SERIES[t % len(SERIES)], label=task)
+        axis.set_xticks(range(len(weights["mean"][0])), [f"expert {e + 1}" for e in range(len(weights["mean"][0]))])
+        axis.set_ylabel("weight (sums to 1 per task)")
+        axis.set_ylim(0, None)
+        axis.legend(fontsize=9, frameon=False)
+
+    return _picture(draw, title, prefix)
+
+
+def _look(at: int) -> dict[str, Any]:
+    return {"color": SERIES[at % len(SERIES)], "linestyle": STYLES[at % len(STYLES)], "linewidth": 1.8}
+
+
+def _picture(draw: Any, title: str, prefix: str) -> str:
+    """One axis as an SVG element.
+
+    Args:
+        title: what the picture shows, for those who do not see it.
+        prefix: of its ids, which no other picture of the page has.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    # The figure belongs to no backend of the process, and the user's own settings are out of it.
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the reader's browser has the font of any name
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(SETTINGS)
+        figure = Figure(figsize=(5.0, 3.4), layout="constrained")
+        FigureCanvasSVG(figure)
+        axis = figure.add_subplot()
+        axis.patch.set_alpha(0)
+        figure.patch.set_alpha(0)
+        draw(axis)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return _inline(file.getvalue(), title, prefix)
+
+
+def _inline(text: str, title: str, prefix: str) -> str:
+    """A whole SVG file as an element of a page: named, with ids of its own and the page's colours."""
+    ElementTree.register_namespace("", SVG)
+    ElementTree.register_namespace("xlink", XLINK)
+    root = ElementTree.fromstring(text)
+    for child in [child for child in root if child.tag == f"{{{SVG}}}metadata"]:
+        root.remove(child)
+    for element in root.iter():
+        for name, value in list(element.attrib.items()):
+            if name == "id":
+                element.set(name, f"{prefix}-{value}")
+            elif name == f"{{{XLINK}}}href" and value.startswith("#"):
+                element.set(name, f"#{prefix}-{value[1:]}")
+            else:
+                value = re.sub(r"url\(#", f"url(#{prefix}-", value)
+                for color, ours in COLORS.items():
+                    value = value.replace(color, ours)
+                element.set(name, value)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    heading = ElementTree.Element(f"{{{SVG}}}title", {"id": f"{prefix}-title"})
+    heading.text = title
+    root.insert(0, heading)
+    root.set("role", "img")
+    root.set("aria-labelledby", f"{prefix}-title")
+    return ElementTree.tostring(root, encoding="unicode")

@@ -1,0 +1,243 @@
+"""Each party's report: what it says, what it must not hold, and how it is built."""
+
+import base64
+import html
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mmoe_jax.curves import POINTS, curves
+from parties import ModelError, OneShot, SaveError
+from parties.reporting import account as accounts_of
+from parties.reporting.page import leaks, page
+from tests.support import reports
+from tests.support.reports import DOLLARS, SCRIPT
+
+pytestmark = pytest.mark.xdist_group("test_report")  # one worker, which trains the model once
+pytest.importorskip("jinja2")
+VOID = ("meta", "link", "br", "img", "hr", "input")
+
+
+class Page(HTMLParser):
+    """The elements of a page, checked to be well nested, and its text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.titled: list[bool] = []  # of each SVG, whether a title is its first child
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        if self.open and self.open[-1] == "svg" and self.elements[-1][0] == "svg":
+            self.titled.append(tag == "title")
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.open[-1:] != ["style"]:
+            self.words.append(text)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return reports.run(audit=True)
+
+
+@pytest.fixture(scope="module")
+def written(trained, tmp_path_factory) -> dict[str, str]:
+    """Party -> its page."""
+    files = trained.report(tmp_path_factory.mktemp("reports") / "run.html", beside={"alone": {"rich/auc": 0.25}})
+    assert {party: file.name for party, file in files.items()} == {p: f"run-{p}.html" for p in ("alice", "bob")}
+    return {party: file.read_text() for party, file in files.items()}
+
+
+@pytest.mark.parametrize("party", ["alice", "bob"])
+def test_a_page_loads_nothing_and_can_be_read_by_all(written, party):
+    text = written[party]
+    read = Page(text)
+    tags = [tag for tag, _ in read.elements]
+    assert not {"script", "iframe", "object", "img", "base", "form"} & set(tags)
+    for tag, given in read.elements:
+        assert not [name for name in given if name.startswith("on")]
+        for name in ("src", "href", "xlink:href", "srcset", "action"):
+            assert given.get(name, "#").startswith("#"), (tag, given)
+        for target in re.findall(r"url\(([^)]*)\)", given.get("style", "") + given.get("clip-path", "")):
+            assert target.startswith("#")
+    assert not re.search(r"@import|url\((?!#)", text)
+    ids = [given["id"] for _, given in read.elements if "id" in given]
+    assert len(set(ids)) == len(ids)
+    for _, given in read.elements:
+        wanted = given.get("aria-labelledby", "").split() + [given.get("href", given.get("xlink:href", ""))[1:]]
+        assert {name for name in wanted if name} <= set(ids)
+    assert read.elements[0] == ("html", {"lang": "en"}) and "title" in tags and tags.count("h1") == 1
+    levels = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
+    assert all(after <= before + 1 for before, after in zip([0, *levels], levels, strict=False))
+    svgs = [given for tag, given in read.elements if tag == "svg"]
+    assert len(svgs) >= 1 and all(given["role"] == "img" for given in svgs) and read.titled == [True] * len(svgs)
+    assert all(given.get("scope") in ("row", "col") for tag, given in read.elements if tag == "th")
+    assert len(text.encode()) < 3_000_000
+
+
+def shapes(value: str) -> set[str]:
+    """A text as it is and in the forms in which a page may hide it."""
+    forms = {value, html.escape(value), json.dumps(value)[1:-1], value.encode().hex()}
+    for at in range(3):  # bytes before it, of which base64 makes other letters
+        coded = base64.b64encode(b"x" * at + value.encode()).decode()
+        forms.add(coded[4 * (at > 0) : len(coded) // 4 * 4 - 4])
+    return {form for form in forms if len(form) > 4}
+
+
+def test_a_report_holds_no_row_and_nothing_of_another_partys(trained, written):
+    """Planted cells, ids and parameters, also in other forms; and the numbers of all parameters."""
+    cells = [*reports.SCHOOLS, *reports.JOBS, str(reports.WAGE), *reports.people()["bob"]["id"]]
+    for party, text in written.items():
+        for value in cells:
+            assert not [form for form in shapes(value) if form in text], (party, value)
+        leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(trained.states())]
+        numbers = {f"{abs(float(x)):.7g}" for leaf in leaves for x in leaf}
+        assert not [number for number in numbers if len(number) > 7 and number in text]
+    assert "secret school" not in written["bob"] and "secret job" not in written["alice"]
+    assert SCRIPT not in written["bob"] + written["alice"] and html.escape("<script>alert(") in written["bob"]
+    assert "alert" not in written["alice"]
+    said = Page(written["bob"]).text
+    assert "secret job" in said and "bob has no scores" in said and "rich/auc" not in said and "ROC" not in said
+
+
+def test_a_page_says_what_was_counted(trained, written):
+    counted = trained._consortium.placement.channel
+    for party, other in (("alice", "bob"), ("bob", "alice")):
+        said = Page(written[party]).text
+        for sender, receiver in ((party, other), (other, party)):
+            messages = sum(n for key, n in counted.messages.items() if key[:2] == (sender, receiver))
+            nbytes = sum(n for key, n in counted.bytes.items() if key[:2] == (sender, receiver))
+            assert messages > 0 and f"{messages:,} messages" in said and f"{messages:,} {nbytes:,}" in said
+        assert f"digest of what {party} trained" in said and "A rehearsal." in said and "No protection" in said
+        assert "Each of the" in said and "TLS" not in said  # nothing is known of TLS in one process
+    assert "4 numbers that bob’s own network computed" in Page(written["bob"]).text
+    scores, said = trained.evaluate(reports.data().take(range(40))), Page(written["alice"]).text
+    assert f"rich/auc {scores['rich/auc']:.4f} 0.2500" in said and "rich: KS" in said
+    assert DOLLARS in said and "expert 2" in said
+
+
+def test_the_same_account_gives_the_same_page_later_and_a_damaged_one_none(trained, tmp_path):
+    made = trained.account()
+    accounts_of.write_account(tmp_path / "bob.json", made["bob"])
+    assert page(accounts_of.read_account(tmp_path / "bob.json", "bob")) == page(made["bob"])
+    whole = (tmp_path / "bob.json").read_text()
+    damages = {
+        "digest": whole.replace('"seed": 3', '"seed": 4'),
+        "JSON": whole[:-9],
+        "written": "[" * 100_000,
+        "format 1": json.dumps({"account": {"format": 2}, "digest": accounts_of._digest({"format": 2})}),
+    }
+    for wanted, text in damages.items():
+        (tmp_path / "bob.json").write_text(text)
+        with pytest.raises(SaveError) as error:
+            accounts_of.read_account(tmp_path / "bob.json", "bob")
+        assert error.value.party == "bob" and (wanted in str(error.value)), error.value
+    accounts_of.write_account(tmp_path / "bob.json", made["bob"])
+    with pytest.raises(SaveError, match="party 'alice'.*saw party 'bob'"):
+        accounts_of.read_account(tmp_path / "bob.json", "alice")
+    with pytest.raises(SaveError, match="mmoe-jax train"):
+        accounts_of.read_account(tmp_path / "none.json", "bob")
+
+
+def test_what_was_not_done_is_not_said(trained):
+    """Without an audit, scored rows and messages; under protection what is proved, and by which epsilon."""
+    made = trained.account()["alice"]
+    said = Page(page(made | {"audit": None, "scored": None, "traffic": [], "history": {}})).text
+    assert "Not audited" in said and "No rows were held out" in said and "No message was counted" in said
+    protected = OneShot(2.0)
+    protect = {"kind": "one_shot", "one_shot": True, "name": "one_shot", "proved": True, "spent": None}
+    guarantee = protected.guarantee(reports.model().tasks)
+    protect |= {name: getattr(guarantee, name) for name in ("unit", "adjacency", "covers")}
+    said = Page(page(made | {"protect": protect | {"each": {"rich": 2.0, DOLLARS: 2.0}}})).text
+    assert "7.39 (“rich”, epsilon 2)" in said and "dp-accounting is not installed" in said
+    meeting = {"agreed": True, "alignment": "psi", "tls": False, "transport": "grpc", "study": "0" * 64}
+    said = Page(page(made | {"meeting": meeting, "apart": True})).text
+    assert "No TLS was used" in said and "private set intersection" in said and "agreed" in said
+    assert "A rehearsal" not in said
+
+
+def test_the_worst_attack_is_shown_and_a_void_one_has_no_number():
+    line = {"party": "bob", "to": "alice", "target": "job", "asked": "value", "which": 1, "prior": "own", "error": 0.1}
+    audit = [
+        line | {"attack": "own_columns", "leak": 0.9, "valid": True},
+        line | {"attack": "lookup", "leak": 0.2, "valid": True},
+        line | {"attack": "nearest", "leak": 0.4, "valid": True},
+        line | {"attack": "lookup", "which": 2, "leak": 0.8, "valid": False},
+    ]
+    assert [(found["which"], found["leak"]) for found in leaks(audit)] == [(1, 0.4), (2, None)]
+
+
+@pytest.mark.parametrize("wrong", ["page.txt", "page"])
+def test_a_path_of_another_kind_is_refused(trained, tmp_path, wrong):
+    with pytest.raises(ModelError, match="html"):
+        trained.report(tmp_path / wrong)
+    with pytest.raises(ModelError, match="beside"):
+        trained.report(tmp_path / "run.html", beside={"alone": 0.5})  # type: ignore[dict-item]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("lacking", ["jinja2", "matplotlib"])
+def test_a_report_without_its_packages_says_which_extra_has_them(trained, tmp_path, monkeypatch, lacking):
+    monkeypatch.setitem(sys.modules, lacking, None)
+    with pytest.raises(ModelError, match=r"mmoe-jax\[report\]"):
+        trained.report(tmp_path / "run.html")
+
+
+def test_curves_are_scikit_learns():
+    from sklearn.calibration import calibration_curve
+    from sklearn.metrics import roc_curve
+
+    draw = np.random.default_rng(0)
+    p, y, w = np.round(draw.uniform(size=500), 2), draw.integers(0, 2, 500).astype(float), draw.uniform(0, 2, 500)
+    found = curves(p, np.where(np.arange(500) % 7 == 0, np.nan, y), w)
+    kept = np.arange(500) % 7 > 0
+    false, true, _ = roc_curve(y[kept], p[kept], sample_weight=w[kept], drop_intermediate=False)
+    assert found is not None and len(found.true_positives) <= POINTS
+    assert found.ks == pytest.approx(np.max(true - false), abs=1e-12)
+    points = np.stack([false, true], axis=1)[:, None]
+    drawn = np.stack([found.false_positives, found.true_positives], axis=1)[None]
+    assert np.abs(points - drawn).max(axis=2).min(axis=0).max() < 1e-12
+    ones = curves(p, y, np.ones(500))
+    assert ones is not None
+    observed, predicted = calibration_curve(y, np.minimum(p + 1e-9, 1), n_bins=10)
+    np.testing.assert_allclose(ones.observed, observed, atol=1e-12)
+    np.testing.assert_allclose(ones.predicted, predicted, atol=1e-8)
+    assert sum(ones.shares) == pytest.approx(1) and ones.rate == y.mean()
+    assert curves(np.array([0.9] * 5 + [0.1] * 45), np.array([1.0] * 5 + [0.0] * 45), np.ones(50)).lift_10 == 10  # type: ignore[union-attr]
+    assert curves(np.full(10, 0.5), np.tile([0.0, 1.0], 5), np.ones(10)).lift_10 == pytest.approx(1)  # type: ignore[union-attr]
+    assert curves(p, np.ones(500), w) is None
+
+
+@pytest.mark.thorough
+def test_three_parties_and_one_process_without_messages(tmp_path):
+    files = reports.three_parties().report(tmp_path / "three.html")
+    said = {party: Page(file.read_text()).text for party, file in files.items()}
+    assert "Between bob and carol nothing moved" in said["bob"] and "secret clicks" not in said["bob"] + said["alice"]
+    assert "What moved between alice and carol" in said["alice"]
+    fused = reports.run("fused").account()
+    assert "no message was made" in Page(page(fused["bob"])).text
+    assert Path(files["carol"]).name == "three-carol.html"
