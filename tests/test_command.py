@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,18 +141,8 @@ def test_a_folder_that_has_a_model_is_not_trained_in(trained):
     assert "mmoe-jax resume" in error["wanted"] and result.stderr.count("\n") == 1 and "Traceback" not in result.output
 
 
-@pytest.fixture
-def heeds_ctrl_c() -> Iterator[None]:
-    """A test run in the background does not."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("ends", ["killed", "Ctrl-C"])
-def test_a_training_that_ended_early_goes_on_to_the_same_bits(
-    tmp_path, trained, model, monkeypatch, heeds_ctrl_c, ends
-):
+def test_a_training_that_ended_early_goes_on_to_the_same_bits(tmp_path, trained, model, monkeypatch, ctrl_c, ends):
     write(tmp_path)
     with monkeypatch.context() as patch:
         if ends == "killed":
