@@ -1,8 +1,11 @@
-"""Curves of a binary task's predictions, for people to look at: plain NumPy, on the host, of rows in memory."""
+"""Curves of a binary task's predictions, for people to look at: on the host, of rows in memory."""
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+
+from mmoe_jax.metrics import METRICS
 
 BINS = 10  # of a calibration curve, of equal width
 POINTS = 101  # at most so many of a ROC curve are kept
@@ -13,9 +16,7 @@ class Curves(NamedTuple):
 
     Attributes:
         false_positives, true_positives: the ROC curve, `[P]` each, from (0, 0) to (1, 1); P is at most `POINTS`.
-        ks: the largest distance between the two, of all its points (Kolmogorov-Smirnov).
-        lift_10: how many times more frequent the class 1 is in the tenth of the weight with the highest predictions
-            than in all of it; rows with equal predictions are spread evenly.
+        ks, lift_10: the metrics of these names.
         predicted, observed, shares: of each bin with weight, the mean prediction, the share of the class 1, and the
             bin's share of the weight.
         rate: the share of the class 1.
@@ -47,7 +48,6 @@ def curves(predictions: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> 
     last = np.append(np.flatnonzero(np.diff(p)), len(p) - 1)  # of each distinct prediction
     true = np.append(0, np.cumsum(w * y)[last] / positive)
     false = np.append(0, np.cumsum(w * (1 - y))[last] / (total - positive))
-    share = np.append(0, np.cumsum(w)[last] / total)
     kept = np.unique(np.linspace(0, len(true) - 1, POINTS).round().astype(int))
     bins = np.clip((p * BINS).astype(int), 0, BINS - 1)
     mass, predicted, observed = (np.bincount(bins, of, BINS) for of in (w, w * p, w * y))
@@ -55,10 +55,15 @@ def curves(predictions: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> 
     return Curves(
         false[kept].tolist(),
         true[kept].tolist(),
-        float(np.max(true - false)),
-        float(np.interp(0.1, share, true)) / 0.1,
+        _score("ks", p, y, w),
+        _score("lift_10", p, y, w),
         (predicted[used] / mass[used]).tolist(),
         (observed[used] / mass[used]).tolist(),
         (mass[used] / total).tolist(),
         positive / total,
     )
+
+
+def _score(name: str, predictions: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    metric = METRICS[name](len(labels))
+    return metric.compute(metric.update(metric.init(), *map(jnp.asarray, (predictions, labels, weights))))

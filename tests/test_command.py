@@ -142,7 +142,7 @@ def test_a_folder_that_has_a_model_is_not_trained_in(trained):
 
 
 @pytest.mark.parametrize("ends", ["killed", "Ctrl-C"])
-def test_a_training_that_ended_early_goes_on_to_the_same_bits(tmp_path, trained, model, monkeypatch, ends):
+def test_a_training_that_ended_early_goes_on_to_the_same_bits(tmp_path, trained, model, monkeypatch, ctrl_c, ends):
     write(tmp_path)
     with monkeypatch.context() as patch:
         if ends == "killed":

@@ -331,14 +331,6 @@ def unbroken(placement: str) -> SplitModel:
     return made
 
 
-@pytest.fixture
-def ctrl_c():
-    """Python's own handler: a shell that starts tests in the background lets them ignore Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_ctrl_c_ends_after_the_round_with_a_checkpoint(ctrl_c, tmp_path):
     ended = build()
     history = ended.fit(data(), callbacks=[Interrupts()], checkpoint=tmp_path, **RULES)
