@@ -10,6 +10,7 @@ from typing import Any
 
 from parties.command import main
 from parties.command.checks import together
+from parties.devices import production
 from parties.devices.driver import DataReader
 from parties.devices.wire import Lane
 from parties.party.roles import FeatureRole
@@ -41,16 +42,22 @@ def note_frames(path: str) -> None:
 
 def linger(path: str) -> None:
     """This party leaves a meeting only when that file is there."""
-    from parties.devices.transports import FramedBrpc
+    start = production._start
 
-    stop = FramedBrpc.stop
+    def started(*arguments: Any) -> None:
+        start(*arguments)
+        from parties.devices.transports import FramedBrpc  # which prints where it is imported before there is a log
 
-    def stopped(self):
-        while not os.path.exists(path):
-            time.sleep(0.05)
-        stop(self)
+        stop = FramedBrpc.stop
 
-    FramedBrpc.stop = stopped  # type: ignore[method-assign]
+        def stopped(self):
+            while not os.path.exists(path):
+                time.sleep(0.05)
+            stop(self)
+
+        FramedBrpc.stop = stopped  # type: ignore[method-assign]
+
+    production._start = started
 
 
 def die(*_: Any) -> None:

@@ -267,7 +267,8 @@ def test_a_party_that_waits_ends_at_ctrl_c_or_at_its_deadline(tmp_path):
 
 def test_two_studies_that_differ_are_refused_by_the_key_before_any_row_is_read(tmp_path):
     folder = organisations(tmp_path)
-    other = study(training=Training(epochs=5, batch_size=12, every_rounds=2), meeting=meeting(tls=True))
+    training = Training(epochs=5, batch_size=12, every_rounds=2)
+    other = study(training=training, meeting=meeting(tls=True, deadline=DEADLINE))
     other.write(folder / "other.toml")
     for party in ("alice", "bob"):
         (folder / party / "train.csv").unlink()  # who reads it is refused by its name
