@@ -24,10 +24,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from experiments import census, certificates, launch, options, pictures, sources, startup
+from experiments import census, certificates, launch, options, pictures, sources
 from experiments.census_secretflow import PARTIES, ports
 from experiments.delay import delayed
 from experiments.party_files import write_parties
+from parties.command.compiled import keep_compiled
 
 RATE = 12.5e6  # bytes per second that each direction takes in: 100 Mbit/s
 
@@ -98,7 +99,7 @@ def seconds_per_epoch(settings: Settings, round_trip: float, in_flight: int) -> 
 
 def auc(settings: Settings, source: sources.Source) -> list[dict[str, float | str]]:
     """A line per k, seed and task: the test AUC."""
-    startup.keep_compiled(str(Path(settings.out) / "compiled"))
+    keep_compiled(str(Path(settings.out) / "compiled"))
     train, test = census.divide(source.train), census.divide(source.test)
     lines: list[dict[str, float | str]] = []
     for k in settings.in_flight:
