@@ -41,11 +41,12 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from experiments import audits, census, options, pictures, sources, startup
+from experiments import audits, census, options, pictures, sources
 from experiments.party_files import write_parties
 from experiments.recipes import RECIPES, TUTORIAL_DEFECT, TUTORIAL_PRINTED, Recipe, RecipeName
 from mmoe_jax import Real, fit_columns, transform_columns
 from parties import Ensemble, Protection, SplitModel, VerticalData, chain, clip, gaussian, spent
+from parties.command.compiled import keep_compiled
 from parties.model.protection import public_protection
 
 HINTS = 40  # rows whose labels, or columns, a reader of an audit knows
@@ -68,7 +69,7 @@ class Settings:
     swapped: bool = False  # bob holds alice's nine columns; alice holds bob's four, and the labels
     data: str = "auto"  # where the rows come from: auto, sampled, or a folder with the originals or the parties' files
     write_parties: str | None = None  # folder to write each party's own files to
-    compile_cache: str | None = None  # folder to keep compiled functions in: a second run compiles almost nothing
+    compile_cache: str | None = None  # folder to keep compiled functions in, instead of the user's cache
     out: str = "runs/census_income"  # folder to write result.json and the pictures to
 
     def __post_init__(self):
@@ -93,7 +94,7 @@ class CompileClock:
 def main(arguments: Sequence[str] | None = None) -> dict:
     settings = parse(arguments)
     recipe = RECIPES[settings.recipe]
-    startup.keep_compiled(settings.compile_cache)
+    keep_compiled(settings.compile_cache)
     clock, began = CompileClock(), time.perf_counter()
     try:
         source = sources.load(settings.data)

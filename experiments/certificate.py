@@ -28,6 +28,7 @@ import numpy as np
 
 from experiments import census, options, sources
 from parties import Facing, Local, Recording, SplitModel, VerticalData
+from parties.command.compiled import keep_compiled
 from parties.privacy.attacks import Hints, View, head_epochs
 from parties.privacy.certificate import coins, epsilon_lower_bound
 
@@ -53,6 +54,7 @@ class Settings:
 
 def main(arguments: Sequence[str] | None = None) -> dict:
     settings = parse(arguments)
+    keep_compiled()
     source = sources.load_or_exit(settings.data)
     if settings.canaries > len(source.train):
         sys.exit(f"--canaries: saw {settings.canaries}, wanted at most {len(source.train)}, as many as training rows")

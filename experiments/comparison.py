@@ -35,7 +35,7 @@ class Settings:
     epochs: int | None = None  # passes over the training rows; the recipe's number if not given
     seed: int = 0  # seed of the first run, which its parameters and row order are drawn with
     seeds: int = 1  # number of runs, with seed, seed + 1, ...
-    compile_cache: str | None = None  # folder to keep compiled functions in: a second run compiles almost nothing
+    compile_cache: str | None = None  # folder to keep compiled functions in, instead of the user's cache
     out: str = "runs/comparison"  # folder to write result.json to
 
     def __post_init__(self):

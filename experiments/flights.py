@@ -30,8 +30,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-from experiments import comparison, flight_tables, options, startup
+from experiments import comparison, flight_tables, options
 from mmoe_jax import Task
+from parties.command.compiled import keep_compiled
 
 
 @dataclasses.dataclass
@@ -64,7 +65,7 @@ RECIPE = comparison.Recipe(
 
 def main(arguments: Sequence[str] | None = None) -> dict:
     settings = options.parse(Settings, __doc__, arguments)
-    startup.keep_compiled(settings.compile_cache)
+    keep_compiled(settings.compile_cache)
     place = flight_tables.folder()
     if place is None:
         sys.exit(f'{flight_tables.PACKAGE} is not installed: pip install -e ".[flights]"')

@@ -40,9 +40,10 @@ from typing import Any, Literal  # noqa: E402
 import jax  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from experiments import census, options, sources, startup, tune  # noqa: E402
+from experiments import census, options, sources, tune  # noqa: E402
 from mmoe_jax import MMoEFuse, OMoEFuse, PLEFuse, SharedBottomFuse, Task  # noqa: E402
 from parties import Ensemble, SplitModel, VerticalData, as_batch, fit_parties, split_program, sweep  # noqa: E402
+from parties.command.compiled import keep_compiled  # noqa: E402
 
 EXACT = tune.Config(
     fnlwgt_width=300_000,
@@ -78,7 +79,7 @@ class Settings:
     compare: Literal["fuse", "balance"] = "fuse"  # what differs between the models
     seeds: int | None = None  # runs of each model; 20 of each fuse network and 5 of each balance if not given
     data: str = "auto"  # where the rows come from: auto, sampled, or a folder
-    compile_cache: str | None = None  # folder to keep compiled functions in: a second run compiles almost nothing
+    compile_cache: str | None = None  # folder to keep compiled functions in, instead of the user's cache
     out: str = "runs/heads"  # folder to write result.json to
 
     def __post_init__(self):
@@ -87,7 +88,7 @@ class Settings:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     settings = options.parse(Settings, __doc__, arguments)
-    startup.keep_compiled(settings.compile_cache)
+    keep_compiled(settings.compile_cache)
     source = sources.load_or_exit(settings.data)
     seeds = settings.seeds or {"fuse": 20, "balance": 5}[settings.compare]
     compare = {"fuse": compare_fuse, "balance": compare_balance}[settings.compare]

@@ -25,8 +25,9 @@ from typing import Literal
 import jax
 import numpy as np
 
-from experiments import census, options, startup
+from experiments import census, options
 from parties import SplitModel
+from parties.command.compiled import keep_compiled
 from parties.example import sampler
 
 
@@ -104,7 +105,7 @@ def run(settings: Settings, folder: Path, kill_after: float | None = None):
 
 def train(settings: Settings, folder: Path) -> None:
     """Train, from the checkpoint in the folder if there is one, and print digests of the result."""
-    startup.keep_compiled(str(Path(settings.out) / "compiled"))
+    keep_compiled(str(Path(settings.out) / "compiled"))
     rows = census.divide(sampler.sample(settings.rows, seed=0))
     test = census.divide(sampler.sample(1_000, seed=1))
     arguments = census.arguments()

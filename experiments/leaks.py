@@ -52,6 +52,7 @@ from sklearn.model_selection import cross_val_predict
 
 from experiments import audits, census, options, pictures, sources
 from parties import Facing, Local, OneShot, Plain, Protection, Recording, SplitModel, VerticalData, marvell
+from parties.command.compiled import keep_compiled
 from parties.party.transcript import Transcript
 from parties.privacy.attacks import Attack
 from parties.protocol.channel import Channel
@@ -158,6 +159,7 @@ BROKEN: dict[str, Build] = {
 
 def main(arguments: Sequence[str] | None = None) -> dict:
     settings = parse(arguments)
+    keep_compiled()
     source = sources.load_or_exit(settings.data)
     began = time.perf_counter()
     result: dict = {"settings": dataclasses.asdict(settings), "data": source.name, "jax": jax.__version__}

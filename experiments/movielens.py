@@ -47,8 +47,9 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
-from experiments import comparison, options, rating_tables, startup
+from experiments import comparison, options, rating_tables
 from mmoe_jax import Task
+from parties.command.compiled import keep_compiled
 
 
 @dataclasses.dataclass
@@ -76,7 +77,7 @@ RECIPE = comparison.Recipe(
 
 def main(arguments: Sequence[str] | None = None) -> dict:
     settings = options.parse(Settings, __doc__, arguments)
-    startup.keep_compiled(settings.compile_cache)
+    keep_compiled(settings.compile_cache)
     began = time.perf_counter()
     try:
         place = rating_tables.folder()

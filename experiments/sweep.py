@@ -22,8 +22,9 @@ import jax  # noqa: E402
 import optax  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from experiments import census, options, pictures, sources, startup  # noqa: E402
+from experiments import census, options, pictures, sources  # noqa: E402
 from parties import as_batch, fit_parties, split_program, sweep  # noqa: E402
+from parties.command.compiled import keep_compiled  # noqa: E402
 
 
 @dataclasses.dataclass
@@ -33,7 +34,7 @@ class Settings:
     epochs: int = 6  # passes over the training rows
     batch_size: int = 128  # rows per round
     data: str = "auto"  # where the rows come from: auto, sampled, or a folder
-    compile_cache: str | None = None  # folder to keep compiled functions in: a second run compiles almost nothing
+    compile_cache: str | None = None  # folder to keep compiled functions in, instead of the user's cache
     out: str = "runs/sweep"  # folder to write sweep.csv, sweep.json and sweep.png to
 
     def __post_init__(self):
@@ -44,7 +45,7 @@ class Settings:
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     settings = parse(arguments)
-    startup.keep_compiled(settings.compile_cache)
+    keep_compiled(settings.compile_cache)
     source = sources.load_or_exit(settings.data)
     train, test = (census.divide(frame) for frame in (source.train, source.test))
     model = census.arguments()

@@ -39,6 +39,7 @@ from flax import linen as nn
 from experiments import options, pictures
 from mmoe_jax import MMoEFuse, OMoEFuse, SharedBottomFuse, Task
 from parties import Batch, Party, split_program
+from parties.command.compiled import keep_compiled
 
 DIMENSIONS, TERMS, NOISE = 100, 10, 0.1  # of x; sines in a label; deviation of a label's noise
 BATCH, TEST_ROWS, RATE = 128, 4096, 3e-3  # rows of a round; rows of the test; Adam's learning rate
@@ -100,6 +101,7 @@ class Drawn(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = options.parse(Settings, __doc__, arguments)
+    keep_compiled()
     began, losses = time.perf_counter(), dict[float, Losses]()
     trained = {name: trainer(fuse, settings) for name, fuse in MODELS.items()}
     for alike in settings.alike:

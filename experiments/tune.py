@@ -23,6 +23,7 @@ from experiments.optimizers import adamw
 from mmoe_jax import Bucketed, Categorical, MMoEBase, MMoEFuse, Task
 from mmoe_jax.features import ColumnSpec
 from parties import Party, SplitModel
+from parties.command.compiled import keep_compiled
 
 PART, PART_SEED = 0.8, 0  # share of the rows of adult.data to train on, and the seed that divides them
 
@@ -163,6 +164,7 @@ def score(config: Config, train, valid, seeds: int) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> dict:
     settings = options.parse(Settings, __doc__, arguments)
+    keep_compiled()
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
     train, valid = census.divide(census.read(Path(settings.data) / "adult.data")).split(PART, seed=PART_SEED)

@@ -24,9 +24,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from experiments import census, census_secretflow, launch, options, pictures, sources, startup
+from experiments import census, census_secretflow, launch, options, pictures, sources
 from experiments.census_secretflow import PARTIES
 from experiments.delay import delayed
+from parties.command.compiled import keep_compiled
 
 RATE = 12.5e6  # bytes per second that each direction takes in: 100 Mbit/s
 
@@ -90,7 +91,7 @@ def seconds_per_epoch(settings: Settings, source: sources.Source, round_trip: fl
 
 def auc(settings: Settings, source: sources.Source) -> list[dict[str, float | str]]:
     """A line per k, seed and task: the test AUC."""
-    startup.keep_compiled(str(Path(settings.out) / "compiled"))
+    keep_compiled(str(Path(settings.out) / "compiled"))
     train, test = census.divide(source.train), census.divide(source.test)
     lines: list[dict[str, float | str]] = []
     for k in settings.in_flight:

@@ -12,6 +12,7 @@ flags = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_pas
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # by version, as a flag that XLA does not know ends Python
     flags += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 os.environ.setdefault("XLA_FLAGS", " ".join(flags))
+os.environ["MMOE_JAX_COMPILED"] = "off"  # nothing in the user's cache, from processes that tests start, either
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from typing import Any
 
 import jax
@@ -22,7 +20,6 @@ from experiments import (
     pictures,
     recipes,
     sources,
-    startup,
 )
 from experiments.options import OptionError
 from parties import Facing, Local, Study
@@ -42,7 +39,7 @@ def few_rows(monkeypatch):
 def test_the_main_job_writes_result_and_pictures(few_rows, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     cache = tmp_path / "compiled"
-    monkeypatch.setattr(startup, "keep_compiled", lambda folder: cache.mkdir() if folder == str(cache) else None)
+    monkeypatch.setattr(census_income, "keep_compiled", lambda folder: cache.mkdir() if folder == str(cache) else None)
     options = ["--epochs", "1", "--batch-size", "200", "--compile-cache", str(cache), "--out", str(out)]
     returned = census_income.main(options)
     assert cache.exists()
@@ -269,21 +266,6 @@ def test_the_sweep_writes_a_line_a_run_and_epoch(few_rows, tmp_path, capsys, mon
     assert "4 runs of 2 epochs" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         sweep.main(["--rates", "0"])
-
-
-def test_compiled_functions_are_kept_where_asked(tmp_path):
-    """In a process of its own, as it is a setting of JAX."""
-    code = f"""
-import jax
-from experiments import startup
-startup.keep_compiled(None)
-assert jax.config.jax_compilation_cache_dir is None
-startup.keep_compiled({str(tmp_path / "kept")!r})
-jax.jit(lambda x: x + 1)(1.0)
-"""
-    clean = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=clean)
-    assert list((tmp_path / "kept").iterdir())
 
 
 def test_the_tutorial_reads_every_word_as_unknown():

@@ -10,6 +10,7 @@ import click
 
 from mmoe_jax import __version__
 from parties.command import verbs
+from parties.command.compiled import keep_compiled
 from parties.command.dry_run import check_apart, check_here
 from parties.command.report import Report
 from parties.command.session import Apart, Session, Simulated
@@ -29,6 +30,7 @@ def main() -> None:
 
     Every party runs the same verb, each on its own machine; or all parties run here, with --simulate.
     """
+    keep_compiled()
 
 
 def _verb(function: Callable[..., None]) -> Callable[..., None]:
