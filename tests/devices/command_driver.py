@@ -57,7 +57,7 @@ def linger(path: str) -> None:
 
         FramedBrpc.stop = stopped  # type: ignore[method-assign]
 
-    production._start = started
+    production._start = started  # type: ignore[assignment]
 
 
 def die(*_: Any) -> None:
