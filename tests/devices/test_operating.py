@@ -19,5 +19,6 @@ def test_two_processes_do_as_printed(tmp_path):
         assert " passed, 0 failed" in said and "reached_by_" in said and "tls_handshake" in said
     assert "\n  income_50k/auc 0." in alice and "auc" not in bob, "alice alone hears the scores"
     check_scores(home / "scores.csv", home)
+    assert {page.name for page in (home / "runs" / "study").glob("*.html")} == {"report-alice.html", "report-bob.html"}
     assert {file.parent.name for file in home.rglob("*.key")} == {"alice", "authority", "bob"}
     assert not installed.refused.exists(), installed.refused.read_text()

@@ -77,7 +77,8 @@ class Installed:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self._bin.parent)], check=True)
         (wheel,) = folder.glob("*.whl")
         how = ["--python", python, "install", "--no-deps", "--no-index"]
-        subprocess.run([*pip, *how, str(wheel)], check=True)
+        clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        subprocess.run([*pip, *how, str(wheel)], check=True, env=clean)  # else a checkout there passes for installed
         asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
         site = Path(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip())
         # A path alone: such files of the other environment, by which a checkout may be installed there, are not read.
