@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from experiments import certificates
-from parties import Rows, Training
+from parties import Rows, Study, Training
 from parties.study.text import read_text, write_text
 from tests.devices.ports import ports
 from tests.support.organisations import meeting, study, write
@@ -185,17 +186,20 @@ def test_a_private_key_is_in_no_file_but_its_own(trained):
 def test_a_party_that_is_still_leaving_takes_in_nothing_of_the_next_verb(trained):
     """Its server is still there, and acknowledges what comes, when the other has begun anew at the same ports."""
     left_at, log = trained / "may-leave", trained / "out" / "alice" / "alice.log"
-    with Run(trained, "evaluate", happens={"bob": {"lingers": str(left_at)}}) as first:
+    agreed = Study.read(trained / "study.toml")
+    replace(agreed, meeting=replace(agreed.meeting, deadline=60.0)).write(trained / "patient.toml")
+    how: dict[str, Any] = {"studies": dict.fromkeys(("alice", "bob"), "patient.toml")}
+    with Run(trained, "evaluate", happens={"bob": {"lingers": str(left_at)}}, **how) as first:
         assert first.end("alice")[0] == 0
         before = log.read_text().count("waits for the others")
-        with Run(trained, "evaluate", only=("alice",), moved=False) as second:
+        with Run(trained, "evaluate", only=("alice",), moved=False, **how) as second:
             end = time.monotonic() + 60
             while log.read_text().count("waits for the others") == before and time.monotonic() < end:
                 time.sleep(0.05)
             time.sleep(1)
             left_at.touch()
             assert first.end("bob")[0] == 0
-            with Run(trained, "evaluate", only=("bob",), moved=False) as third:
+            with Run(trained, "evaluate", only=("bob",), moved=False, **how) as third:
                 assert [second.end("alice")[0], third.end("bob")[0]] == [0, 0]
 
 
