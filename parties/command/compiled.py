@@ -23,7 +23,8 @@ def keep_compiled(folder: str | None = None) -> None:
         _keep(Path(folder).expanduser().resolve())
         return
     named = os.environ.get(VARIABLE, "")
-    if named == "off" or jax.config.jax_compilation_cache_dir is not None or jax.__version_info__ < (0, 5):
+    users = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if named == "off" or users is not None or jax.__version_info__ < (0, 5):
         return
     try:
         own = Path(named).expanduser().resolve() if named else _users_cache()
