@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from parties.command.checks.check import Check, table
 from parties.command.streams import Streams, logged_to
 from parties.devices.driver import CONNECTION
 from parties.errors import PartyError, SaveError
+from parties.reporting.account import json_values
 from parties.saving.text_file import write_whole
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Report:
         facts |= {"study": None if self.study is None else str(self.study)}
         facts |= {"scores": self.scores, "history": self.history, "bytes": self.bytes, "files": self.files}
         facts |= {"checks": [check._asdict() for check in self.checks]}
-        text = json.dumps(_said(facts | {"error": told}), indent=1, allow_nan=False)
+        text = json.dumps(json_values(facts | {"error": told}), indent=1, allow_nan=False)
         if self.out is not None:
             try:
                 write_whole(self.out / f"{self.name}.json", text + "\n")
@@ -142,12 +142,3 @@ class Report:
         for name, path in self.files.items():
             yield f"{name}: {path}"
         yield from self.lines
-
-
-def _said(value: Any) -> Any:
-    """The value with None in the place of numbers that are not finite, which JSON has not."""
-    if isinstance(value, Mapping):
-        return {name: _said(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_said(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -51,29 +51,17 @@ def history(values: Mapping[str, Sequence[float | None]], names: Sequence[str], 
 def roc(curves: Mapping[str, Mapping[str, Any]], title: str, prefix: str) -> str:
     """The ROC curve of each task."""
 
-    def draw(axis: Any) -> None:
-        axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="by chance")
-        for at, (task, curve) in enumerate(curves.items()):
-            axis.plot(curve["false_positives"], curve["true_positives"], label=task, **_look(at))
-        axis.set_xlabel("share of the class 0 above the threshold")
-        axis.set_ylabel("share of the class 1 above it")
-        axis.legend(fontsize=9, frameon=False)
-
-    return _picture(draw, title, prefix)
+    lines = {task: (curve["false_positives"], curve["true_positives"]) for task, curve in curves.items()}
+    axes = "share of the class 0 above the threshold", "share of the class 1 above it"
+    return _beside_diagonal(lines, axes, "by chance", "", title, prefix)
 
 
 def calibration(curves: Mapping[str, Mapping[str, Any]], title: str, prefix: str) -> str:
     """How often predictions come true, by bins."""
 
-    def draw(axis: Any) -> None:
-        axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="as predicted")
-        for at, (task, curve) in enumerate(curves.items()):
-            axis.plot(curve["predicted"], curve["observed"], marker="o", markersize=4, label=task, **_look(at))
-        axis.set_xlabel("predicted probability (mean of a tenth of the scale)")
-        axis.set_ylabel("share that came true")
-        axis.legend(fontsize=9, frameon=False)
-
-    return _picture(draw, title, prefix)
+    lines = {task: (curve["predicted"], curve["observed"]) for task, curve in curves.items()}
+    axes = "predicted probability (mean of a tenth of the scale)", "share that came true"
+    return _beside_diagonal(lines, axes, "as predicted", "o", title, prefix)
 
 
 def gates(weights: Mapping[str, Any], tasks: Sequence[str], title: str, prefix: str) -> str:
@@ -88,6 +76,27 @@ def gates(weights: Mapping[str, Any], tasks: Sequence[str], title: str, prefix: 
         axis.set_xticks(range(len(weights["mean"][0])), [f"expert {e + 1}" for e in range(len(weights["mean"][0]))])
         axis.set_ylabel("weight (sums to 1 per task)")
         axis.set_ylim(0, None)
+        axis.legend(fontsize=9, frameon=False)
+
+    return _picture(draw, title, prefix)
+
+
+def _beside_diagonal(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    axes: tuple[str, str],
+    diagonal: str,
+    marker: str,
+    title: str,
+    prefix: str,
+) -> str:
+    """A line per task in the unit square, beside its diagonal."""
+
+    def draw(axis: Any) -> None:
+        axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label=diagonal)
+        for at, (task, line) in enumerate(lines.items()):
+            axis.plot(*line, marker=marker, markersize=4, label=task, **_look(at))
+        axis.set_xlabel(axes[0])
+        axis.set_ylabel(axes[1])
         axis.legend(fontsize=9, frameon=False)
 
     return _picture(draw, title, prefix)

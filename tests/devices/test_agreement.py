@@ -20,8 +20,11 @@ def pyus(monkeypatch):
     return devices.start(["alice", "bob"], monkeypatch)
 
 
-def test_equal_studies_pass(pyus):
+def test_equal_studies_pass(pyus, monkeypatch):
+    told = []
+    monkeypatch.setattr(agreement, "_tell", lambda digests: told.append(digests) or say(digests=digests))
     agree(pyus, OWN)
+    assert told == [OWN, OWN], "every party was asked"
 
 
 @pytest.mark.parametrize(
