@@ -23,7 +23,7 @@ from parties.command.checks import Check, alone, check_alone, check_reach, check
 from parties.command.checks.certificates import _fault
 from parties.command.checks.leaving import check_leaving
 from parties.command.checks.outlook import check_round_trip, check_time
-from parties.command.checks.reach import _greet, _Port
+from parties.command.checks.reach import GREETING, _greet, _Port
 from parties.command.checks.rehearsal import Rehearsal, activations, rehearse
 from parties.errors import ModelError
 from parties.study.own import Own
@@ -103,6 +103,10 @@ def all_of(*changes: Callable[[Path], object]) -> Callable[[Path], object]:
     return lambda folder: [change(folder) for change in changes]
 
 
+def part_of(kind: str, party: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "out" / kind / party / "whole").mkdir(parents=True)
+
+
 def other_study(**changed: Any) -> Callable[[Path], object]:
     return lambda folder: study(**changed).write(folder / "study.toml")
 
@@ -135,8 +139,8 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str]] = {  # case -> name
     "no own file": ("own", lambda folder: (folder / "alice.toml").unlink(), "No such file"),
     "an unknown key of one's own": ("own", edited("alice.toml", "[files]", "[file]"), "file"),
     "another party": ("party", edited("alice.toml", 'party = "alice"', 'party = "carol"'), "'carol'"),
-    "a model is there": ("out", lambda folder: (folder / "out" / "model").mkdir(parents=True), "out/model"),
-    "checkpoints": ("out", lambda folder: (folder / "out" / "checkpoints").mkdir(parents=True), "out/checkpoints"),
+    "a model is there": ("out", part_of("model", "alice"), "out/model"),
+    "checkpoints": ("out", part_of("checkpoints", "alice"), "out/checkpoints"),
     "out is a file": ("out", lambda folder: (folder / "out").touch(), "out"),
     "no address": ("addresses", edited("alice.toml", "bob = ", "# bob = "), "bob: no address"),
     "no port": ("addresses", edited("alice.toml", 'bob = "127.0.0.1:', 'bob = "127.0.0.1;'), "bob: 127.0.0.1;"),
@@ -327,7 +331,7 @@ SIMULATED = {
     "another party": ("party", lambda folder: None, ("alice",)),
     "other ids": ("train_same_ids", frame("bob.csv", id=first("q")), ("alice", "bob")),
     "a column": ("train_columns", frame("bob.csv", age=first("old")), ("alice", "bob")),
-    "a model is there": ("out", lambda folder: (folder / "out" / "model").mkdir(parents=True), ("alice", "bob")),
+    "a model is there": ("out", part_of("model", "bob"), ("alice", "bob")),
 }
 
 
@@ -431,6 +435,21 @@ def test_a_party_waits_for_one_that_it_has_reached(place):
         _greet(alice.addresses["alice"], "alice", "bob", None)
         thread.join()
     assert names(found, True) == ["reach_bob", "reached_by_bob"]
+
+
+def test_a_party_that_has_given_up_is_not_counted(place):
+    """It greeted, and closed before it was answered. The port serves one after another."""
+    meet(place)
+    bob = Own("bob", addresses=own(place).addresses)
+    host, _, number = bob.addresses["bob"].rpartition(":")
+    with _Port(bob, None) as port:
+        with socket.create_connection((host, int(number))) as end:
+            end.sendall(GREETING + b"alice\n")
+        _greet(bob.addresses["bob"], "bob", "carol", None)
+        until = time.monotonic() + 10
+        while "carol" not in port.came and time.monotonic() < until:
+            time.sleep(0.01)
+        assert port.came == {"carol"}
 
 
 def test_a_party_that_looks_elsewhere(place):

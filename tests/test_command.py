@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,25 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from parties import Facing, Rows, SplitModel, Study, StudyError, Training, VerticalData
-from parties.command import main
+from parties import (
+    Facing,
+    PartyError,
+    Rows,
+    SplitModel,
+    Study,
+    StudyError,
+    Training,
+    VerticalData,
+    chain,
+    clip,
+    gaussian,
+)
+from parties.command import dry_run, main
 from parties.command.checks import Check
 from parties.command.report import Report
 from parties.command.streams import logged_to
 from parties.data.frames import id_digests
+from parties.devices.driver import CONNECTION
 from parties.devices.production import _End
 from parties.party import participant
 from tests.support import killed, organisations
@@ -229,8 +243,12 @@ def test_rows_under_intersection_are_those_of_all_parties_in_the_order_of_their_
 
 
 def test_a_protected_training_with_rows_on_disk_validated_by_files_and_audited(tmp_path):
+    """And with noise on bob's activations, which no folder of a model has."""
+    parties = dict(study().parties)
+    parties["bob"] = replace(parties["bob"], sends=chain(clip(1.0), gaussian(0.3)))
     owned = {party: {"files": {"validation": "test.csv", "cache": "cache"}} for party in ("alice", "bob")}
     how: dict[str, Any] = {
+        "parties": parties,
         "protect": Facing(epsilon=1.0),
         "rows": Rows(validation="file"),
         "training": Training(batch_size=12, audit=True),
@@ -243,7 +261,7 @@ def test_a_protected_training_with_rows_on_disk_validated_by_files_and_audited(t
         file = told(result)["files"][f"audit-{party}"]
         assert {line["party"] for line in json.loads(Path(file).read_text())} == {party}
     assert (tmp_path / "alice" / "cache").is_dir() and not (tmp_path / "bob" / "cache").exists()
-    assert run(tmp_path, "evaluate").exit_code == 0 == run(tmp_path, "resume").exit_code
+    assert [run(tmp_path, verb).exit_code for verb in ("evaluate", "predict", "resume")] == [0, 0, 0]
 
 
 def alone(folder: Path, *options: str, study: str = "study.toml", party: str = "alice", verb: str = "train") -> Any:
@@ -372,6 +390,31 @@ def test_of_two_threads_that_end_a_process_the_first_says_how():
     assert second.is_alive() and said == [first]
     end._first.release()
     second.join()
+
+
+def test_a_process_ends_also_where_its_end_cannot_be_said(caplog):
+    def fails(error):
+        raise BrokenPipeError("nobody reads")
+
+    assert _End(fails).code(SystemExit(3)) == 3 and "could not be said" in caplog.text
+
+
+def test_a_pipe_that_nobody_reads_changes_no_exit_code(monkeypatch):
+    def broken(*_, **__):
+        raise BrokenPipeError("nobody reads")
+
+    monkeypatch.setattr(click, "echo", broken)
+    with pytest.raises(SystemExit) as ended, Report("train", Path("study.toml"), "alice", as_json=True):
+        raise PartyError(party="bob", field=CONNECTION, seen="no greeting", wanted="one")
+    assert ended.value.code == 3
+
+
+def test_a_run_that_is_there_does_not_keep_a_check_from_the_others(tmp_path, monkeypatch):
+    write(tmp_path)
+    monkeypatch.setattr(dry_run, "check_alone", lambda *_: [Check("out", False, "checkpoints", "none", "Resume.")])
+    monkeypatch.setattr(dry_run, "check_reach", lambda *_: [Check("reach_bob", False, "nobody", "bob", "Ask bob.")])
+    result = alone(tmp_path, "--json", verb="check")
+    assert result.exit_code == 1 and [check["name"] for check in told(result)["checks"]] == ["out", "reach_bob"]
 
 
 def test_a_failed_check_is_exit_code_1(capsys):

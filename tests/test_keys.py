@@ -122,13 +122,14 @@ def test_the_authority_may_be_a_party_of_one_folder(tmp_path):
 def test_modes(tmp_path, monkeypatch):
     """A key is for its owner alone from its first byte, whatever the mask of the process."""
     modes = {}
-    write = keys._write
+    flush = os.fsync
 
-    def watched(opened, content):
-        modes[Path(opened.name).name] = stat.S_IMODE(os.stat(opened.name).st_mode)
-        write(opened, content)
+    def watched(opened):
+        """While the file has the name that it was opened with, and nobody has changed its mode."""
+        modes[Path(os.readlink(f"/proc/self/fd/{opened}")).name] = stat.S_IMODE(os.fstat(opened).st_mode)
+        flush(opened)
 
-    monkeypatch.setattr(keys, "_write", watched)
+    monkeypatch.setattr(os, "fsync", watched)
     before = os.umask(0)
     try:
         key, request = keys.new_key(tmp_path, "alice")
@@ -200,17 +201,17 @@ def test_a_link_to_nowhere_is_not_followed(tmp_path):
     assert not contents(tmp_path)
 
 
-@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
 def test_a_full_disk_leaves_neither_file(tmp_path, monkeypatch, at):
+    """Each file is flushed, and then its folder."""
     calls = []
 
-    def full(opened, content):
+    def full(opened):
         calls.append(opened)
-        opened.write(content[:10])
         if len(calls) == at:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(keys, "_write", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(KeysError, match="saw No space left"):
         keys.new_key(tmp_path, "alice")
     assert not contents(tmp_path)

@@ -30,7 +30,6 @@ def main() -> None:
 
     Every party runs the same verb, each on its own machine; or all parties run here, with --simulate.
     """
-    keep_compiled()
 
 
 def _verb(function: Callable[..., None]) -> Callable[..., None]:
@@ -143,6 +142,7 @@ def _run(
 ) -> None:
     """Do the work with the session that the options describe, and report it."""
     _check_usage(owns, party, simulate)
+    keep_compiled()
     with Report(verb, study, party, as_json) as report:
         said, given = Study.read(study), [Own.read(own) for own in owns]
         session = _session(said, given, party, simulate, out or _out(study))
@@ -163,7 +163,7 @@ def _out(study: Path) -> Path:
 
 def _session(study: Study, owns: Sequence[Own], party: str | None, simulate: bool, out: Path) -> Session:
     """The session; refuses own files that are not those of the study's parties."""
-    parties = list(dict.fromkeys([*study.parties, study.label_party]))
+    parties = study.names
     for own in owns:
         if own.party not in parties:
             raise StudyError(field="party", seen=repr(own.party), wanted=f"one of the study's {parties}")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from parties.data.on_disk import flush_folder, private
+from parties.data.on_disk import flush_folder, private, replace_file
 from parties.errors import KeysError
 
 INSTALL = '`pip install "mmoe-jax[keys]"`'
@@ -23,7 +23,7 @@ def new_key(folder: str | Path, party: str) -> tuple[Path, Path]:
     """Make a party's key, and a signing request for its certificate.
 
     The key, `PARTY.key`, is for its owner alone to read, and stays in the folder. The request, `PARTY.csr`, has the
-    party's name and the public key. Both are there after this, or neither.
+    party's name and the public key. Both are there after this, or neither, unless the process is killed.
 
     Args:
         folder: where to write them; made if it is not there.
@@ -133,33 +133,24 @@ def _read(file: Path, kind: str = "file") -> bytes:
 
 def _create(file: Path, content: bytes, party: str | None, secret: bool = False) -> None:
     """Write a file that is not there yet, or nothing."""
-    wanted = "none yet: it is never overwritten" if os.path.lexists(file) else "a file that can be written"
+    there = "none yet: it is never overwritten; move it away if nobody has signed a request of it"
+    wanted = there if os.path.lexists(file) else "a file that can be written"
     with _naming(f"file {str(file)!r}", wanted, party), contextlib.ExitStack() as undo:
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(file, "xb", opener=private if secret else None) as opened:
             undo.callback(file.unlink)
-            _write(opened, content)
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
         flush_folder(file.parent)
         undo.pop_all()
 
 
 def _replace(file: Path, content: bytes, party: str | None) -> None:
     """Write a file in the place of an older one, whole or not at all."""
-    with _naming(f"file {str(file)!r}", "a file that can be written", party), contextlib.ExitStack() as undo:
+    with _naming(f"file {str(file)!r}", "a file that can be written", party):
         file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_name(f".{file.name}.{os.getpid()}.new")
-        with open(new, "wb") as opened:
-            undo.callback(new.unlink)
-            _write(opened, content)
-        os.replace(new, file)
-        undo.pop_all()
-        flush_folder(file.parent)
-
-
-def _write(opened: Any, content: bytes) -> None:
-    opened.write(content)
-    opened.flush()
-    os.fsync(opened.fileno())
+        replace_file(file, content)
 
 
 @contextlib.contextmanager

@@ -106,10 +106,11 @@ class Report:
             except SaveError as unwritten:  # what came of the verb is said all the same
                 log.error("%s: %s", self.name, unwritten)
         lines = [text] if self._as_json else list(self._lines()) if error is None else []
-        for line in lines:
-            click.echo(line, file=self._streams.out)
-        if told is not None:
-            click.echo(self._line(error, told), file=self._streams.err)
+        with contextlib.suppress(OSError):  # such as of a pipe that nobody reads: the exit code says it, too
+            for line in lines:
+                click.echo(line, file=self._streams.out)
+            if told is not None:
+                click.echo(self._line(error, told), file=self._streams.err)
         return code
 
     def _told(self, error: BaseException) -> tuple[int, dict[str, Any]]:

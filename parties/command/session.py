@@ -46,7 +46,7 @@ class Session(abc.ABC):
     @property
     def parties(self) -> list[str]:
         """All parties of the study. A label party without columns is one."""
-        return list(dict.fromkeys([*self.study.parties, self.study.label_party]))
+        return self.study.names
 
     @property
     def has_label_party(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parties.command.checks.room import CHECKPOINTS, MODEL, taken
 from parties.command.report import Report
 from parties.command.session import Apart, Missing, Session
 from parties.errors import SaveError, StudyError
@@ -17,7 +18,7 @@ from parties.split_model import SplitModel
 from parties.study.digests import difference
 from parties.study.study import Study
 
-STUDY, MODEL, CHECKPOINTS = "study.toml", "model", "checkpoints"  # in the folder of what is written
+STUDY = "study.toml"  # in the folder of what is written
 
 
 def train(session: Session, report: Report) -> None:
@@ -30,13 +31,16 @@ def train(session: Session, report: Report) -> None:
     _check_free(session)
     session.check()
     files = _training_files(session)
-    report.again = "resume"
     with session.open(report.ended):
         rows, validation = _training_rows(session, files)
         study.write(out / STUDY)
         model = SplitModel(**study.model_arguments(), placement=session.place())
         how = study.training.arguments() | {"checkpoint": out / CHECKPOINTS, "progress": report.terminal}
-        model.fit(rows, validation=validation, **how)
+        try:
+            model.fit(rows, validation=validation, **how)
+        finally:
+            if any(taken(out / CHECKPOINTS, party) for party in session.owns):
+                report.again = "resume"
         _conclude(session, report, model)
         if study.training.audit:
             _audit(session, report, model, rows)
@@ -70,7 +74,7 @@ def evaluate(session: Session, report: Report, files: Mapping[str, Path]) -> Non
     _check_study(session, but=("meeting", "rows", "training"))
     _check_model(session)
     with session.open(report.ended):
-        model = SplitModel.load(session.out / MODEL, placement=session.place())
+        model = _load(session)
         report.scores = model.evaluate(session.read(files), batch_size=session.study.training.batch_size)
     if not report.scores:
         report.lines.append(f"{session.study.label_party} has the scores")
@@ -87,7 +91,7 @@ def predict(session: Session, report: Report, files: Mapping[str, Path], to: Pat
     _check_study(session, but=("meeting", "rows", "training"))
     _check_model(session)
     with session.open(report.ended):
-        model = SplitModel.load(session.out / MODEL, placement=session.place())
+        model = _load(session)
         rows = session.read(files, labels=False, missing=missing)
         model.predict(rows, batch_size=session.study.training.batch_size, to=to)
     if session.has_label_party:
@@ -112,11 +116,16 @@ def write_reports(session: Session, report: Report) -> None:
         report.files[f"report-{party}"] = str(file)
 
 
+def _load(session: Session) -> SplitModel:
+    """The trained model; with what protects activations, which no folder has."""
+    return SplitModel.load(session.out / MODEL, sends=session.study.code()["sends"], placement=session.place())
+
+
 def _check_free(session: Session) -> None:
     """Refuse a folder in which a party of this process has a model or checkpoints."""
     for party in session.owns:
         for name in (MODEL, CHECKPOINTS):
-            if any((session.out / name / party).glob("*")):
+            if taken(session.out / name, party):
                 raise _refused(session, party, f"its {name}", "one without: another --out, or `mmoe-jax resume`")
 
 

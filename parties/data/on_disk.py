@@ -5,7 +5,7 @@ import errno
 import math
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -159,6 +159,28 @@ class Growing(_Open):
 def private(path: str, flags: int) -> int:
     """Open a file that its owner alone may read."""
     return os.open(path, flags, 0o600)
+
+
+def replace_file(file: Path, content: bytes, opener: Callable[[str, int], int] | None = None) -> None:
+    """Write a file whole or not at all, in the place of an older one, so that it outlasts a crash of the machine.
+
+    Args:
+        opener: as that of `open`, such as one that lets the owner alone read the file.
+
+    Raises:
+        OSError: it cannot be written; an older one stays as it was. ValueError: of a path with a zero in it.
+    """
+    new = file.with_name(f".{file.name}.{os.getpid()}.new")
+    try:
+        with open(new, "wb", opener=opener) as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(new, file)
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # it has the other name, or was never there
+            new.unlink()
+    flush_folder(file.parent)
 
 
 def flush_folder(folder: Path) -> None:

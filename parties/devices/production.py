@@ -142,7 +142,11 @@ class _End:
     def code(self, error: BaseException) -> int:
         """The exit code. The thread that comes second waits here until the process has ended."""
         self._first.acquire()
-        return self._ended(error)
+        try:
+            return self._ended(error)
+        except BaseException:  # this process must end, whatever the script's own function does
+            log.critical("what ended this process could not be said", exc_info=True)
+            return _exit_code(error)
 
 
 def _exit_code(error: BaseException) -> int:

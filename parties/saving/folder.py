@@ -10,14 +10,13 @@ holds all of the old model or all of the new one.
 
 import hashlib
 import json
-import os
 import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parties.data.on_disk import flush_folder
+from parties.data.on_disk import flush_folder, private, replace_file
 from parties.errors import SaveError
 from parties.programs.network import TrainState
 from parties.saving.states import read_states, write_states
@@ -68,13 +67,7 @@ def write_party(
 
 def write_file(file: Path, content: bytes) -> None:
     """Write a file whole or not at all, so that it outlasts a crash of the machine; for its owner alone to read."""
-    new = file.with_name(f"{file.name}.new")
-    with open(new, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    os.replace(new, file)
-    flush_folder(file.parent)
+    replace_file(file, content, opener=private)
 
 
 def read_party(folder: Path, party: str) -> Saved:

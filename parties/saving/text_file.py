@@ -1,8 +1,8 @@
 """A text file, written whole or not at all."""
 
-import os
 from pathlib import Path
 
+from parties.data.on_disk import replace_file
 from parties.errors import SaveError
 
 
@@ -12,12 +12,9 @@ def write_whole(file: Path, text: str) -> None:
     Raises:
         SaveError: it cannot be written; an older one stays as it was.
     """
-    new = file.with_name(f".{file.name}.{os.getpid()}.new")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(text, encoding="utf-8")
-        os.replace(new, file)
-    except OSError as error:
-        new.unlink(missing_ok=True)
-        seen = error.strerror or type(error).__name__
+        replace_file(file, text.encode())
+    except (OSError, ValueError) as error:
+        seen = getattr(error, "strerror", None) or str(error)
         raise SaveError(field=f"file {str(file)!r}", seen=seen, wanted="a file that can be written") from error

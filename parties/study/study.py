@@ -74,8 +74,9 @@ class Study:
         if blueprint.keeps_labels and self.meeting.scores == "all":
             wanted = "'label', or protect.allow_unprotected"
             raise ModelError(field="meeting.scores", seen="'all' under protection", wanted=wanted)
-        if self.rows.alignment == "psi" and len(names := {*self.parties, self.label_party}) != 2:
-            raise ModelError(field="rows.alignment", seen=f"'psi' of {len(names)} parties", wanted="two, or 'same'")
+        if self.rows.alignment == "psi" and len(self.names) != 2:
+            seen = f"'psi' of {len(self.names)} parties"
+            raise ModelError(field="rows.alignment", seen=seen, wanted="two, or 'same'")
         object.__setattr__(self, "facts", to_facts(self))  # raises for what is code
 
     def __eq__(self, other: object) -> bool:
@@ -103,6 +104,11 @@ class Study:
             StudyError: the file cannot be written.
         """
         write_text(path, self.facts)
+
+    @property
+    def names(self) -> list[str]:
+        """All parties; a label party without columns is the last."""
+        return list(dict.fromkeys([*self.parties, self.label_party]))
 
     @property
     def digests(self) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """TOML files: read, and written whole or not at all."""
 
-import contextlib
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 import tomli_w
 
+from parties.data.on_disk import replace_file
 from parties.errors import StudyError
 from parties.study.tables import check_values, refusal
 
@@ -40,16 +39,10 @@ def write_text(path: str | Path, tables: Mapping[str, Any]) -> None:
     Raises:
         StudyError: the file cannot be written; an older one stays as it was.
     """
-    path = Path(path)
-    new = path.parent / f".{path.name}.{os.getpid()}.new"
     try:
-        new.write_bytes(tomli_w.dumps(tables).encode())
-        os.replace(new, path)
-    except (OSError, ValueError) as error:  # a path with a zero in it is a ValueError
+        replace_file(Path(path), tomli_w.dumps(tables).encode())
+    except (OSError, ValueError) as error:
         raise _of_file(path, getattr(error, "strerror", None) or str(error), "a file that can be written") from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):  # it has the other name, or was never there
-            new.unlink()
 
 
 def _of_file(path: str | Path, seen: str, wanted: str) -> StudyError:

@@ -29,7 +29,8 @@ def check_alone(study: Path, own: Path, party: str | None, out: Path) -> list[Ch
     """
     agreed_checks, agreed = read_study(study)
     own_checks, mine = read_own(own)
-    checks = [*check_versions(devices=True), *agreed_checks, *own_checks, *check_out(out)]
+    checks = [*check_versions(devices=True), *agreed_checks, *own_checks]
+    checks += check_out(out, [] if mine is None else [mine.party])
     if agreed is None or mine is None:
         return checks
     named = check_party(agreed, mine, party)
@@ -49,7 +50,7 @@ def looked_at(study: Study, own: Own, out: Path) -> Iterator[tuple[list[Check], 
     """
     checks = check_cache(study, own)
     if not all(check.ok for check in checks):
-        yield checks, Read([], {}, None), None
+        yield checks, Read([], {}, None, 0), None
         return
     with own_cache(own) as cache:
         read = check_files(study, own, cache)
@@ -57,7 +58,7 @@ def looked_at(study: Study, own: Own, out: Path) -> Iterator[tuple[list[Check], 
         rehearsed = None
         if all(check.ok for check in read.checks) and read.columns is not None:
             rehearsed = rehearse(study, own.party, read.data["train"], read.columns)
-            checks += check_room(study, own, out, read.data, rehearsed)
+            checks += check_room(study, own, out, read.data, rehearsed, read.peak)
         yield checks, read, rehearsed
 
 

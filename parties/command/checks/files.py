@@ -12,6 +12,7 @@ from typing import Any
 from mmoe_jax.features import ColumnSpec
 from mmoe_jax.tasks import Task
 from parties.command.checks.check import Check, failed, passed
+from parties.command.checks.room import peak_memory
 from parties.data.digests import match
 from parties.data.files import TextFile, open_file, read_file
 from parties.data.frames import check_columns, check_label_columns, index_frame
@@ -31,11 +32,13 @@ class Read:
         checks: what came of it.
         data: "train", "validation" or "test" -> the party's part of these rows, without others' frames.
         columns: the party's specifications, fitted on the training rows; None where they could not be.
+        peak: the most bytes of memory that this process has had before it read rows to test on, which no training does.
     """
 
     checks: list[Check]
     data: dict[str, VerticalData]
     columns: tuple[ColumnSpec, ...] | None
+    peak: int
 
 
 def check_files(study: Study, own: Own, cache: Path | None) -> Read:
@@ -47,14 +50,17 @@ def check_files(study: Study, own: Own, cache: Path | None) -> Read:
         cache: a folder for what is made of the files; None to hold them in memory.
     """
     files = {"train": own.train, "validation": own.validation, "test": own.test}
-    if study.rows.validation != "file" or (own.party != study.label_party and own.party not in study.parties):
+    if study.rows.validation != "file":
         del files["validation"]
     checks: list[Check] = []
     data: dict[str, VerticalData] = {}
     columns: tuple[ColumnSpec, ...] | None = None
+    peak = 0
     for part, path in files.items():
-        if path is None and part == "test":
-            continue
+        if part == "test":
+            peak = peak_memory()
+            if path is None:
+                continue
         try:
             found, rows = _open(part, path, study, own, cache)
             checks += found
@@ -75,7 +81,7 @@ def check_files(study: Study, own: Own, cache: Path | None) -> Read:
             columns = fitted if part == "train" else columns
         except DataError as error:  # such as a file that changes, or a full disk
             checks.append(failed(f"{part}_file", error, f"Look at {path} and at the folder of files.cache."))
-    return Read(checks, data, columns)
+    return Read(checks, data, columns, peak)
 
 
 def _open(

@@ -5,7 +5,6 @@ import socket
 from collections.abc import Mapping
 
 from parties.command.checks.check import Check, failed, passed
-from parties.command.checks.statements import parties_of
 from parties.devices.addresses import split_address
 from parties.devices.intersection import Intersection
 from parties.errors import ModelError
@@ -17,14 +16,14 @@ ADDRESS = "host:port"
 
 def check_places(study: Study, own: Own) -> list[Check]:
     """`addresses`, `listen` and `port`; with private set intersection also `intersection` and `intersection_port`."""
-    checks = _check_addresses(parties_of(study), own.addresses)
+    checks = _check_addresses(study.names, own.addresses)
     if own.listen is not None and split_address(own.listen) is None:
         do = f"Write `listen` in the own file as {ADDRESS}, or leave it out."
         checks.append(Check("listen", False, repr(own.listen), ADDRESS, do))
     elif (address := own.listen or own.addresses.get(own.party)) is not None:
         checks += _check_port("port", address, "set `listen` in the own file to one of this machine's addresses")
     if study.rows.alignment == "psi":
-        checks += _check_intersection(parties_of(study), own)
+        checks += _check_intersection(study.names, own)
     return checks
 
 

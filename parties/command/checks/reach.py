@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from parties.command.checks.check import Check, passed
-from parties.command.checks.statements import parties_of
 from parties.devices.addresses import split_address
 from parties.devices.tls import Tls, reason
 from parties.study.own import Own
@@ -52,7 +51,7 @@ def reach(study: Study, own: Own) -> Reached:
     """
     end = time.monotonic() + study.meeting.deadline
     tls = Tls(**own.tls) if own.tls else None
-    refused = {party: "nothing was tried" for party in parties_of(study) if party != own.party}
+    refused = {party: "nothing was tried" for party in study.names if party != own.party}
     others = [*refused]
     with _Port(own, tls) as port:
         while time.monotonic() < end and (refused or not set(others) <= port.came):
@@ -69,7 +68,7 @@ def reach(study: Study, own: Own) -> Reached:
 def check_reach(study: Study, own: Own) -> list[Check]:
     """`reach_PARTY` and `reached_by_PARTY` of each other party, as `reach` finds them."""
     found, wait = reach(study, own), f"{study.meeting.deadline:g} s"
-    others = [party for party in parties_of(study) if party != own.party]
+    others = [party for party in study.names if party != own.party]
     return [check for party in others for check in _said(party, own, found, wait)]
 
 
@@ -104,6 +103,7 @@ def _greet(address: str, party: str, name: str, tls: Tls | None) -> None:
         end.sendall(GREETING + name.encode() + b"\n")
         if (answer := _line(end)) != party:
             raise OSError(f"something that answers as {answer!r}" if answer else "something that is not this command")
+        end.sendall(b"\n")  # else the other would count one that has given up
 
 
 def _line(end: socket.socket) -> str:
@@ -148,7 +148,8 @@ class _Port:
             with contextlib.suppress(OSError), self._next(context) as end:  # a stranger may say or do anything
                 if name := _line(end):
                     end.sendall(GREETING + self._name.encode() + b"\n")
-                    self.came.add(name)
+                    if end.recv(1):
+                        self.came.add(name)
                     end.recv(1)  # until the other has closed: else this port would be taken for a while
 
     @contextlib.contextmanager

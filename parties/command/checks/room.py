@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parties.command.checks.check import Check, passed
@@ -17,12 +17,18 @@ from parties.study.study import Study
 IDS = 80  # bytes of a cache per row for what belongs to ids
 ORDER, SCORED = 10, 9  # bytes of memory per row for the order of rows, and per row and task for metrics that keep rows
 MB = 1e6
+MODEL, CHECKPOINTS = "model", "checkpoints"  # in the folder of a run; in each, a folder per party
 
 
-def check_out(out: Path) -> list[Check]:
-    """`out`: the folder has no model and no checkpoints yet, and can be made or written to."""
-    for name in ("model", "checkpoints"):
-        if (out / name).exists():
+def taken(folder: Path, party: str) -> bool:
+    """Whether the party has something in its part of a model's folder, or of one of checkpoints."""
+    return any((folder / party).glob("*"))
+
+
+def check_out(out: Path, parties: Sequence[str]) -> list[Check]:
+    """`out`: these parties have no model and no checkpoints in it yet, and it can be made or written to."""
+    for name in (MODEL, CHECKPOINTS):
+        if any(taken(out / name, party) for party in parties):
             do = "Go on with the run by `mmoe-jax resume`, or choose another folder by --out."
             return [Check("out", False, f"{out / name}", "a folder without model and checkpoints", do)]
     there = existing(out)
@@ -47,17 +53,18 @@ def check_cache(study: Study, own: Own) -> list[Check]:
 
 
 def check_room(
-    study: Study, own: Own, out: Path, data: Mapping[str, VerticalData], rehearsed: Rehearsal
+    study: Study, own: Own, out: Path, data: Mapping[str, VerticalData], rehearsed: Rehearsal, peak: int
 ) -> list[Check]:
     """`memory`, `out_space`, and with a cache `cache_space`: what a run wants is there.
 
-    This process has read, fitted and encoded the rows as a run does, so that the most memory that it has had is what a
-    run wants before it trains. To it comes what a run holds while it trains, by bytes per row.
+    Args:
+        peak: the most bytes that this process has had when it had read, fitted and encoded the rows of a training, as
+            a run does before it trains. To it comes what a run holds while it trains, by bytes per row.
     """
     held = {part: rows for part, rows in data.items() if part != "test"}  # `train` and `evaluate` are two processes
     frames = [rows.frames[own.party] for rows in held.values()]
     rows = sum(len(frame) for frame in frames)
-    memory = peak_memory() + 2 * rehearsed.state
+    memory = peak + 2 * rehearsed.state
     memory += rows * (ORDER + SCORED * len(study.tasks) * (own.party == study.label_party))
     checks = []
     if own.cache is None:

@@ -12,7 +12,7 @@ from parties.command.checks.files import check_rows, training_rows
 from parties.command.checks.leaving import check_leaving
 from parties.command.checks.outlook import check_time
 from parties.command.checks.room import check_out
-from parties.command.checks.statements import check_party, parties_of, read_own, read_study
+from parties.command.checks.statements import check_party, read_own, read_study
 from parties.command.checks.versions import check_versions
 from parties.data.table import Table
 from parties.data.vertical_data import VerticalData
@@ -30,7 +30,7 @@ def check_simulated(study: Path, owns: Sequence[Path], out: Path) -> list[Check]
         out: the folder of the run.
     """
     agreed_checks, agreed = read_study(study)
-    checks = [*check_versions(devices=False), *agreed_checks, *check_out(out)]
+    checks = [*check_versions(devices=False), *agreed_checks]
     mine: dict[str, Own] = {}
     for path in owns:
         read, own = read_own(path)
@@ -38,20 +38,21 @@ def check_simulated(study: Path, owns: Sequence[Path], out: Path) -> list[Check]
             read += check_party(agreed, own, None)
             mine[own.party] = own
         checks += _of(path.name if own is None else own.party, read)
+    checks += check_out(out, list(mine))
     if agreed is None or not all(check.ok for check in checks):
         return checks
-    if missing := [party for party in parties_of(agreed) if party not in mine]:
+    if missing := [party for party in agreed.names if party not in mine]:
         do = f"Give --own once more, with the own file of {missing[0]!r}."
-        return [*checks, Check("party", False, f"own files of {[*mine]}", f"one for each of {parties_of(agreed)}", do)]
+        return [*checks, Check("party", False, f"own files of {[*mine]}", f"one for each of {agreed.names}", do)]
     with ExitStack() as stack:
         seconds: dict[str, float] = {}
         data: dict[str, dict[str, VerticalData]] = {}
-        for party in parties_of(agreed):
+        for party in agreed.names:
             found, read_rows, rehearsed = stack.enter_context(looked_at(agreed, mine[party], out))
             checks += _of(party, found)
             if rehearsed is not None and all(check.ok for check in found):
                 seconds[party], data[party] = rehearsed.seconds, read_rows.data
-        if len(seconds) < len(parties_of(agreed)):
+        if len(seconds) < len(agreed.names):
             return checks
         rows = 0
         for part in data[agreed.label_party]:

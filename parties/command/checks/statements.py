@@ -34,7 +34,7 @@ def check_party(study: Study, own: Own, party: str | None) -> list[Check]:
     Args:
         party: the one that was asked for; None if none was.
     """
-    names = parties_of(study)
+    names = study.names
     if own.party not in names:
         do = "Write the party's name as the study has it under `party` in the own file."
         return [Check("party", False, repr(own.party), f"one of {names}", do)]
@@ -42,8 +42,3 @@ def check_party(study: Study, own: Own, party: str | None) -> list[Check]:
         do = f"Give --own the file of {party!r}, or leave --party out."
         return [Check("party", False, f"the own file of {own.party!r}", f"that of {party!r}", do)]
     return [passed("party", own.party)]
-
-
-def parties_of(study: Study) -> list[str]:
-    """All parties of a study, the label party last if it has no columns."""
-    return list(dict.fromkeys([*study.parties, study.label_party]))
