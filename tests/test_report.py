@@ -9,10 +9,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mmoe_jax.curves import POINTS, curves
+from mmoe_jax.metrics import CALIBRATION_BINS, METRICS
 from parties import ModelError, OneShot, SaveError
 from parties.reporting import account as accounts_of
 from parties.reporting.page import leaks, page
@@ -138,6 +140,10 @@ def test_a_page_says_what_was_counted(trained, written):
     scores, said = trained.evaluate(reports.data().take(range(40))), Page(written["alice"]).text
     assert f"rich/auc {scores['rich/auc']:.4f} 0.2500" in said and "rich: KS" in said
     assert DOLLARS in said and "expert 2" in said
+    made = trained.account()["alice"]
+    own = made["scored"] | {"scores": made["scored"]["scores"] | {"rich/ks": 0.5}}
+    said = Page(page(made | {"scored": own})).text  # a metric of the task's own is said once
+    assert "rich/ks 0.5000" in said and "rich: KS" not in said and "rich: lift" in said and f"{DOLLARS}: KS" in said
 
 
 def test_the_same_account_gives_the_same_page_later_and_a_damaged_one_none(trained, tmp_path):
@@ -220,16 +226,32 @@ def test_curves_are_scikit_learns():
     assert found.ks == pytest.approx(np.max(np.abs(true - false)), abs=1e-6)
     points = np.stack([false, true], axis=1)[:, None]
     drawn = np.stack([found.false_positives, found.true_positives], axis=1)[None]
-    assert np.abs(points - drawn).max(axis=2).min(axis=0).max() < 1e-12
+    assert np.abs(points - drawn).max(axis=2).min(axis=0).max() < 1e-6  # weights are kept in float32
+    p = draw.uniform(size=500)  # none at an edge, which scikit-learn counts to the bin below
     ones = curves(p, y, np.ones(500))
     assert ones is not None
-    observed, predicted = calibration_curve(y, np.minimum(p + 1e-9, 1), n_bins=10)
+    observed, predicted = calibration_curve(y, p, n_bins=10)
     np.testing.assert_allclose(ones.observed, observed, atol=1e-12)
-    np.testing.assert_allclose(ones.predicted, predicted, atol=1e-8)
+    np.testing.assert_allclose(ones.predicted, predicted, atol=1e-12)
     assert sum(ones.shares) == pytest.approx(1) and ones.rate == y.mean()
     assert curves(np.array([0.9] * 5 + [0.1] * 45), np.array([1.0] * 5 + [0.0] * 45), np.ones(50)).lift_10 == 10  # type: ignore[union-attr]
     assert curves(np.full(10, 0.5), np.tile([0.0, 1.0], 5), np.ones(10)).lift_10 == pytest.approx(1)  # type: ignore[union-attr]
-    assert curves(p, np.ones(500), w) is None
+    assert curves(p, np.ones(500), w) is None and curves(p, np.full(500, np.nan), w) is None
+    assert curves(np.append(p, np.nan), np.append(y, 1), np.ones(501)) is None
+    assert curves(np.append(p, np.nan), np.append(y, 1), np.append(np.ones(500), 0)) == ones
+
+
+def test_bins_of_calibration_are_those_of_the_metric():
+    """Also at edges, of which most in float32 are on another side than in float64."""
+    edges = np.repeat(np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS, 2).astype(np.float32)
+    p = np.concatenate([edges, np.nextafter(edges, np.float32(0)), np.array([0, 1], np.float32)])
+    y, w = np.arange(len(p)) % 3 == 0, np.linspace(1, 2, len(p))
+    found, metric = curves(p, y.astype(float), w), METRICS["calibration_error"](len(p))
+    assert found is not None and len(found.shares) == CALIBRATION_BINS
+    error = np.abs(np.subtract(found.predicted, found.observed)) @ found.shares
+    assert error == pytest.approx(metric.compute(metric.update(metric.init(), *map(jnp.asarray, (p, y, w)))), abs=1e-6)
+    seven = curves(np.array([0.7, 0.65], np.float32), np.array([1.0, 0.0]), np.ones(2))
+    assert seven is not None and seven.observed == [0.0, 1.0]
 
 
 @pytest.mark.thorough
