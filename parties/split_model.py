@@ -127,7 +127,7 @@ class SplitModel:
         self._learned = False  # whether its columns hold what they learned, as those of a folder do
         self._began = 0  # epochs that it had been trained when it was made or read
         self._latest: Run | None = None  # of the latest `fit`
-        self._validation: Any = None  # data of that
+        self._validation: Any = None  # data of that, which every party holds as "validation"
         self._audited: list[dict[str, Any]] | None = None  # lines of the latest audit of that
         self._constructed = True
 
@@ -375,7 +375,7 @@ class SplitModel:
         if validation is not None:
             self._check_data(validation)
             data["validation"] = validation
-        self._audited = None
+        self._audited = self._validation = None  # which the parties hold no more, should the run not end
         TrainingRun(self, run, data, path, callbacks, time_budget, progress, record, position).train()
         self._latest, self._validation = run, validation
         return self.history
@@ -527,15 +527,10 @@ class SplitModel:
             DataError, ModelError: as `evaluate`.
         """
         self._check_fitted()
-        rows = self._validation if data is None else data
+        name, rows = ("validation", self._validation) if data is None else ("evaluate", data)
         if rows is not None:
-            self._check_data(rows)
-            size = self._batch_size if batch_size is None else batch_size
-            check_count("batch_size", size, 1)
-            self._consortium.hold({"evaluate": rows})
-            self._runs += 1
-            self._consortium.predict(self._pass("predict", "evaluate", rows, size, False), range)
-        answers = self._consortium.account(None if rows is None else "evaluate")
+            self._consortium.predict(self._begin("predict", rows, batch_size, name, held=data is None), range)
+        answers = self._consortium.account(None if rows is None else name)
         run = self._latest
         names = "batch_size", "shuffle", "nonfinite", "in_flight"
         training = {"began": self._began} | ({} if run is None else {name: getattr(run, name) for name in names})
@@ -692,15 +687,24 @@ class SplitModel:
         until = self.epoch + 1 if isinstance(self.protect, OneShot) else until
         return check_recording(Recording() if record is True else record, range(self.epoch, until), len(train))
 
-    def _begin(self, phase: str, data: VerticalData, batch_size: int | None) -> Pass:
-        """The facts of a pass that does not train, over data that every party then holds."""
+    def _begin(
+        self, phase: str, data: VerticalData, batch_size: int | None, name: str = "", held: bool = False
+    ) -> Pass:
+        """The facts of a pass that does not train, over data that every party then holds.
+
+        Args:
+            name: of the data set; by default as the phase.
+            held: whether every party holds it under that name already.
+        """
+        name = name or phase
         self._check_fitted()
         batch_size = self._batch_size if batch_size is None else batch_size
         check_count("batch_size", batch_size, 1)
         self._check_data(data)
-        self._consortium.hold({phase: data})
+        if not held:
+            self._consortium.hold({name: data})
         self._runs += 1
-        return self._pass(phase, phase, data, batch_size, False)
+        return self._pass(phase, name, data, batch_size, False)
 
     def _logits(self, data: VerticalData, batch_size: int | None) -> tuple[Any, ...]:
         """The logits `[N, K_t]` of each task, on the host; raises as `predict`."""

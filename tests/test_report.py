@@ -146,6 +146,15 @@ def test_a_page_says_what_was_counted(trained, written):
     assert "rich/ks 0.5000" in said and "rich: KS" not in said and "rich: lift" in said and f"{DOLLARS}: KS" in said
 
 
+def test_validation_rows_are_scored_as_they_are_held(trained, monkeypatch):
+    """Not encoded again, with the scores that they have when given."""
+    given, held = trained.account(reports.data().take(range(40)))["alice"], []
+    monkeypatch.setattr(trained._consortium, "hold", held.append)
+    own = trained.account()["alice"]
+    assert not held and own["scored"]["scores"] == pytest.approx(given["scored"]["scores"])
+    assert own["scored"]["rows"] == own["rows"]["validation"] == 40
+
+
 def test_the_same_account_gives_the_same_page_later_and_a_damaged_one_none(trained, tmp_path):
     made = trained.account()
     accounts_of.write_account(tmp_path / "bob.json", made["bob"])
