@@ -126,6 +126,7 @@ class SplitModel:
         self._trainable, self._batch_size, self._runs = True, 128, 0
         self._learned = False  # whether its columns hold what they learned, as those of a folder do
         self._began = 0  # epochs that it had been trained when it was made or read
+        self._restored: int | None = None  # epochs of states that it took in the place of its own
         self._latest: Run | None = None  # of the latest `fit`
         self._validation: Any = None  # data of that, which every party holds as "validation"
         self._audited: list[dict[str, Any]] | None = None  # lines of the latest audit of that
@@ -195,7 +196,8 @@ class SplitModel:
         """Take trained states in the place of training: those that `states` gave, or a run of a sweep.
 
         The columns are fitted on `train`, if they are not yet, and should be those that the states were trained on. A
-        model of the same arguments and seed is then the one that was trained, and goes on training as that.
+        model of the same arguments and seed is then the one that was trained, and goes on training as that. What the
+        model knew of a run of its own, its `history` and its audit among it, is forgotten.
 
         Args:
             states: party -> "base", "fuse" -> state, of the model's own structure, shapes and dtypes.
@@ -214,9 +216,15 @@ class SplitModel:
         self._consortium.here()
         self._check_data(train)
         taken = check_states(states, self._blueprint.template(self.columns or fit_parties(train, self.parties)))
+        counted = self._consortium.fitted  # then messages of what is replaced may be counted
         self._consortium.hold({"predict": train})
         self._consortium.restore(taken)
-        self.epoch = self._began = epoch
+        self.epoch, self.history, self.stopped = epoch, {}, None
+        self._latest = self._validation = self._audited = None
+        if counted:
+            self._restored = epoch
+        else:
+            self._began = epoch
 
     def fit(
         self,
@@ -533,7 +541,11 @@ class SplitModel:
         answers = self._consortium.account(None if rows is None else name)
         run = self._latest
         names = "batch_size", "shuffle", "nonfinite", "in_flight"
-        training = {"began": self._began} | ({} if run is None else {name: getattr(run, name) for name in names})
+        training: dict[str, Any] = {"began": self._began, "restored": self._restored}
+        if run is None:  # rows that the parties hold are those of a run that was replaced
+            answers = {party: answer and {**answer, "rows": {}} for party, answer in answers.items()}
+        else:
+            training |= {name: getattr(run, name) for name in names}
         return accounts(self, self._consortium.placement, answers, training, self._audited, meeting)
 
     def report(

@@ -7,6 +7,7 @@ import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -148,11 +149,30 @@ def test_a_page_says_what_was_counted(trained, written):
 
 def test_validation_rows_are_scored_as_they_are_held(trained, monkeypatch):
     """Not encoded again, with the scores that they have when given."""
-    given, held = trained.account(reports.data().take(range(40)))["alice"], []
+    given = trained.account(reports.data().take(range(40)))["alice"]
+    held: list[Any] = []
     monkeypatch.setattr(trained._consortium, "hold", held.append)
     own = trained.account()["alice"]
     assert not held and own["scored"]["scores"] == pytest.approx(given["scored"]["scores"])
     assert own["scored"]["rows"] == own["rows"]["validation"] == 40
+
+
+def test_what_restored_states_replace_is_not_told_of_them():
+    """Neither history, rows, validation, audit nor how it was trained; but messages that were counted stay counted."""
+    model = reports.run(audit=True)
+    before, states = model.account(), model.states()
+    model.restore(states, reports.data(), epoch=7)
+    for party, account in model.account().items():
+        assert account["history"] == account["rows"] == {} and account["audit"] is account["scored"] is None
+        assert account["training"] == {"began": 0, "restored": 7} and account["epochs"] == 7
+        assert account["traffic"] == before[party]["traffic"] != []
+        assert "took the states of another run, of epoch 7" in Page(page(account)).text
+        assert "took the states" not in Page(page(before[party])).text
+    fresh = reports.model()
+    fresh.restore(states, reports.data(), epoch=7)
+    for account in fresh.account().values():
+        assert account["training"] == {"began": 7, "restored": None} and account["traffic"] == []
+        assert "Counting began after epoch 7" in Page(page(account)).text
 
 
 def test_the_same_account_gives_the_same_page_later_and_a_damaged_one_none(trained, tmp_path):
