@@ -19,6 +19,7 @@ from mmoe_jax.metrics import CALIBRATION_BINS, METRICS
 from parties import ModelError, OneShot, SaveError
 from parties.reporting import account as accounts_of
 from parties.reporting.page import leaks, page
+from parties.saving.exports import parameters_digest
 from tests.support import reports
 from tests.support.reports import DOLLARS, SCRIPT
 
@@ -135,7 +136,10 @@ def test_a_page_says_what_was_counted(trained, written):
             messages = sum(n for key, n in counted.messages.items() if key[:2] == (sender, receiver))
             nbytes = sum(n for key, n in counted.bytes.items() if key[:2] == (sender, receiver))
             assert messages > 0 and f"{messages:,} messages" in said and f"{messages:,} {nbytes:,}" in said
-        assert f"digest of what {party} trained" in said and "A rehearsal." in said and "No protection" in said
+        for network, state in trained.states()[party].items():
+            line = f"digest of the parameters of {party}’s {network} (SHA-256) {parameters_digest(state.params)}"
+            assert line in said  # the card of an export has the same
+        assert "A rehearsal." in said and "No protection" in said
         assert "Each of the" in said and "TLS" not in said  # nothing is known of TLS in one process
     assert "4 numbers that bob’s own network computed" in Page(written["bob"]).text
     scores, said = trained.evaluate(reports.data().take(range(40))), Page(written["alice"]).text
