@@ -25,6 +25,7 @@ from tests.support.reports import DOLLARS, SCRIPT
 
 pytestmark = pytest.mark.xdist_group("test_report")  # one worker, which trains the model once
 pytest.importorskip("jinja2")
+PLANTED = 12345.678  # a parameter
 VOID = ("meta", "link", "br", "img", "hr", "input")
 
 
@@ -69,7 +70,13 @@ def trained():
 
 
 @pytest.fixture(scope="module")
-def written(trained, tmp_path_factory) -> dict[str, str]:
+def told(trained) -> dict[str, dict[str, Any]]:
+    """Party -> its account, made before the pages, as each counts the messages of one more pass."""
+    return trained.account()
+
+
+@pytest.fixture(scope="module")
+def written(trained, told, tmp_path_factory) -> dict[str, str]:
     """Party -> its page."""
     files = trained.report(tmp_path_factory.mktemp("reports") / "run.html", beside={"alone": {"rich/auc": 0.25}})
     assert {party: file.name for party, file in files.items()} == {p: f"run-{p}.html" for p in ("alice", "bob")}
@@ -112,15 +119,21 @@ def shapes(value: str) -> set[str]:
     return {form for form in forms if len(form) > 4}
 
 
-def test_a_report_holds_no_row_and_nothing_of_another_partys(trained, written):
-    """Planted cells, ids and parameters, also in other forms; and the numbers of all parameters."""
+def leaked(text: str, states: Any) -> list[str]:
+    """Planted cells and ids, also in other forms, and the numbers of all parameters, that a text holds."""
     cells = [*reports.SCHOOLS, *reports.JOBS, str(reports.WAGE), *reports.people()["bob"]["id"]]
+    leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(states)]
+    numbers = {f"{abs(float(x)):.7g}" for leaf in leaves for x in leaf}
+    forms = {form for value in cells for form in shapes(value)} | {number for number in numbers if len(number) > 7}
+    return [form for form in forms if form in text]
+
+
+def test_a_report_holds_no_row_and_nothing_of_another_partys(trained, told, written):
     for party, text in written.items():
-        for value in cells:
-            assert not [form for form in shapes(value) if form in text], (party, value)
-        leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(trained.states())]
-        numbers = {f"{abs(float(x)):.7g}" for leaf in leaves for x in leaf}
-        assert not [number for number in numbers if len(number) > 7 and number in text]
+        for said in (text, json.dumps(told[party])):
+            assert leaked(said, trained.states()) == []
+    for cell in (reports.JOBS[0], str(reports.WAGE), reports.people()["bob"]["id"][0]):
+        assert leaked(json.dumps({"account": [cell]}), trained.states()), "it is found where it is"
     assert "secret school" not in written["bob"] and "secret job" not in written["alice"]
     assert SCRIPT not in written["bob"] + written["alice"] and html.escape("<script>alert(") in written["bob"]
     assert "alert" not in written["alice"]
@@ -200,6 +213,21 @@ def test_the_same_account_gives_the_same_page_later_and_a_damaged_one_none(train
         accounts_of.read_account(tmp_path / "bob.json", "alice")
     with pytest.raises(SaveError, match="mmoe-jax train"):
         accounts_of.read_account(tmp_path / "none.json", "bob")
+
+
+def test_a_planted_parameter_is_in_no_page_and_no_account():
+    """In whichever format it would be written."""
+    model, rows = reports.run(), reports.data()
+    states = model.states()
+    for state in [state for own in states.values() for state in own.values()]:
+        jax.tree.leaves(state.params)[0].flat[0] = PLANTED
+    model.restore(states, rows, epoch=3)
+    needles = f"{PLANTED:.1f}"[:-1], f"{PLANTED:,.1f}"[:6], f"{PLANTED:.6g}", f"{PLANTED:.3e}"
+    assert needles[:2] == ("12345.", "12,345")
+    for party, account in model.account(rows).items():
+        assert all(PLANTED in jax.tree.leaves(state.params)[0] for state in model.states()[party].values())
+        for said in (page(account), json.dumps(account)):
+            assert [needle for needle in needles if needle in said] == [], party
 
 
 def test_what_was_not_done_is_not_said(trained):
