@@ -195,6 +195,9 @@ def test_what_restored_states_replace_is_not_told_of_them():
 def test_the_same_account_gives_the_same_page_later_and_a_damaged_one_none(trained, tmp_path):
     made = trained.account()
     accounts_of.write_account(tmp_path / "bob.json", made["bob"])
+    assert (tmp_path / "bob.json").stat().st_mode & 0o077 == 0 and len([*tmp_path.iterdir()]) == 1
+    with pytest.raises(SaveError, match="party 'bob'.*wanted a file that can be written"):
+        accounts_of.write_account(tmp_path / "bob.json" / "bob.json", made["bob"])
     assert page(accounts_of.read_account(tmp_path / "bob.json", "bob")) == page(made["bob"])
     whole = (tmp_path / "bob.json").read_text()
     damages = {

@@ -23,7 +23,7 @@ from parties.model.protection import Facing, OneShot
 from parties.placement.contract import Placement
 from parties.privacy.guarantee import Guarantee, spent
 from parties.privacy.heuristics import Protection
-from parties.saving.text_file import write_whole
+from parties.saving.folder import write_file
 
 FORMAT = 1
 VERSIONS = ("mmoe-jax", "jax", "flax", "optax", "numpy", "pandas", "secretflow")
@@ -126,8 +126,19 @@ def with_beside(account: Account, beside: Mapping[str, Mapping[str, float]]) -> 
 
 
 def write_account(file: Path, account: Account) -> None:
-    """Write the account to a file of the party's own; raises as `write_whole`."""
-    write_whole(file, json.dumps({"account": account, "digest": _digest(account)}, indent=1) + "\n")
+    """Write the account to a file of the party's own, for its owner alone to read; make its folder.
+
+    Raises:
+        SaveError: it cannot be written; an older one stays as it was.
+    """
+    text = json.dumps({"account": account, "digest": _digest(account)}, indent=1) + "\n"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_file(file, text.encode())
+    except OSError as error:
+        seen = error.strerror or type(error).__name__
+        wanted = "a file that can be written"
+        raise SaveError(party=account["party"], field=f"file {str(file)!r}", seen=seen, wanted=wanted) from error
 
 
 def read_account(file: Path, party: str) -> Account:
