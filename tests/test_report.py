@@ -18,7 +18,7 @@ from mmoe_jax.curves import POINTS, curves
 from mmoe_jax.metrics import CALIBRATION_BINS, METRICS
 from parties import ModelError, OneShot, SaveError
 from parties.reporting import account as accounts_of
-from parties.reporting.page import leaks, page
+from parties.reporting.page import _pictures, leaks, page
 from parties.saving.exports import parameters_digest
 from tests.support import reports
 from tests.support.reports import DOLLARS, SCRIPT
@@ -162,6 +162,22 @@ def test_a_page_says_what_was_counted(trained, written):
     own = made["scored"] | {"scores": made["scored"]["scores"] | {"rich/ks": 0.5}}
     said = Page(page(made | {"scored": own})).text  # a metric of the task's own is said once
     assert "rich/ks 0.5000" in said and "rich: KS" not in said and "rich: lift" in said and f"{DOLLARS}: KS" in said
+
+
+@pytest.mark.parametrize("name", ["_x", "val_x"])
+def test_a_task_of_any_name_is_in_pictures_and_their_legends(told, name):
+    """Matplotlib leaves out what begins with an underscore; scores of held-out rows begin with `val_`."""
+    renamed = json.loads(json.dumps(told["alice"]).replace('"rich', f'"{name}').replace('"val_rich', f'"val_{name}'))
+    legends = {
+        "history0": [f"{name}/auc (while training)", f"{name}/auc (held-out rows)"],
+        "roc": [name],
+        "calibration": [name],
+        "gates": [name],
+    }
+    drawn = _pictures(renamed)
+    for picture, labels in legends.items():
+        texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawn[picture])
+        assert set(labels) <= {text.lstrip("\u200b") for text in texts}, (picture, texts)
 
 
 def test_validation_rows_are_scored_as_they_are_held(trained, monkeypatch):
