@@ -475,7 +475,8 @@ class SplitModel:
             and labels, if it has them; "all", everyone's columns and the row's other labels, or on a feature party's
             column its other columns; "sent", what the giver received from the reader), `auc`, `leak` (0: nothing, 1:
             everything; NaN where one class is absent), `error` (its standard error), `hints`, `rows` (sum of the
-            overlap weights), `valid` (False: the controls failed, and the line is void).
+            overlap weights), `valid` (False: the controls failed, and the line is void), `column` (of which the target
+            asks; "" where it is a task).
 
         Raises:
             ModelError: nothing was recorded, or not these rows; or an argument is out of range.

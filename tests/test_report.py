@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmoe_jax import Categorical, MMoEBase, Numeric
 from mmoe_jax.curves import POINTS, curves
 from mmoe_jax.metrics import CALIBRATION_BINS, METRICS
-from parties import ModelError, OneShot, SaveError
+from parties import ModelError, OneShot, Party, SaveError
 from parties.reporting import account as accounts_of
 from parties.reporting.page import _pictures, leaks, page
 from parties.saving.exports import parameters_digest
@@ -162,6 +163,25 @@ def test_a_page_says_what_was_counted(trained, written):
     own = made["scored"] | {"scores": made["scored"]["scores"] | {"rich/ks": 0.5}}
     said = Page(page(made | {"scored": own})).text  # a metric of the task's own is said once
     assert "rich/ks 0.5000" in said and "rich: KS" not in said and "rich: lift" in said and f"{DOLLARS}: KS" in said
+
+
+def test_each_question_of_an_audit_is_of_its_own_column():
+    """Also where what it asks may be read as a value of another; and no value is told."""
+    cells = {"a": np.resize(["b=c", "d"], reports.N), "a=b": np.repeat(["e", "f"], reports.N // 2)}
+    party = Party([Categorical("a"), Categorical("a=b"), Numeric(reports.SCRIPT)], MMoEBase((4,)), reports.ADAM)
+    model, rows = reports.model(bob=party), reports.data(bob=reports.people()["bob"].assign(**cells))
+    model.fit(rows, epochs=1, batch_size=20, record=True, progress=False)
+    table = model.audit(rows, hints=10)
+    own = table[table.party == "bob"]
+    assert set(table.party) == {"alice", "bob"} and set(table.column[table.party == "alice"]) == {""}
+    column_of = dict(zip(own.target, own.column, strict=True))
+    assert column_of["a=b=c"] == "a" and column_of["a=b=e"] == "a=b" and reports.SCRIPT in column_of.values()
+    lines = model.account()["bob"]["audit"]
+    assert {(line["target"], line["asked"]) for line in lines} == {
+        ("a", "value"),
+        ("a=b", "value"),
+        (reports.SCRIPT, "above"),
+    }
 
 
 @pytest.mark.parametrize("name", ["_x", "val_x"])

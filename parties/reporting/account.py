@@ -87,8 +87,7 @@ def accounts(
         whole = told or party == model.label_party
         columns = [spec.name for spec in model.parties[party].columns] if party in model.parties else []
         own = model.parties[party].sends if party in model.parties else None
-        asked = columns if party != model.label_party else []
-        lines = None if audited is None else _lines([line for line in audited if line["party"] == party], asked)
+        lines = None if audited is None else _lines([line for line in audited if line["party"] == party])
         made[party] = json_values(
             common
             | {
@@ -212,7 +211,7 @@ def _protection(model: Trained) -> dict[str, Any] | None:
     return said | {"spent": None if found is None else {"tasks": found.tasks, "row": found.row}}
 
 
-def _lines(lines: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
+def _lines(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The lines of an audit without the values, or the numbers, of the columns that they asked for.
 
     A line's `target` is a task or a column, `asked` "label", "value" or "above", and `which` tells the values of one
@@ -221,12 +220,11 @@ def _lines(lines: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[d
     of_column: dict[str, list[str]] = {}
     said = []
     for line in lines:
-        asked = str(line["target"])
-        of = [column for column in columns if asked.startswith((f"{column}=", f"{column}>="))]
-        column = max(of, key=len, default=asked)
-        values = of_column.setdefault(column, [])
+        asked, column = str(line["target"]), line["column"]
+        values = of_column.setdefault(column or asked, [])
         if asked not in values:
             values.append(asked)
-        kind = "label" if not of else "above" if asked.startswith(f"{column}>=") else "value"
-        said.append({**line, "target": column, "asked": kind, "which": values.index(asked) + 1})
+        kind = "label" if not column else "above" if asked.startswith(f"{column}>=") else "value"
+        told = {name: value for name, value in line.items() if name != "column"}
+        said.append(told | {"target": column or asked, "asked": kind, "which": values.index(asked) + 1})
     return said
