@@ -75,6 +75,20 @@ class Ranked(NamedTuple):
                 positives, negatives = float(above[-1]), float(below[-1])
 
 
+def ranked(state: Scores, name: str = "scores") -> Ranked:
+    """The rows of a state. `positives` or `negatives` are NaN where a row that counts has a NaN.
+
+    Raises:
+        CapacityError: there were more rows than the state has room for; `name` is whom the error names.
+    """
+    seen, room = int(state.seen), state.scores.shape[0]
+    if seen > room:
+        raise CapacityError(f"{name}: {seen} rows seen, capacity {room}")
+    scores, labels, weights = (np.asarray(column)[:seen] for column in state[:3])
+    positives, negatives = (float(np.sum(weights, dtype=np.float64, where=of)) for of in (labels, ~labels))
+    return Ranked(scores, labels, weights, positives, negatives)
+
+
 def auc(capacity: int) -> Metric:
     """Exact weighted area under the ROC curve, for labels 0 or 1 and scores on any scale.
 
@@ -167,14 +181,10 @@ def _kept(name: str, capacity: int, compute: Callable[[Ranked], float]) -> Metri
         return Scores(jnp.zeros(capacity), labels, jnp.zeros(capacity), seen)
 
     def computed(state: Scores) -> float:
-        seen, room = int(state.seen), state.scores.shape[0]
-        if seen > room:
-            raise CapacityError(f"{name}: {seen} rows seen, capacity {room}")
-        scores, labels, weights = (np.asarray(column)[:seen] for column in state[:3])
-        positives, negatives = (float(np.sum(weights, dtype=np.float64, where=of)) for of in (labels, ~labels))
-        if math.isnan(positives + negatives):  # a comparison would hide it
+        rows = ranked(state, name)
+        if math.isnan(rows.positives + rows.negatives):  # a comparison would hide it
             return math.nan
-        return compute(Ranked(scores, labels, weights, positives, negatives))
+        return compute(rows)
 
     return Metric(init, _update, _merge, computed, keeps_rows=True)
 

@@ -126,8 +126,9 @@ class SplitModel:
         self._trainable, self._batch_size, self._runs = True, 128, 0
         self._learned = False  # whether its columns hold what they learned, as those of a folder do
         self._began = 0  # epochs that it had been trained when it was made or read
+        self._restored: int | None = None  # epochs of states that it took in the place of its own
         self._latest: Run | None = None  # of the latest `fit`
-        self._validation: Any = None  # data of that
+        self._validation: Any = None  # data of that, which every party holds as "validation"
         self._audited: list[dict[str, Any]] | None = None  # lines of the latest audit of that
         self._constructed = True
 
@@ -195,7 +196,8 @@ class SplitModel:
         """Take trained states in the place of training: those that `states` gave, or a run of a sweep.
 
         The columns are fitted on `train`, if they are not yet, and should be those that the states were trained on. A
-        model of the same arguments and seed is then the one that was trained, and goes on training as that.
+        model of the same arguments and seed is then the one that was trained, and goes on training as that. What the
+        model knew of a run of its own, its `history` and its audit among it, is forgotten.
 
         Args:
             states: party -> "base", "fuse" -> state, of the model's own structure, shapes and dtypes.
@@ -214,9 +216,15 @@ class SplitModel:
         self._consortium.here()
         self._check_data(train)
         taken = check_states(states, self._blueprint.template(self.columns or fit_parties(train, self.parties)))
+        counted = self._consortium.fitted  # then messages of what is replaced may be counted
         self._consortium.hold({"predict": train})
         self._consortium.restore(taken)
-        self.epoch = self._began = epoch
+        self.epoch, self.history, self.stopped = epoch, {}, None
+        self._latest = self._validation = self._audited = None
+        if counted:
+            self._restored = epoch
+        else:
+            self._began = epoch
 
     def fit(
         self,
@@ -375,7 +383,7 @@ class SplitModel:
         if validation is not None:
             self._check_data(validation)
             data["validation"] = validation
-        self._audited = None
+        self._audited = self._validation = None  # which the parties hold no more, should the run not end
         TrainingRun(self, run, data, path, callbacks, time_budget, progress, record, position).train()
         self._latest, self._validation = run, validation
         return self.history
@@ -467,7 +475,8 @@ class SplitModel:
             and labels, if it has them; "all", everyone's columns and the row's other labels, or on a feature party's
             column its other columns; "sent", what the giver received from the reader), `auc`, `leak` (0: nothing, 1:
             everything; NaN where one class is absent), `error` (its standard error), `hints`, `rows` (sum of the
-            overlap weights), `valid` (False: the controls failed, and the line is void).
+            overlap weights), `valid` (False: the controls failed, and the line is void), `column` (of which the target
+            asks; "" where it is a task).
 
         Raises:
             ModelError: nothing was recorded, or not these rows; or an argument is out of range.
@@ -527,18 +536,17 @@ class SplitModel:
             DataError, ModelError: as `evaluate`.
         """
         self._check_fitted()
-        rows = self._validation if data is None else data
+        name, rows = ("validation", self._validation) if data is None else ("evaluate", data)
         if rows is not None:
-            self._check_data(rows)
-            size = self._batch_size if batch_size is None else batch_size
-            check_count("batch_size", size, 1)
-            self._consortium.hold({"evaluate": rows})
-            self._runs += 1
-            self._consortium.predict(self._pass("predict", "evaluate", rows, size, False), range)
-        answers = self._consortium.account(None if rows is None else "evaluate")
+            self._consortium.predict(self._begin("predict", rows, batch_size, name, held=data is None), range)
+        answers = self._consortium.account(None if rows is None else name)
         run = self._latest
         names = "batch_size", "shuffle", "nonfinite", "in_flight"
-        training = {"began": self._began} | ({} if run is None else {name: getattr(run, name) for name in names})
+        training: dict[str, Any] = {"began": self._began, "restored": self._restored}
+        if run is None:  # rows that the parties hold are those of a run that was replaced
+            answers = {party: answer and {**answer, "rows": {}} for party, answer in answers.items()}
+        else:
+            training |= {name: getattr(run, name) for name in names}
         return accounts(self, self._consortium.placement, answers, training, self._audited, meeting)
 
     def report(
@@ -692,15 +700,24 @@ class SplitModel:
         until = self.epoch + 1 if isinstance(self.protect, OneShot) else until
         return check_recording(Recording() if record is True else record, range(self.epoch, until), len(train))
 
-    def _begin(self, phase: str, data: VerticalData, batch_size: int | None) -> Pass:
-        """The facts of a pass that does not train, over data that every party then holds."""
+    def _begin(
+        self, phase: str, data: VerticalData, batch_size: int | None, name: str = "", held: bool = False
+    ) -> Pass:
+        """The facts of a pass that does not train, over data that every party then holds.
+
+        Args:
+            name: of the data set; by default as the phase.
+            held: whether every party holds it under that name already.
+        """
+        name = name or phase
         self._check_fitted()
         batch_size = self._batch_size if batch_size is None else batch_size
         check_count("batch_size", batch_size, 1)
         self._check_data(data)
-        self._consortium.hold({phase: data})
+        if not held:
+            self._consortium.hold({name: data})
         self._runs += 1
-        return self._pass(phase, phase, data, batch_size, False)
+        return self._pass(phase, name, data, batch_size, False)
 
     def _logits(self, data: VerticalData, batch_size: int | None) -> tuple[Any, ...]:
         """The logits `[N, K_t]` of each task, on the host; raises as `predict`."""

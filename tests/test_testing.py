@@ -121,6 +121,35 @@ def test_a_network_of_ones_own_trains_split_as_joint(monkeypatch):
     assert model.epoch == 0 and jnp.zeros(()).dtype == jnp.float32
 
 
+class Mine(MMoEFuse):
+    """A fuse network of this library's kind that is a user's, so with parameters in float32."""
+
+
+class OwnFuse(nn.Module):
+    """A whole fuse network of a user's, which keeps the contract."""
+
+    sizes: tuple[int, ...] = ()
+
+    def bind_tasks(self, tasks):
+        return self.clone(sizes=tuple(task.output_size for task in tasks))
+
+    def inspect(self, activations):
+        return jnp.ones((len(activations[0]), len(self.sizes), 1))
+
+    @nn.compact
+    def __call__(self, activations):
+        joined = jnp.concatenate(activations, axis=1)
+        return tuple(nn.Dense(size, name=f"tower_{t}")(joined) for t, size in enumerate(self.sizes))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fuse", [Mine(2, (2,), tower_units_size=()), OwnFuse()], ids=lambda fuse: type(fuse).__name__)
+def test_a_fuse_network_of_ones_own_is_bound_and_trains_split_as_joint(fuse):
+    model, data = own_model(Own())
+    arguments = {name: getattr(model, name) for name in equality.ARGUMENTS}
+    assert_split_equals_joint(SplitModel(**arguments | {"fuse": fuse}), data, batch_size=4)
+
+
 def test_a_bad_base_is_named_before_anything_is_trained(monkeypatch):
     monkeypatch.setattr(equality, "_trained", None)
     model, data = own_model(base_of(BAD["mean of the batch"][0]))

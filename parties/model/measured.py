@@ -10,6 +10,8 @@ from mmoe_jax.curves import curves
 from mmoe_jax.objective import objective
 from mmoe_jax.tasks import Task
 
+BLOCK = 1 << 16  # rows that are scored at once: some metrics make an array [rows, thresholds] of them
+
 
 def measure(
     tasks: Sequence[Task], logits: Sequence[Any], seen: Any, labels: np.ndarray, weights: np.ndarray
@@ -25,8 +27,12 @@ def measure(
         where a class is absent; `gates`: `mean` and `std` over rows, `[T, E]`, or None where there are none to show.
     """
     counted, given = objective(tasks), tuple(map(jnp.asarray, logits))
-    state = counted.update(counted.init(len(labels)), given, jnp.asarray(labels), jnp.asarray(weights))
-    drawn = {}
+    state, drawn = counted.init(len(labels)), {}
+    for start in range(0, len(labels), BLOCK):
+        rows = slice(start, start + BLOCK)
+        state = counted.update(
+            state, [own[rows] for own in given], jnp.asarray(labels[rows]), jnp.asarray(weights[rows])
+        )
     for t, task in enumerate(tasks):
         if task.kind == "binary":
             found = curves(np.asarray(task.link(given[t])), labels[:, t], weights)

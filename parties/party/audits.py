@@ -50,6 +50,7 @@ def audit_party(
     targets, sources = model.targets(name, data)
     if not targets.names:
         return
+    column_of = dict(zip(targets.names, sources, strict=True))
     ids, rows = data.id_digests(), len(data)
     every = all(party in data.frames for party in readers)
     columns = {party: model.numbers(party, data) for party in data.frames} if every else {}
@@ -79,7 +80,8 @@ def audit_party(
         priors = (priors if every else {}) | {"sent": [sent] * len(sources)}
         view = View(*map(jnp.asarray, (activations, cotangents, next(iter(priors.values()))[0])))
         view = view if told is None else view._replace(labels=jnp.asarray(told))
-        yield from audit(jax.random.key(seed), (name, reader), view, targets, priors, hints, used)
+        lines = audit(jax.random.key(seed), (name, reader), view, targets, priors, hints, used)
+        yield from lines if name == label_party else (line._replace(column=column_of[line.target]) for line in lines)
 
 
 def _joined(columns: Mapping[str, np.ndarray], rows: int) -> np.ndarray:

@@ -35,7 +35,7 @@ from parties.protocol.channel import Counted
 from parties.protocol.messages import dtype_name
 from parties.protocol.rows import PADDING
 from parties.saving.checkpoints import data_digests, write_checkpoint
-from parties.saving.exports import Function, make_export, write_export
+from parties.saving.exports import Function, make_export, parameters_digest, write_export
 from parties.saving.folder import Saved, read_party, write_party
 from parties.saving.private import PRIVATE, Private
 from parties.saving.states import RUNNING_SCORES, states_as
@@ -448,8 +448,9 @@ class Participant:
 
         Returns:
             `traffic`: sender, receiver, phase, kind, messages and bytes of its edges since the model was made; `rows`
-            by data set; `numbers` of one row's activation, by the party that sends it; `state`, a digest of what it
-            trained; of the label party `scored`, as `PartyModel.measure`, or None.
+            by data set; `numbers` of one row's activation, by the party that sends it; `parameters`, a digest of those
+            of each network that it trained, as in the card of an export; of the label party `scored`, as
+            `PartyModel.measure`, or None.
         """
         role, counted = self.settled(), self._counted
         traffic = [[*k, n, counted.bytes[k]] for k, n in counted.messages.items() if self.name in k[:2]]
@@ -464,8 +465,8 @@ class Participant:
             part = role.data[scored]
             measured = self.model.measure(*role.predictions(), np.asarray(part.labels), np.asarray(part.weights))
         rows = {name: len(part.ids) for name, part in role.data.items()}
-        digest = states_digest(self.states())
-        return {"traffic": traffic, "rows": rows, "numbers": numbers, "state": digest, "scored": measured}
+        digests = {network: parameters_digest(state.params) for network, state in self.states().items()}
+        return {"traffic": traffic, "rows": rows, "numbers": numbers, "parameters": digests, "scored": measured}
 
     def reveal(self, table: Any) -> Answer:
         """The `cells` of a table of predictions with its `columns`, `dtype`, `ids` and their `name`.
@@ -614,15 +615,6 @@ def data_digest(part: PartyData) -> str:
         digest.update(f"{leaf.dtype}{leaf.shape}".encode())
         for start in range(0, len(leaf), BLOCK):
             digest.update(np.ascontiguousarray(leaf[start : start + BLOCK]).tobytes())
-    return digest.hexdigest()
-
-
-def states_digest(states: Mapping[str, TrainState]) -> str:
-    """SHA-256 of trained states."""
-    digest = hashlib.sha256()
-    for network, state in sorted(states.items()):
-        for leaf in map(np.asarray, jax.tree.leaves(state)):
-            digest.update(f"{network}{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
 
 

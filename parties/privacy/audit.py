@@ -51,6 +51,7 @@ class Line(NamedTuple):
     hints: int  # labels that the reader knew
     rows: float  # sum of the overlap weights
     valid: bool  # False: the controls failed, and the leak says nothing
+    column: str = ""  # of which the target asks, which its name alone may not tell; "" where that is a task
 
 
 def audit(

@@ -23,7 +23,7 @@ from parties.model.protection import Facing, OneShot
 from parties.placement.contract import Placement
 from parties.privacy.guarantee import Guarantee, spent
 from parties.privacy.heuristics import Protection
-from parties.saving.text_file import write_whole
+from parties.saving.folder import write_file
 
 FORMAT = 1
 VERSIONS = ("mmoe-jax", "jax", "flax", "optax", "numpy", "pandas", "secretflow")
@@ -87,8 +87,7 @@ def accounts(
         whole = told or party == model.label_party
         columns = [spec.name for spec in model.parties[party].columns] if party in model.parties else []
         own = model.parties[party].sends if party in model.parties else None
-        asked = columns if party != model.label_party else []
-        lines = None if audited is None else _lines([line for line in audited if line["party"] == party], asked)
+        lines = None if audited is None else _lines([line for line in audited if line["party"] == party])
         made[party] = json_values(
             common
             | {
@@ -126,8 +125,19 @@ def with_beside(account: Account, beside: Mapping[str, Mapping[str, float]]) -> 
 
 
 def write_account(file: Path, account: Account) -> None:
-    """Write the account to a file of the party's own; raises as `write_whole`."""
-    write_whole(file, json.dumps({"account": account, "digest": _digest(account)}, indent=1) + "\n")
+    """Write the account to a file of the party's own, for its owner alone to read; make its folder.
+
+    Raises:
+        SaveError: it cannot be written; an older one stays as it was.
+    """
+    text = json.dumps({"account": account, "digest": _digest(account)}, indent=1) + "\n"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_file(file, text.encode())
+    except OSError as error:
+        seen = error.strerror or type(error).__name__
+        wanted = "a file that can be written"
+        raise SaveError(party=account["party"], field=f"file {str(file)!r}", seen=seen, wanted=wanted) from error
 
 
 def read_account(file: Path, party: str) -> Account:
@@ -201,7 +211,7 @@ def _protection(model: Trained) -> dict[str, Any] | None:
     return said | {"spent": None if found is None else {"tasks": found.tasks, "row": found.row}}
 
 
-def _lines(lines: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
+def _lines(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The lines of an audit without the values, or the numbers, of the columns that they asked for.
 
     A line's `target` is a task or a column, `asked` "label", "value" or "above", and `which` tells the values of one
@@ -210,12 +220,11 @@ def _lines(lines: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[d
     of_column: dict[str, list[str]] = {}
     said = []
     for line in lines:
-        asked = str(line["target"])
-        of = [column for column in columns if asked.startswith((f"{column}=", f"{column}>="))]
-        column = max(of, key=len, default=asked)
-        values = of_column.setdefault(column, [])
+        asked, column = str(line["target"]), line["column"]
+        values = of_column.setdefault(column or asked, [])
         if asked not in values:
             values.append(asked)
-        kind = "label" if not of else "above" if asked.startswith(f"{column}>=") else "value"
-        said.append({**line, "target": column, "asked": kind, "which": values.index(asked) + 1})
+        kind = "label" if not column else "above" if asked.startswith(f"{column}>=") else "value"
+        told = {name: value for name, value in line.items() if name != "column"}
+        said.append(told | {"target": column or asked, "asked": kind, "which": values.index(asked) + 1})
     return said

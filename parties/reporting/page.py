@@ -162,19 +162,26 @@ def _moved(account: Account) -> list[dict[str, Any]]:
     return [line | {"phase": PHASES.get(line["phase"], line["phase"])} for line in said]
 
 
+def _labels(names: Sequence[str], scores: Mapping[str, Any]) -> dict[str, str]:
+    """What a legend says of those of these scores, and of the same of held-out rows, that there are."""
+    of = {"": "while training", "val_": "held-out rows"}
+    return {
+        before + name: f"{name} ({rows})" for name in names for before, rows in of.items() if before + name in scores
+    }
+
+
 def _pictures(account: Account) -> dict[str, str]:
     """Name -> SVG, of what there is to draw."""
     from parties.reporting import pictures
 
     drawn, scores = {}, account["history"]
-    losses = [name for name in ("loss", "val_loss") if name in scores]
+    losses = _labels(["loss"], scores)
     if losses:
         drawn["losses"] = pictures.history(scores, losses, "The loss after each epoch", "losses")
     for number, task in enumerate(account["tasks"]):
-        own = [name for name in scores if name.removeprefix("val_").rpartition("/")[0] == task["name"]]
-        shown = [name for name in own if name.rpartition("/")[2] in ("auc", "accuracy", "rmse")]
+        shown = _labels([f"{task['name']}/{metric}" for metric in ("auc", "accuracy", "rmse")], scores)
         if shown:
-            title = f"{shown[0].rpartition('/')[2]} of {task['name']} after each epoch"
+            title = f"{next(iter(shown)).rpartition('/')[2]} of {task['name']} after each epoch"
             drawn[f"history{number}"] = pictures.history(scores, shown, title, f"history{number}")
     scored = account["scored"]
     curves = {task: curve for task, curve in (scored["curves"] if scored else {}).items() if curve}

@@ -33,14 +33,13 @@ SETTINGS: Any = {
 }
 
 
-def history(values: Mapping[str, Sequence[float | None]], names: Sequence[str], title: str, prefix: str) -> str:
-    """A score after each epoch, a line per name."""
+def history(values: Mapping[str, Sequence[float | None]], labels: Mapping[str, str], title: str, prefix: str) -> str:
+    """Scores after each epoch: those of `labels`, name -> what the legend says."""
 
     def draw(axis: Any) -> None:
-        for at, name in enumerate(names):
+        for at, (name, label) in enumerate(labels.items()):
             line = [float("nan") if value is None else value for value in values[name]]
-            label = name.removeprefix("val_") + (" (held-out rows)" if name.startswith("val_") else " (while training)")
-            axis.plot(range(1, len(line) + 1), line, marker="o", markersize=4, label=label, **_look(at))
+            axis.plot(range(1, len(line) + 1), line, marker="o", markersize=4, label=_label(label), **_look(at))
         axis.set_xlabel("epoch (one pass over all rows)")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(fontsize=9, frameon=False)
@@ -72,7 +71,8 @@ def gates(weights: Mapping[str, Any], tasks: Sequence[str], title: str, prefix: 
         for t, task in enumerate(tasks):
             mean, std = weights["mean"][t], weights["std"][t]
             at = [e + (t - (len(tasks) - 1) / 2) * width for e in range(len(mean))]
-            axis.bar(at, mean, width * 0.9, yerr=std, ecolor=INK, capsize=2, color=SERIES[t % len(SERIES)], label=task)
+            look = {"ecolor": INK, "capsize": 2, "color": SERIES[t % len(SERIES)]}
+            axis.bar(at, mean, width * 0.9, yerr=std, label=_label(task), **look)
         axis.set_xticks(range(len(weights["mean"][0])), [f"expert {e + 1}" for e in range(len(weights["mean"][0]))])
         axis.set_ylabel("weight (sums to 1 per task)")
         axis.set_ylim(0, None)
@@ -94,12 +94,17 @@ def _beside_diagonal(
     def draw(axis: Any) -> None:
         axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label=diagonal)
         for at, (task, line) in enumerate(lines.items()):
-            axis.plot(*line, marker=marker, markersize=4, label=task, **_look(at))
+            axis.plot(*line, marker=marker, markersize=4, label=_label(task), **_look(at))
         axis.set_xlabel(axes[0])
         axis.set_ylabel(axes[1])
         axis.legend(fontsize=9, frameon=False)
 
     return _picture(draw, title, prefix)
+
+
+def _label(name: str) -> str:
+    """The name as a legend shows it: Matplotlib leaves out one that begins with an underscore."""
+    return f"\u200b{name}" if name.startswith("_") else name
 
 
 def _look(at: int) -> dict[str, Any]:

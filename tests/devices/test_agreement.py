@@ -20,6 +20,12 @@ def pyus(monkeypatch):
     return devices.start(["alice", "bob"], monkeypatch)
 
 
+def answering(monkeypatch, *answers):
+    """Let alice and bob, who are asked in this order, tell these."""
+    left = iter(answers)
+    monkeypatch.setattr(agreement, "_tell", lambda digests: next(left))
+
+
 def test_equal_studies_pass(pyus, monkeypatch):
     told = []
     monkeypatch.setattr(agreement, "_tell", lambda digests: told.append(digests) or say(digests=digests))
@@ -41,18 +47,21 @@ def test_equal_studies_pass(pyus, monkeypatch):
 def test_another_study_is_refused_by_its_key(pyus, monkeypatch, other, key, seen):
     """Both ways: what this party has and the other lacks, and what the other has."""
     for own, told in ((OWN, study(**other).digests), (study(**other).digests, OWN)):
-        monkeypatch.setattr(agreement, "_tell", lambda digests, told=told: say(digests=told))
-        with pytest.raises(StudyError) as caught:
-            agree(pyus, own)
-        assert (caught.value.party, caught.value.field) == ("alice", key) and caught.value.seen.startswith(seen)
+        for party, answers in {"bob": (own, told), "alice": (told, own)}.items():
+            answering(monkeypatch, *(say(digests=answer) for answer in answers))
+            with pytest.raises(StudyError) as caught:
+                agree(pyus, own)
+            assert (caught.value.party, caught.value.field) == (party, key) and caught.value.seen.startswith(seen)
 
 
 @pytest.mark.parametrize("junk", [None, 3, [], "x", {"seed": 1}, {"seed": None}, {"seed": ["0"]}], ids=repr)
 def test_junk_in_the_place_of_digests_is_a_message_error(pyus, monkeypatch, junk):
-    monkeypatch.setattr(agreement, "_tell", lambda digests: say(digests=junk) if junk is not None else say())
-    with pytest.raises(MessageError) as caught:
-        agree(pyus, OWN)
-    assert (caught.value.party, caught.value.field) == ("alice", "study")
+    good, bad = say(digests=OWN), say() if junk is None else say(digests=junk)
+    for party, answers in {"bob": (good, bad), "alice": (bad, good)}.items():
+        answering(monkeypatch, *answers)
+        with pytest.raises(MessageError) as caught:
+            agree(pyus, OWN)
+        assert (caught.value.party, caught.value.field) == (party, "study")
 
 
 def test_a_key_of_any_length_is_not_shown_in_full(pyus, monkeypatch):
