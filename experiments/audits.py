@@ -8,7 +8,7 @@ import pandas as pd
 
 from parties.privacy.audit import CONTROL, PLANTED
 
-KEYS = ["party", "to", "attack", "target", "prior"]
+KEYS = ["party", "to", "attack", "target", "column", "prior"]
 
 
 def mean(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
