@@ -144,7 +144,7 @@ def test_the_main_job_audits(few_rows, tmp_path, capsys):
 def audited(leak: float, **changes) -> pd.DataFrame:
     """Two lines of an audit: an attack that leaks so much, and the control."""
     line = {"party": "alice", "to": "bob", "attack": "head", "target": "income_50k", "prior": "own", "auc": 0.9}
-    line |= {"leak": leak, "error": 0.03, "hints": 40, "rows": 100.0, "valid": True} | changes
+    line |= {"leak": leak, "error": 0.03, "hints": 40, "rows": 100.0, "valid": True, "column": ""} | changes
     return pd.DataFrame([line | {"attack": "own_columns", "leak": 2.0}, line])
 
 
