@@ -19,7 +19,7 @@ from mmoe_jax.curves import POINTS, curves
 from mmoe_jax.metrics import CALIBRATION_BINS, METRICS
 from parties import ModelError, OneShot, Party, SaveError
 from parties.reporting import account as accounts_of
-from parties.reporting.page import _pictures, leaks, page
+from parties.reporting.page import BEYOND, _pictures, leaks, page
 from parties.saving.exports import parameters_digest
 from tests.support import reports
 from tests.support.reports import DOLLARS, SCRIPT
@@ -182,6 +182,9 @@ def test_each_question_of_an_audit_is_of_its_own_column():
         ("a=b", "value"),
         (reports.SCRIPT, "above"),
     }
+    for party, account in model.account().items():
+        said = Page(page(account)).text
+        assert all(words.format(party=party) in said for words in BEYOND[party == "alice"].values())
 
 
 @pytest.mark.parametrize("name", ["_x", "val_x"])
@@ -196,7 +199,7 @@ def test_a_task_of_any_name_is_in_pictures_and_their_legends(told, name):
     }
     drawn = _pictures(renamed)
     for picture, labels in legends.items():
-        texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawn[picture])
+        texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawn[picture].svg)
         assert set(labels) <= {text.lstrip("\u200b") for text in texts}, (picture, texts)
 
 

@@ -8,11 +8,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parties.errors import ModelError
+from parties.reporting import pictures
 from parties.reporting.account import Account
 
 TEMPLATE = "page.html"
 CONTROLS = ("own_columns", "planted")  # lines of an audit that say whether the others hold
 PRIORS = ("own", "all", "sent")  # of an audit, the one that says most to the reader first
+BEYOND = {  # what an audit of the label party's messages counts by each prior, and one of another party's
+    True: {
+        "own": "Counted is what the messages tell beyond the reader’s own columns",
+        "all": "Counted is what they tell beyond all parties’ columns and the person’s other labels",
+        "sent": "Counted is what the messages tell beyond those that the reader itself sent",
+    },
+    False: {
+        "own": "Counted is what the messages tell beyond the reader’s own columns and labels",
+        "all": "Counted is what they tell beyond the reader’s columns and labels and {party}’s other columns",
+        "sent": "Counted is all that the messages tell, be it known to the reader or not",
+    },
+}
 ATTACKS = {  # what an attack does, for people
     "norm": "looked at how long each message is",
     "cosine": "compared messages with one whose answer was known",
@@ -74,6 +87,7 @@ def page(account: Account) -> str:
         moved=_moved(account),
         leaks=leaks(account["audit"]) if account["audit"] else [],
         attacks=ATTACKS,
+        beyond=_beyond(account),
         pictures=_pictures(account),  # whose text is escaped where they are made
     )
 
@@ -140,6 +154,12 @@ def short(name: str) -> str:
     return name if len(name) <= 18 else f"{name[:17]}…"
 
 
+def _beyond(account: Account) -> dict[str, str]:
+    """Prior -> what a table of leaks counts by it."""
+    party = account["party"]
+    return {prior: words.format(party=party) for prior, words in BEYOND[party == account["label_party"]].items()}
+
+
 def _height(line: Mapping[str, Any]) -> float:
     return float("-inf") if line["leak"] is None else float(line["leak"])
 
@@ -170,10 +190,8 @@ def _labels(names: Sequence[str], scores: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _pictures(account: Account) -> dict[str, str]:
-    """Name -> SVG, of what there is to draw."""
-    from parties.reporting import pictures
-
+def _pictures(account: Account) -> dict[str, pictures.Picture]:
+    """Name -> picture, of what there is to draw."""
     drawn, scores = {}, account["history"]
     losses = _labels(["loss"], scores)
     if losses:

@@ -6,7 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
@@ -33,7 +33,16 @@ SETTINGS: Any = {
 }
 
 
-def history(values: Mapping[str, Sequence[float | None]], labels: Mapping[str, str], title: str, prefix: str) -> str:
+class Picture(NamedTuple):
+    """An SVG element, and what it shows."""
+
+    title: str
+    svg: str
+
+
+def history(
+    values: Mapping[str, Sequence[float | None]], labels: Mapping[str, str], title: str, prefix: str
+) -> Picture:
     """Scores after each epoch: those of `labels`, name -> what the legend says."""
 
     def draw(axis: Any) -> None:
@@ -47,7 +56,7 @@ def history(values: Mapping[str, Sequence[float | None]], labels: Mapping[str, s
     return _picture(draw, title, prefix)
 
 
-def roc(curves: Mapping[str, Mapping[str, Any]], title: str, prefix: str) -> str:
+def roc(curves: Mapping[str, Mapping[str, Any]], title: str, prefix: str) -> Picture:
     """The ROC curve of each task."""
 
     lines = {task: (curve["false_positives"], curve["true_positives"]) for task, curve in curves.items()}
@@ -55,7 +64,7 @@ def roc(curves: Mapping[str, Mapping[str, Any]], title: str, prefix: str) -> str
     return _beside_diagonal(lines, axes, "by chance", "", title, prefix)
 
 
-def calibration(curves: Mapping[str, Mapping[str, Any]], title: str, prefix: str) -> str:
+def calibration(curves: Mapping[str, Mapping[str, Any]], title: str, prefix: str) -> Picture:
     """How often predictions come true, by bins."""
 
     lines = {task: (curve["predicted"], curve["observed"]) for task, curve in curves.items()}
@@ -63,7 +72,7 @@ def calibration(curves: Mapping[str, Mapping[str, Any]], title: str, prefix: str
     return _beside_diagonal(lines, axes, "as predicted", "o", title, prefix)
 
 
-def gates(weights: Mapping[str, Any], tasks: Sequence[str], title: str, prefix: str) -> str:
+def gates(weights: Mapping[str, Any], tasks: Sequence[str], title: str, prefix: str) -> Picture:
     """How much each task listens to each expert: means over rows, with standard deviations."""
 
     def draw(axis: Any) -> None:
@@ -88,7 +97,7 @@ def _beside_diagonal(
     marker: str,
     title: str,
     prefix: str,
-) -> str:
+) -> Picture:
     """A line per task in the unit square, beside its diagonal."""
 
     def draw(axis: Any) -> None:
@@ -111,11 +120,10 @@ def _look(at: int) -> dict[str, Any]:
     return {"color": SERIES[at % len(SERIES)], "linestyle": STYLES[at % len(STYLES)], "linewidth": 1.8}
 
 
-def _picture(draw: Any, title: str, prefix: str) -> str:
-    """One axis as an SVG element.
+def _picture(draw: Any, title: str, prefix: str) -> Picture:
+    """A picture of one axis.
 
     Args:
-        title: what the picture shows, for those who do not see it.
         prefix: of its ids, which no other picture of the page has.
     """
     import matplotlib
@@ -135,7 +143,7 @@ def _picture(draw: Any, title: str, prefix: str) -> str:
         draw(axis)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _inline(file.getvalue(), title, prefix)
+    return Picture(title, _inline(file.getvalue(), title, prefix))
 
 
 def _inline(text: str, title: str, prefix: str) -> str:
