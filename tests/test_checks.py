@@ -19,13 +19,25 @@ from experiments import certificates
 from mmoe_jax import MMoEBase, Numeric, Task
 from parties import Facing, Meeting, OneShot, Party, Rows, SplitModel, Training, VerticalData, fit_parties, gaussian
 from parties.command import checks
-from parties.command.checks import Check, alone, check_alone, check_reach, check_simulated, room, table, versions
+from parties.command.checks import (
+    Check,
+    alone,
+    check_alone,
+    check_reach,
+    check_simulated,
+    room,
+    table,
+    together,
+    versions,
+)
 from parties.command.checks.certificates import _fault
 from parties.command.checks.leaving import check_leaving
 from parties.command.checks.outlook import check_round_trip, check_time
 from parties.command.checks.reach import GREETING, _greet, _Port
 from parties.command.checks.rehearsal import Rehearsal, activations, rehearse
-from parties.errors import ModelError
+from parties.devices.activity import Activity
+from parties.devices.answers import hear
+from parties.errors import DataError, ModelError
 from parties.study.own import Own
 from tests.devices.ports import ports
 from tests.support.checks import ADAM, ROWS, meet, rows, set_up, study, tree
@@ -47,9 +59,10 @@ def place(good, tmp_path, monkeypatch) -> Path:
 def checked(folder: Path, party: str = "alice") -> list[Check]:
     """The checks of a party, which must leave everything as it was."""
     before = tree(folder)
-    found = check_alone(folder / "study.toml", folder / f"{party}.toml", None, folder / "out")
+    with check_alone(folder / "study.toml", folder / f"{party}.toml", None, folder / "out") as found:
+        pass
     assert tree(folder) == before
-    return found
+    return found.checks
 
 
 def names(checks: list[Check], ok: bool) -> list[str]:
@@ -256,6 +269,27 @@ def test_a_cache_is_beside_the_rows_and_stays_empty(place):
     assert names(checked(place), False) == ["test_disjoint"]
 
 
+def test_what_a_killed_check_left_is_removed_by_the_next(place):
+    """But not what a check has made that is not over, in a cache that another check looks at."""
+    edited("alice.toml", "separator", 'cache = "cache"\nseparator')(place)
+    (place / f"{alone.UNFINISHED}dead" / "alice").mkdir(parents=True)
+    with check_alone(place / "study.toml", place / "alice.toml", None, place / "out") as first:
+        assert first.cache is not None and [*first.cache.rglob("card.json")]
+        with check_alone(place / "study.toml", place / "alice.toml", None, place / "out") as second:
+            assert {first.cache, second.cache} == {*place.glob(f"{alone.UNFINISHED}*")}
+        assert [*place.glob(f"{alone.UNFINISHED}*")] == [first.cache]
+    assert not [*place.glob(f"{alone.UNFINISHED}*")]
+
+
+def test_rows_that_both_have_may_be_too_few_to_learn_from():
+    """As private set intersection leaves them: each party alone has both classes, and the common rows have one."""
+    frame = rows(ROWS)["alice"].set_index("id")
+    agreed, activity = study(rows=Rows(alignment="psi", row_weight="w")), Activity()
+    assert hear(together._encoded(frame, agreed, "alice", activity), "alice") == {}
+    with pytest.raises(DataError, match="party 'alice': column 'rich'"):
+        hear(together._encoded(frame[frame.rich == 1], agreed, "alice", activity), "alice")
+
+
 @pytest.mark.parametrize(("number", "name"), [(9, "tls_dates"), (10, "tls_dates"), (26, "tls_use"), (62, "tls_name")])
 def test_reasons_of_openssl(number, name):
     error = ssl.SSLCertVerificationError("refused")
@@ -278,8 +312,8 @@ def test_a_certificate_that_ends_soon_passes_with_a_remark(place):
 
 
 def test_another_party_than_asked_for(place):
-    found = check_alone(place / "study.toml", place / "alice.toml", "bob", place / "out")
-    assert names(found, False) == ["party"]
+    with check_alone(place / "study.toml", place / "alice.toml", "bob", place / "out") as found:
+        assert names(found.checks, False) == ["party"]
 
 
 def test_a_port_that_is_taken(place):
@@ -497,7 +531,8 @@ def test_every_name_is_in_the_table(good, monkeypatch):
     listed = re.findall(r"`(\w+)`", "".join(re.findall(r"^\|( `.*?) \|", checks.__doc__, re.MULTILINE)))
     assert len(listed) == len(set(listed))
     made = {name for names, *_ in BROKEN.values() for name in names.split()} | {n for n, *_ in SIMULATED.values()}
-    made |= {check.name for check in check_alone(good / "study.toml", good / "alice.toml", None, good / "out")}
+    with check_alone(good / "study.toml", good / "alice.toml", None, good / "out") as found:
+        made |= {check.name for check in found.checks}
     assert made <= set(listed) and len(made) > 30
     sources = "".join(file.read_text() for file in Path(checks.__file__).parent.glob("*.py"))
     parts = ("train", "validation", "test")

@@ -1,5 +1,6 @@
 """The command: all parties in one process, and what is refused before any process is started."""
 
+import contextlib
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ from parties import (
 )
 from parties.command import dry_run, main
 from parties.command.checks import Check
+from parties.command.checks.alone import Alone
 from parties.command.report import Report
 from parties.command.streams import logged_to
 from parties.data.frames import id_digests
@@ -411,7 +413,8 @@ def test_a_pipe_that_nobody_reads_changes_no_exit_code(monkeypatch):
 
 def test_a_run_that_is_there_does_not_keep_a_check_from_the_others(tmp_path, monkeypatch):
     write(tmp_path)
-    monkeypatch.setattr(dry_run, "check_alone", lambda *_: [Check("out", False, "checkpoints", "none", "Resume.")])
+    found = Alone([Check("out", False, "checkpoints", "none", "Resume.")])
+    monkeypatch.setattr(dry_run, "check_alone", lambda *_: contextlib.nullcontext(found))
     monkeypatch.setattr(dry_run, "check_reach", lambda *_: [Check("reach_bob", False, "nobody", "bob", "Ask bob.")])
     result = alone(tmp_path, "--json", verb="check")
     assert result.exit_code == 1 and [check["name"] for check in told(result)["checks"]] == ["out", "reach_bob"]

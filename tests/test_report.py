@@ -182,9 +182,9 @@ def test_each_question_of_an_audit_is_of_its_own_column():
         ("a=b", "value"),
         (reports.SCRIPT, "above"),
     }
-    for party, account in model.account().items():
+    for name, account in model.account().items():
         said = Page(page(account)).text
-        assert all(words.format(party=party) in said for words in BEYOND[party == "alice"].values())
+        assert all(words.format(party=name) in said for words in BEYOND[name == "alice"].values())
 
 
 @pytest.mark.parametrize("name", ["_x", "val_x"])

@@ -26,14 +26,16 @@ def check_apart(report: Report, study: Path, own: Path, party: str | None, out: 
         PartyError: a party is gone while they check.
     """
     report.quiet(party)
-    report.checks += check_alone(study, own, party, out)
-    if _may_meet(report):
+    with check_alone(study, own, party, out) as alone:
+        report.checks += alone.checks
+        if not _may_meet(report):
+            return
         session = Apart(Study.read(study), Own.read(own), out)
         report.party = session.own.party
         report.checks += check_reach(session.study, session.own)
         if _may_meet(report):
             with session.meet(report.ended) as devices:
-                report.checks += check_together(session.study, session.own, devices)
+                report.checks += check_together(session.study, session.own, devices, alone)
 
 
 def _may_meet(report: Report) -> bool:

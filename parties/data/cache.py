@@ -16,13 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parties.data.in_use import locked, new_folder, remove_left_over
 from parties.data.on_disk import Growing, OnDisk, Written, flush_folder, private
 from parties.errors import DataError
-
-try:
-    import fcntl
-except ImportError:  # no POSIX: then nothing is locked, and what a killed process left stays
-    fcntl = None  # type: ignore[assignment]
 
 CARD = "card.json"
 FORMAT = 1
@@ -102,7 +98,8 @@ class Cache:
         self.folder, self.party = Path(folder), party
         with self._naming():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._remove_left_over()
+            with self._locked():
+                remove_left_over(self.folder, NEW)
 
     def get(self, kind: str, key: Mapping[str, Any], build: Callable[[Draft], Mapping[str, Any]]) -> Entry:
         """The entry of this key, which `build` writes if it is not there, or not whole; it returns the facts.
@@ -173,42 +170,19 @@ class Cache:
 
     @contextlib.contextmanager
     def _new_folder(self) -> Iterator[Path]:
-        """A folder that other processes see to be in use, and that is gone at the end if it has not taken a name."""
-        with self._locked():
-            folder = Path(tempfile.mkdtemp(prefix=NEW, dir=self.folder))
-            held = os.open(folder, os.O_RDONLY) if fcntl else None
-            if held is not None:
-                fcntl.flock(held, fcntl.LOCK_EX)
-        try:
+        """As `in_use.new_folder`."""
+        with contextlib.ExitStack() as stack:
+            with self._locked():
+                folder = stack.enter_context(new_folder(self.folder, NEW))
             yield folder
-        finally:
-            if held is not None:
-                os.close(held)
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _remove_left_over(self) -> None:
-        """Remove the folders of processes that are gone."""
-        with self._locked():
-            for folder in self.folder.glob(f"{NEW}*") if fcntl else ():
-                held = os.open(folder, os.O_RDONLY)
-                try:
-                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(folder, ignore_errors=True)
-                except BlockingIOError:  # its process lives
-                    continue
-                finally:
-                    os.close(held)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """No other process begins, publishes or removes a folder meanwhile."""
-        lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            if fcntl:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        lock = self.folder / ".lock"
+        os.close(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600))
+        with locked(lock):
             yield
-        finally:
-            os.close(lock)
 
     @contextlib.contextmanager
     def _naming(self) -> Iterator[None]:

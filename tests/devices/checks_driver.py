@@ -13,16 +13,17 @@ def main(settings: dict) -> None:
     study, own = Path(settings["study"]), Path(settings["own"])
     if "version" in settings:
         together.versions = lambda: {"mmoe-jax": settings["version"]}  # type: ignore[attr-defined]
-    say("alone", check_alone(study, own, settings["party"], Path(settings["out"])))
-    agreed, mine = Study.read(study), Own.read(own)
-    say("reach", reached := check_reach(agreed, mine))
-    if not all(check.ok for check in reached):
-        return
-    places = {party: {"address": address} for party, address in mine.addresses.items()}
-    how = agreed.meeting
-    tls = Tls(**mine.tls)
-    with production(places, mine.party, transport=how.transport, tls=tls, deadline=how.deadline) as devices:
-        say("together", check_together(agreed, mine, devices))
+    with check_alone(study, own, settings["party"], Path(settings["out"])) as alone:
+        say("alone", alone.checks)
+        agreed, mine = Study.read(study), Own.read(own)
+        say("reach", reached := check_reach(agreed, mine))
+        if not all(check.ok for check in reached):
+            return
+        places = {party: {"address": address} for party, address in mine.addresses.items()}
+        how = agreed.meeting
+        tls = Tls(**mine.tls)
+        with production(places, mine.party, transport=how.transport, tls=tls, deadline=how.deadline) as devices:
+            say("together", check_together(agreed, mine, devices, alone))
 
 
 def say(when: str, checks: list[Check]) -> None:

@@ -77,7 +77,7 @@ if __name__ == "__main__":
     if "lingers" in happens:
         linger(happens["lingers"])
     if "dies_in_check" in happens:
-        together.rehearse = die  # type: ignore[assignment]
+        together._tell = die  # type: ignore[assignment]
     if "mistake" in happens:
         DataReader.read = fail  # type: ignore[method-assign, assignment]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a test run in the background has not

@@ -48,10 +48,10 @@ def check_simulated(study: Path, owns: Sequence[Path], out: Path) -> list[Check]
         seconds: dict[str, float] = {}
         data: dict[str, dict[str, VerticalData]] = {}
         for party in agreed.names:
-            found, read_rows, rehearsed = stack.enter_context(looked_at(agreed, mine[party], out))
-            checks += _of(party, found)
-            if rehearsed is not None and all(check.ok for check in found):
-                seconds[party], data[party] = rehearsed.seconds, read_rows.data
+            looked = stack.enter_context(looked_at(agreed, mine[party], out))
+            checks += _of(party, looked.checks)
+            if looked.rehearsed is not None and all(check.ok for check in looked.checks):
+                seconds[party], data[party] = looked.rehearsed.seconds, looked.read.data
         if len(seconds) < len(agreed.names):
             return checks
         rows = 0

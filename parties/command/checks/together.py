@@ -1,15 +1,15 @@
 """What parties check when they have met, within `production`: each process makes the same calls, and hears the same."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from parties.command.checks.alone import own_cache
+from parties.command.checks.alone import Alone
 from parties.command.checks.check import Check, failed, passed
 from parties.command.checks.files import check_rows, training_rows
 from parties.command.checks.leaving import check_leaving
 from parties.command.checks.outlook import check_round_trip, check_time
-from parties.command.checks.rehearsal import rehearse
 from parties.command.checks.versions import versions
 from parties.data.vertical_data import VerticalData
 from parties.devices.activity import Activity
@@ -21,12 +21,12 @@ from parties.devices.intersection import Intersection
 from parties.devices.round_trip import measure
 from parties.devices.tls import Tls
 from parties.errors import DataError, MessageError, PartyError, StudyError
-from parties.model.arrays import fit_parties
+from parties.model.arrays import fit_parties, party_data
 from parties.study.own import Own
 from parties.study.study import Study
 
 
-def check_together(study: Study, own: Own, devices: Mapping[str, Any]) -> list[Check]:
+def check_together(study: Study, own: Own, devices: Mapping[str, Any], alone: Alone) -> list[Check]:
     """All that the parties can look at once they have met. Every party's process makes this call. Nothing is trained.
 
     A party tells the others digests of its study, versions, what a run tells of its ids, and the seconds that a round
@@ -34,6 +34,7 @@ def check_together(study: Study, own: Own, devices: Mapping[str, Any]) -> list[C
 
     Args:
         devices: party -> its device, as `production` yields them.
+        alone: what came of this party's checks alone, which have passed; within their block.
 
     Raises:
         PartyError: a party is gone.
@@ -46,7 +47,8 @@ def check_together(study: Study, own: Own, devices: Mapping[str, Any]) -> list[C
         do = f"Compare this key of the study with {error.party!r}, and give all parties the same file."
         return [failed("same_study", error, do)]
     checks = [passed("same_study", f"{len(study.digests)} keys are alike at {', '.join(devices)}")]
-    told = driver.ask({p: device(_tell)(versions(), own.test is not None) for p, device in driver.pyus.items()})
+    facts_of = versions(), own.test is not None, alone.seconds  # each process gives its own party's device its own
+    told = driver.ask({party: device(_tell)(*facts_of) for party, device in driver.pyus.items()})
     alike = _check_versions(told)
     checks.append(alike)
     if not alike.ok:
@@ -54,18 +56,25 @@ def check_together(study: Study, own: Own, devices: Mapping[str, Any]) -> list[C
     files = {"train": own.train} | ({"validation": own.validation} if study.rows.validation == "file" else {})
     if all(facts.get("test") is True for facts in told.values()):
         files["test"] = own.test
-    with own_cache(own) as cache:
-        data: dict[str, DeviceData] = {}
-        for part, path in files.items():
-            assert path is not None, "the checks of this party alone have passed"
-            found, read = _read(part, path, study, own, devices, cache)
-            checks.append(found)
-            if read is None:
-                return checks
-            data[part] = read
-        enough = check_rows(study, len(data["train"]))  # an intersection leaves fewer than each party has
-        checks.append(enough)
-        return checks + (_looked_ahead(driver, study, own, data["train"]) if enough.ok else [])
+    data: dict[str, DeviceData] = {}
+    for part, path in files.items():
+        assert path is not None, "the checks of this party alone have passed"
+        found, read = _read(part, path, study, own, devices, alone.cache)
+        checks.append(found)
+        if read is None:
+            return checks
+        data[part] = read
+    checks.append(check_rows(study, len(data["train"])))  # an intersection leaves fewer than each party has
+    if checks[-1].ok and study.rows.alignment == "psi":
+        checks += _check_common(driver, study, data["train"])
+    if not checks[-1].ok:
+        return checks
+    seconds = {party: _seconds(facts, party) for party, facts in told.items()}
+    trips, rows = measure(driver), training_rows(study, len(data["train"]))
+    if trips:
+        checks.append(check_round_trip(study, trips, sum(seconds.values())))
+    checks.append(check_time(study, rows, seconds, max(trips.values(), default=0.0)))
+    return [*checks, *check_leaving(study, own.party, rows)]
 
 
 def _check_versions(told: Mapping[str, Mapping[str, Any]]) -> Check:
@@ -122,45 +131,43 @@ def _unread(part: str, error: PartyError) -> Check:
     return failed("rows_read", error, do)
 
 
-def _looked_ahead(driver: Devices, study: Study, own: Own, data: DeviceData) -> list[Check]:
-    """The time of a round at every party and between them, and what a run would send."""
+def _check_common(driver: Devices, study: Study, data: DeviceData) -> list[Check]:
+    """`rows_read`, if it fails: whether every party's part can be trained on the rows that both have."""
     asked = {
-        party: device(_rehearsed)(data.frames[party], study, party, driver.activity)
+        party: device(_encoded)(data.frames[party], study, party, driver.activity)
         for party, device in driver.pyus.items()
     }
     try:
-        answers = driver.ask(asked)
+        driver.ask(asked)
     except PartyError as error:
         if error.field == CONNECTION or isinstance(error, MessageError):
             raise
-        return [_unread("train", error)]
-    seconds = {}
-    for party, told in answers.items():
-        number = told.get("seconds")
-        if not isinstance(number, float) or not number > 0:
-            raise MessageError(party=party, field="seconds", seen=repr(number)[:200], wanted="a positive number")
-        seconds[party] = number
-    trips = measure(driver)
-    rows = training_rows(study, len(data))
-    checks = []
-    if trips:
-        checks.append(check_round_trip(study, trips, sum(seconds.values())))
-    checks.append(check_time(study, rows, seconds, max(trips.values(), default=0.0)))
-    return [*checks, *check_leaving(study, own.party, rows)]
+        do = f"Bring rows of more people whom both have: by those alone {error.party!r} cannot train."
+        return [failed("rows_read", error, do)]
+    return []
 
 
-def _tell(found: dict[str, str], test: bool) -> bytes:
-    """The versions of a party, and whether it has rows to test on."""
-    return say(versions=found, test=test)
+def _seconds(facts: Mapping[str, Any], party: str) -> float:
+    """What a party told that a round of its part computes."""
+    number = facts.get("seconds")
+    if not isinstance(number, float) or not 0 < number < math.inf:
+        raise MessageError(party=party, field="seconds", seen=repr(number)[:200], wanted="a positive number")
+    return number
 
 
-def _rehearsed(frame: Any, study: Study, party: str, activity: Activity) -> bytes:
-    """On the party's device: the `seconds` that a round of its part computes."""
+def _tell(found: dict[str, str], test: bool, seconds: float) -> bytes:
+    """The versions of a party, whether it has rows to test on, and the seconds that a round of its part computes."""
+    return say(versions=found, test=test, seconds=seconds)
+
+
+def _encoded(frame: Any, study: Study, party: str, activity: Activity) -> bytes:
+    """On the party's device: whether these rows can be fitted and encoded to be trained on."""
     with activity.call():
         labels = [task.name for task in study.tasks] if party == study.label_party else []
-        data = VerticalData({party: frame}, study.label_party, labels)
+        data = VerticalData({party: frame}, study.label_party, labels, study.rows.row_weight if labels else None)
         try:
-            columns = fit_parties(data, {party: study.parties[party]})[party] if party in study.parties else ()
-            return say(seconds=rehearse(study, party, data, columns).seconds)
+            columns = fit_parties(data, {p: own for p, own in study.parties.items() if p == party})
+            party_data(data, columns, study.tasks, training=True, labels=bool(labels))
+            return say()
         except PartyError as error:
             return refuse(error)
