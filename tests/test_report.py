@@ -151,11 +151,11 @@ def test_a_page_says_what_was_counted(trained, written):
             nbytes = sum(n for key, n in counted.bytes.items() if key[:2] == (sender, receiver))
             assert messages > 0 and f"{messages:,} messages" in said and f"{messages:,} {nbytes:,}" in said
         for network, state in trained.states()[party].items():
-            line = f"digest of the parameters of {party}’s {network} (SHA-256) {parameters_digest(state.params)}"
+            line = f"fingerprint of the parameters of {party}’s {network} (SHA-256) {parameters_digest(state.params)}"
             assert line in said  # the card of an export has the same
-        assert "A rehearsal." in said and "No protection" in said
+        assert "A rehearsal." in said and "Nothing was done to hide alice’s labels" in said
         assert "Each of the" in said and "TLS" not in said  # nothing is known of TLS in one process
-    assert "4 numbers that bob’s own network computed" in Page(written["bob"]).text
+    assert "4 numbers that bob’s part of the model computed" in Page(written["bob"]).text
     scores, said = trained.evaluate(reports.data().take(range(40))), Page(written["alice"]).text
     assert f"rich/auc {scores['rich/auc']:.4f} 0.2500" in said and "rich: KS" in said
     assert DOLLARS in said and "expert 2" in said
@@ -243,7 +243,7 @@ def test_the_same_account_gives_the_same_page_later_and_a_damaged_one_none(train
         "digest": whole.replace('"seed": 3', '"seed": 4'),
         "JSON": whole[:-9],
         "written": "[" * 100_000,
-        "format 1": json.dumps({"account": {"format": 2}, "digest": accounts_of._digest({"format": 2})}),
+        "format 2": json.dumps({"account": {"format": 1}, "digest": accounts_of._digest({"format": 1})}),
     }
     for wanted, text in damages.items():
         (tmp_path / "bob.json").write_text(text)

@@ -25,7 +25,7 @@ from parties.privacy.guarantee import Guarantee, spent
 from parties.privacy.heuristics import Protection
 from parties.saving.folder import write_file
 
-FORMAT = 1
+FORMAT = 2
 VERSIONS = ("mmoe-jax", "jax", "flax", "optax", "numpy", "pandas", "secretflow")
 Account = dict[str, Any]
 
@@ -67,6 +67,7 @@ def accounts(
         "format": FORMAT,
         "label_party": model.label_party,
         "parties": everybody,
+        "holders": list(model.parties),
         "tasks": [{"name": task.name, "kind": task.kind} for task in model.tasks],
         "epochs": model.epoch,
         "stopped": model.stopped,

@@ -16,14 +16,14 @@ CONTROLS = ("own_columns", "planted")  # lines of an audit that say whether the 
 PRIORS = ("own", "all", "sent")  # of an audit, the one that says most to the reader first
 BEYOND = {  # what an audit of the label party's messages counts by each prior, and one of another party's
     True: {
-        "own": "Counted is what the messages tell beyond the reader’s own columns",
-        "all": "Counted is what they tell beyond all parties’ columns and the person’s other labels",
-        "sent": "Counted is what the messages tell beyond those that the reader itself sent",
+        "own": "What is new to the reader: beyond the reader’s own columns",
+        "all": "What would be new even to one who had all parties’ columns and the person’s other labels",
+        "sent": "What is new to the reader: beyond what the reader itself sent",
     },
     False: {
-        "own": "Counted is what the messages tell beyond the reader’s own columns and labels",
-        "all": "Counted is what they tell beyond the reader’s columns and labels and {party}’s other columns",
-        "sent": "Counted is all that the messages tell, be it known to the reader or not",
+        "own": "What is new to the reader: beyond the reader’s own columns and labels",
+        "all": "What would be new even to one who had {party}’s other columns, too",
+        "sent": "All that the messages tell, whether the reader knew it before or not",
     },
 }
 ATTACKS = {  # what an attack does, for people
@@ -31,17 +31,17 @@ ATTACKS = {  # what an attack does, for people
     "cosine": "compared messages with one whose answer was known",
     "nearest": "took the answer of the most alike known messages",
     "ica": "took messages apart, with no answer known",
-    "head": "learned from the last epoch's messages",
+    "head": "learned from the last epoch’s messages",
     "head_epochs": "learned from the messages of all epochs",
     "head_epochs_2000": "learned from the messages of all epochs",
     "completion": "learned from what it had itself",
     "labels": "read the labels that were sent",
-    "lookup": "learned from the last epoch's messages",
+    "lookup": "learned from the last epoch’s messages",
 }
 PHASES = {
     "fit": "training",
-    "evaluate": "scoring of held-out rows",
-    "predict": "predicting",
+    "evaluate": "scoring on people with known labels",
+    "predict": "forecasting",
     "exchange": "the one exchange",
 }
 
@@ -87,6 +87,7 @@ def page(account: Account) -> str:
         moved=_moved(account),
         leaks=leaks(account["audit"]) if account["audit"] else [],
         attacks=ATTACKS,
+        tried=len({line["attack"] for line in account["audit"] or () if line["attack"] not in CONTROLS}),
         beyond=_beyond(account),
         pictures=_pictures(account),  # whose text is escaped where they are made
     )
