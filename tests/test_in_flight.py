@@ -113,6 +113,7 @@ def test_sparse_tables_train_as_dense_ones():
         assert error(model.states(), dense.states()) <= 1e-5
 
 
+@pytest.mark.thorough
 def test_sparse_tables_train_alike():
     """With an optimiser that is another than on the whole table, and where all in flight are taken in, too."""
     tables = {}
@@ -268,7 +269,7 @@ class RootOfTable(MMoEBase):
         return jnp.sqrt(jnp.abs(super().__call__(columns)) * columns[-1].values[:, None])
 
 
-@pytest.mark.parametrize("nonfinite", ["raise", "skip_round"])
+@pytest.mark.parametrize("nonfinite", [pytest.param("raise", marks=pytest.mark.thorough), "skip_round"])
 def test_a_gradient_of_a_sparse_party_that_is_not_finite(nonfinite):
     """It is refused by that party alone, in the same round wherever it is placed."""
     bob, made, seen = SHOPS.assign(wage=np.where(np.arange(N) == 20, 0.0, 1.0)), {}, list[Any]()

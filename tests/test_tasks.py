@@ -74,12 +74,12 @@ def test_a_task_without_any_label_adds_nothing():
     logits, labels, ones = rows(1, 4)
     labels[:, 2] = np.nan
     scorer = objective(TASKS)
-    scores = scorer.compute(scorer.update(scorer.init(4), logits, labels, ones))
+    scores = scorer.compute(jax.jit(scorer.update)(scorer.init(4), logits, labels, ones))
     assert np.isnan(scores["c/loss"]) and np.isfinite(scores["loss"])
     np.testing.assert_allclose(scores["loss"], LOSS(logits, labels, ones), rtol=1e-6)
 
 
-@pytest.mark.parametrize("batch", [1, 3, 8, 20])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.thorough), 3, 20])
 def test_scores_are_scikit_learns_however_the_rows_are_batched(batch):
     """With padding in the last batch, rows of weight 0 and missing labels among them."""
     logits, labels, weights = rows(7, 20)
