@@ -317,6 +317,7 @@ LABELS = [
 TASKS = [
     Case("no task", lambda w: model(tasks=[]), ModelError, None, "tasks", "[]", "at least one Task"),
     Case("task twice", lambda w: model(tasks=[Task.binary("y"), Task.regression("y")]), ModelError, None, "tasks", "['y', 'y']", "each of another name"),
+    Case("task named as validation", lambda w: model(tasks=[Task.binary("val_y"), Task.regression("y")]), ModelError, None, "tasks", "['val_y', 'y']", "val_y"),
     Case("task text", lambda w: model(tasks=["y"]), ModelError, None, "tasks", "[None]", "at least one Task"),
     Case("task weight negative", lambda w: model(tasks=[Task.binary("y", weight=-1)]), ModelError, None, "tasks[0].weight", "-1", "a finite weight of task 'y', not negative"),
     Case("task weight NaN", lambda w: model(tasks=[Task.binary("y", weight=np.nan)]), ModelError, None, "tasks[0].weight", "nan", "a finite weight of task 'y', not negative"),

@@ -183,6 +183,10 @@ def check_model(model: Any) -> None:
     names = [getattr(task, "name", None) for task in model.tasks]
     if not names or None in names or len(set(names)) != len(names):
         raise ModelError(field="tasks", seen=f"tasks {names}", wanted="at least one Task, each of another name")
+    alike = next((name for name in names if f"val_{name}" in names), None)
+    if alike is not None:
+        wanted = f"other names: history has the validation scores of {alike!r} as val_{alike}"
+        raise ModelError(field="tasks", seen=f"tasks {names}", wanted=wanted)
     for i, task in enumerate(model.tasks):
         weight = task.weight
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
