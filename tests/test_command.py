@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -308,10 +309,15 @@ def test_what_the_other_party_was_worth(tmp_path, alone_scores):
     assert result.exit_code == 0, result.output
     assert told(result)["beside"] == {"alice alone": alone_scores}
     assert (account(tmp_path, "alice")["beside"], account(tmp_path, "bob")["beside"]) == (told(result)["beside"], {})
+    assert run(tmp_path, "resume").exit_code == 0 and account(tmp_path, "alice")["beside"] == told(result)["beside"]
     assert run(tmp_path, "report").exit_code == 0
     pages = {party: (tmp_path / "out" / f"report-{party}.html").read_text() for party in ("alice", "bob")}
     assert ["alice alone" in page for page in pages.values()] == [True, False]
     assert f"{alone_scores['rich/auc']:.4f}" in pages["alice"]
+    for name in ("model", "checkpoints"):
+        shutil.rmtree(tmp_path / "out" / name)
+    assert run(tmp_path, "train").exit_code == 0
+    assert account(tmp_path, "alice")["beside"] == {}, "the account is of this training"
 
 
 @pytest.mark.parametrize("protect", [None, OneShot()])
@@ -350,7 +356,7 @@ class Ends(Callback):
 def test_a_training_alone_that_ends_early_takes_nothing_of_what_is_written(
     tmp_path, trained, model, alone_scores, monkeypatch, ctrl_c, how
 ):
-    """And `resume` trains it once more."""
+    """And `resume` trains it once more, and leaves the account of the training that it did not see."""
     write(tmp_path)
 
     class Ended(SplitModel):
@@ -374,8 +380,11 @@ def test_a_training_alone_that_ends_early_takes_nothing_of_what_is_written(
     assert told(result)["files"].keys() == {"checkpoints", "model", "account-alice", "account-bob"}
     assert told(result)["beside"] == {} == account(tmp_path, "alice")["beside"]
     same_model(tmp_path / "out", model, tmp_path)
-    assert run(tmp_path, "resume", "--beside").exit_code == 0
-    assert account(tmp_path, "alice")["beside"] == {"alice alone": alone_scores}
+    before = {party: account(tmp_path, party) for party in ("alice", "bob")}
+    assert before["bob"]["traffic"] and run(tmp_path, "resume", "--beside").exit_code == 0
+    after = {party: account(tmp_path, party) for party in ("alice", "bob")}
+    before["alice"]["beside"] = {"alice alone": alone_scores}
+    assert after == before
 
 
 BESIDE: dict[str, tuple[dict[str, Any], str, str]] = {

@@ -65,6 +65,8 @@ def _train(session: Session, report: Report, files: Files, again: str) -> tuple[
 def resume(session: Session, report: Report, beside: bool = False) -> None:
     """Go on with a run of `train` that ended early, and save the model. What was sent before is not audited.
 
+    Where the run had come to its end, the account of the process that trained stays, which knows more of it.
+
     Args:
         beside: as in `train`.
 
@@ -243,12 +245,24 @@ def _keep_accounts(session: Session, report: Report, model: SplitModel) -> dict[
         "transport": study.meeting.transport,
         "study": study.digest,
     }
-    accounts = model.account(meeting=meeting)
-    for party, account in accounts.items():
+    accounts = {}
+    for party, account in model.account(meeting=meeting).items():
         file = _account_file(session, party)
-        write_account(file, account)
+        accounts[party] = _of_training(file, account)
+        write_account(file, accounts[party])
         report.files[f"account-{party}"] = str(file)
     return accounts
+
+
+def _of_training(file: Path, account: Account) -> Account:
+    """The account; or the one in the file, if this process found the run ended, which that one saw train."""
+    if account["training"]["began"] < account["epochs"]:
+        return account
+    try:
+        earlier = read_account(file, account["party"])
+    except SaveError:  # the process that trained was ended before it wrote one
+        return account
+    return earlier if earlier["parameters"] == account["parameters"] else account
 
 
 def _set_beside(session: Session, report: Report, alone: Read, accounts: Mapping[str, Account]) -> None:
