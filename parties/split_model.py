@@ -567,7 +567,8 @@ class SplitModel:
             path: `.html`; the party's name is added to it.
             data, batch_size: as in `account`.
             beside: name of another model -> its scores on the same rows, as `evaluate` gives them, such as those of a
-                model of the label party's columns alone; for the label party's report.
+                model of the label party's columns alone, trained on `alone(label_party)` of the data; for the label
+                party's report.
 
         Returns:
             Party -> file, of the parties of this process.

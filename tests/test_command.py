@@ -4,9 +4,11 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,13 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from mmoe_jax import Task
+from mmoe_jax.tasks import SCORED_BY
 from parties import (
+    Callback,
     Facing,
+    NumberError,
+    OneShot,
     PartyError,
     Rows,
     SplitModel,
@@ -30,7 +37,7 @@ from parties import (
     clip,
     gaussian,
 )
-from parties.command import dry_run, main
+from parties.command import beside, dry_run, main
 from parties.command.checks import Check
 from parties.command.checks.alone import Alone
 from parties.command.report import Report
@@ -39,6 +46,7 @@ from parties.data.frames import id_digests
 from parties.devices.driver import CONNECTION
 from parties.devices.production import _End
 from parties.party import participant
+from parties.reporting.account import read_account
 from tests.support import killed, organisations
 from tests.support.organisations import ROWS, TEST_ROWS, people, study, write
 
@@ -92,15 +100,30 @@ def model(trained) -> SplitModel:
     return made
 
 
-def rows(folder: Path, name: str) -> VerticalData:
+def rows(folder: Path, name: str, missing: str = "error") -> VerticalData:
     files = {party: folder / party / f"{name}.csv" for party in ("alice", "bob")}
     how: dict[str, Any] = {"on": "id", "label_party": "alice", "labels": ["rich", "wed"]}
-    return VerticalData.from_files(files, sep={"alice": ",", "bob": "|"}, **how)
+    return VerticalData.from_files(files, sep={"alice": ",", "bob": "|"}, missing=missing, **how)
+
+
+def account(folder: Path, party: str) -> dict[str, Any]:
+    return read_account(folder / "out" / f"account-{party}.json", party)
+
+
+def scores_alone(folder: Path, parts: Sequence[VerticalData]) -> dict[str, float]:
+    """Of a model of alice's columns alone that Python trains on the first of these parts, on the second."""
+    said = Study.read(folder / "study.toml")
+    arguments = said.model_arguments() | {"parties": {"alice": said.parties["alice"]}, "protect": None}
+    first, second = (VerticalData({"alice": p.frames["alice"]}, "alice", p.labels, p.row_weight) for p in parts)
+    made = SplitModel(**arguments)
+    made.fit(first, epochs=said.training.epochs, batch_size=said.training.batch_size, progress=False)
+    return made.evaluate(second)
 
 
 def test_a_study_is_trained_scored_and_predicted_with_as_in_python(trained, model):
     said = json.loads((trained / "told.json").read_text())
-    assert list(said) == ["ok", "verb", "party", "study", "scores", "history", "bytes", "files", "checks", "error"]
+    asked = ["ok", "verb", "party", "study", "scores", "beside", "history", "bytes", "files", "checks", "error"]
+    assert list(said) == asked and said["beside"] == {}
     assert (said["ok"], said["verb"], said["party"], said["error"]) == (True, "train", None, None)
     assert {n: v for n, v in said["history"].items() if n != "seconds"} == {
         name: values for name, values in model.history.items() if name != "seconds"
@@ -234,14 +257,21 @@ def test_ids_that_bob_lacks(trained, tmp_path, missing, kept):
 
 
 def test_rows_under_intersection_are_those_of_all_parties_in_the_order_of_their_digests(trained, tmp_path):
-    write(tmp_path, rows_of={"bob": slice(5, None)}, rows=Rows(alignment="psi"))
-    assert run(tmp_path, "train").exit_code == 0
+    """And so are those of the model of alice's columns alone, whose scores people read."""
+    write(tmp_path, rows_of={"bob": slice(5, None)}, rows=Rows(alignment="psi", validation=0.25))
+    result = run(tmp_path, "train", "--beside")
+    assert result.exit_code == 0, result.output
     files = [f"--data={party}={tmp_path / party / 'train.csv'}" for party in ("alice", "bob")]
     assert run(tmp_path, "predict", *files).exit_code == 0
     ids = pd.read_csv(tmp_path / "out" / "scores.csv")["id"]
     assert sorted(ids) == sorted(people(ROWS)["alice"]["id"][5:]) != list(ids)
     digests = [digest.tobytes() for digest in id_digests(pd.Index(ids))]
     assert digests == sorted(digests)
+    data = rows(tmp_path, "train", missing="drop")
+    scores = scores_alone(tmp_path, data.take([[*data.ids].index(id) for id in ids]).split(0.75, seed=0))
+    lines = ["alice alone, on the rows that were held out:", *(f"  {n} {v:.4f}" for n, v in scores.items())]
+    assert "\n".join(lines) in result.stdout
+    assert account(tmp_path, "alice")["beside"] == {"alice alone": scores}
 
 
 def test_a_protected_training_with_rows_on_disk_validated_by_files_and_audited(tmp_path):
@@ -256,14 +286,125 @@ def test_a_protected_training_with_rows_on_disk_validated_by_files_and_audited(t
         "training": Training(batch_size=12, audit=True),
     }
     write(tmp_path, owned=owned, **how)
-    result = run(tmp_path, "train", "--json")
+    result = run(tmp_path, "train", "--json", "--beside")
     assert result.exit_code == 0, result.output
     assert "val_rich/auc" in told(result)["history"]
+    parts = rows(tmp_path, "train"), rows(tmp_path, "test")
+    assert told(result)["beside"] == {"alice alone": scores_alone(tmp_path, parts)}
     for party in ("alice", "bob"):
         file = told(result)["files"][f"audit-{party}"]
         assert {line["party"] for line in json.loads(Path(file).read_text())} == {party}
     assert (tmp_path / "alice" / "cache").is_dir() and not (tmp_path / "bob" / "cache").exists()
     assert [run(tmp_path, verb).exit_code for verb in ("evaluate", "predict", "resume")] == [0, 0, 0]
+
+
+@pytest.fixture(scope="module")
+def alone_scores(trained) -> dict[str, float]:
+    """Of the rows of `write`, as they are."""
+    return scores_alone(trained, rows(trained, "train").split(0.75, seed=0))
+
+
+def test_what_the_other_party_was_worth(tmp_path, alone_scores):
+    """The model of alice's columns alone is that of Python; her account and page have its scores, and not bob's."""
+    write(tmp_path)
+    result = run(tmp_path, "train", "--json", "--beside")
+    assert result.exit_code == 0, result.output
+    assert told(result)["beside"] == {"alice alone": alone_scores}
+    assert (account(tmp_path, "alice")["beside"], account(tmp_path, "bob")["beside"]) == (told(result)["beside"], {})
+    assert run(tmp_path, "resume").exit_code == 0 and account(tmp_path, "alice")["beside"] == told(result)["beside"]
+    assert run(tmp_path, "report").exit_code == 0
+    pages = {party: (tmp_path / "out" / f"report-{party}.html").read_text() for party in ("alice", "bob")}
+    assert ["alice alone" in page for page in pages.values()] == [True, False]
+    assert f"{alone_scores['rich/auc']:.4f}" in pages["alice"]
+    for name in ("model", "checkpoints"):
+        shutil.rmtree(tmp_path / "out" / name)
+    assert run(tmp_path, "train").exit_code == 0
+    assert account(tmp_path, "alice")["beside"] == {}, "the account is of this training"
+
+
+@pytest.mark.parametrize("protect", [None, OneShot()])
+@pytest.mark.thorough
+def test_alone_with_weights_missing_labels_and_all_metrics(tmp_path, protect):
+    said = {"files": {"validation": "test.csv"}}
+    tasks = [Task.binary("rich", missing="mask", metrics=SCORED_BY["binary"]), Task.binary("wed")]
+    how: dict[str, Any] = {"tasks": tasks, "protect": protect, "rows": Rows(validation="file", row_weight="trust")}
+    folder = write(tmp_path, owned={"alice": said, "bob": said}, **how)
+    for name in ("train", "test"):
+        file = folder / "alice" / f"{name}.csv"
+        frame = pd.read_csv(file)
+        frame["rich"] = frame["rich"].where(np.arange(len(frame)) % 3 > 0)
+        frame.assign(trust=1.0 + np.arange(len(frame)) % 4).to_csv(file, index=False)
+    result = run(folder, "train", "--json", "--beside")
+    assert result.exit_code == 0, result.output
+    label: dict[str, Any] = {"on": "id", "label_party": "alice", "labels": ["rich", "wed"], "row_weight": "trust"}
+    parts = [VerticalData.from_files({"alice": folder / "alice" / f"{n}.csv"}, **label) for n in ("train", "test")]
+    assert told(result)["beside"] == {"alice alone": scores_alone(folder, parts)}
+
+
+class Ends(Callback):
+    """Ends a training after its first epoch: by Ctrl-C, or by an error."""
+
+    def __init__(self, how: str):
+        self.how = how
+
+    def on_epoch_end(self, training):
+        if self.how == "Ctrl-C":
+            signal.raise_signal(signal.SIGINT)
+        else:
+            raise NumberError(party="alice", field="loss", seen="nan", wanted="a finite number")
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "an error"])
+def test_a_training_alone_that_ends_early_takes_nothing_of_what_is_written(
+    tmp_path, trained, model, alone_scores, monkeypatch, ctrl_c, how
+):
+    """And `resume` trains it once more, and leaves the account of the training that it did not see."""
+    write(tmp_path)
+
+    class Ended(SplitModel):
+        def fit(self, *arguments, **given):
+            return super().fit(*arguments, callbacks=[Ends(how)], **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(beside, "SplitModel", Ended)
+        result, again = (run(tmp_path, verb, "--json", "--beside") for verb in ("train", "resume"))
+    error = told(result)["error"]
+    assert (again.exit_code, told(again)["error"]) == (result.exit_code, error)
+    if how == "Ctrl-C":
+        assert (result.exit_code, error["kind"]) == (3, "KeyboardInterrupt")
+        assert error["seen"] == "Ctrl-C after 1 of 2 epochs of alice alone"
+        assert error["wanted"] == "mmoe-jax resume --beside to go on"
+    else:
+        assert (result.exit_code, error["kind"], error["field"]) == (1, "NumberError", "loss")
+    assert result.stderr.count("\n") == 1 and result.stderr.endswith(
+        "; the model is written, as all else is but the scores of alice alone\n"
+    )
+    assert told(result)["files"].keys() == {"checkpoints", "model", "account-alice", "account-bob"}
+    assert told(result)["beside"] == {} == account(tmp_path, "alice")["beside"]
+    same_model(tmp_path / "out", model, tmp_path)
+    before = {party: account(tmp_path, party) for party in ("alice", "bob")}
+    assert before["bob"]["traffic"] and run(tmp_path, "resume", "--beside").exit_code == 0
+    after = {party: account(tmp_path, party) for party in ("alice", "bob")}
+    before["alice"]["beside"] = {"alice alone": alone_scores}
+    assert after == before
+
+
+BESIDE: dict[str, tuple[dict[str, Any], str, str]] = {
+    "another party": ({}, "bob", "party"),
+    "no columns": ({"parties": {"bob": study().parties["bob"]}}, "alice", "parties"),
+    "no rows held out": ({"rows": Rows()}, "alice", "rows.validation"),
+}
+
+
+@pytest.mark.parametrize("verb", ["train", "resume"])
+@pytest.mark.parametrize("case", BESIDE)
+def test_what_could_not_be_compared_is_refused_before_the_parties_meet(tmp_path, case, verb):
+    changed, party, field = BESIDE[case]
+    write(tmp_path, owned={party: {"addresses": HERE}}, meeting=organisations.meeting(), **changed)
+    result = alone(tmp_path, "--json", "--beside", party=party, verb=verb)
+    error = told(result)["error"]
+    assert (result.exit_code, error["kind"], error["field"]) == (1, "StudyError", field)
+    assert "--beside" in error["seen"] + error["wanted"] and not (tmp_path / "x" / "study.toml").exists()
 
 
 def alone(folder: Path, *options: str, study: str = "study.toml", party: str = "alice", verb: str = "train") -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from mmoe_jax import __version__
 from parties.command import verbs
+from parties.command.beside import OPTION
 from parties.command.compiled import keep_compiled
 from parties.command.dry_run import check_apart, check_here
 from parties.command.report import Report
@@ -60,6 +62,14 @@ def _data(function: Callable[..., None]) -> Callable[..., None]:
     return click.option("--data", multiple=True, metavar="FILE", help=help)(function)
 
 
+def _beside(function: Callable[..., None]) -> Callable[..., None]:
+    """The option of the verbs that train."""
+    help = (
+        "At the label party: when the others have left, also train a model of its columns alone; `report` shows both."
+    )
+    return click.option(OPTION, is_flag=True, help=help)(function)
+
+
 @main.command()
 @_verb
 def check(
@@ -79,16 +89,18 @@ def check(
 
 @main.command()
 @_verb
-def train(**given: Any) -> None:
+@_beside
+def train(beside: bool, **given: Any) -> None:
     """Train the model of STUDY with checkpoints, and save it in DIR/model."""
-    _run("train", verbs.train, **given)
+    _run("train", partial(verbs.train, beside=beside), **given)
 
 
 @main.command()
 @_verb
-def resume(**given: Any) -> None:
+@_beside
+def resume(beside: bool, **given: Any) -> None:
     """Go on with a training that ended early, from its newest checkpoint that every party has."""
-    _run("resume", verbs.resume, **given)
+    _run("resume", partial(verbs.resume, beside=beside), **given)
 
 
 @main.command()

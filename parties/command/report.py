@@ -32,22 +32,24 @@ class Report:
     Attributes:
         party: this process's party; None where all parties are here, or where it is not known yet.
         out: the folder of what is written; None until it is known.
-        scores, history, bytes, files, checks: what came of the verb; of bytes, edge -> those of a round, or under
-            `OneShot` of the exchange; of files, name -> path.
+        scores, beside, history, bytes, files, checks: what came of the verb; beside, other models' scores by name; of
+            bytes, edge -> those of a round, or under `OneShot` of the exchange; of files, name -> path.
         lines: what else people are told.
         again: the verb that goes on after an interruption.
+        spared: what is whole whatever ends the verb from now on; said beside an error.
     """
 
     def __init__(self, verb: str, study: Path | None, party: str | None, as_json: bool):
         self.verb, self.study, self.party = verb, study, party
         self.out: Path | None = None
         self.scores: Mapping[str, float] = {}
+        self.beside: Mapping[str, Mapping[str, float]] = {}
         self.history: Mapping[str, list[float]] = {}
         self.bytes: Mapping[str, int] = {}
         self.files: dict[str, str] = {}
         self.checks: list[Check] = []
         self.lines: list[str] = []
-        self.again = verb
+        self.again, self.spared = verb, ""
         self._as_json = as_json
         self._streams, self._opened = Streams(sys.stdout, sys.stderr), contextlib.ExitStack()
 
@@ -97,7 +99,8 @@ class Report:
         code = code or (REFUSED if failed else 0)
         facts = {"ok": not code, "verb": self.verb, "party": self.party}
         facts |= {"study": None if self.study is None else str(self.study)}
-        facts |= {"scores": self.scores, "history": self.history, "bytes": self.bytes, "files": self.files}
+        facts |= {"scores": self.scores, "beside": self.beside, "history": self.history}
+        facts |= {"bytes": self.bytes, "files": self.files}
         facts |= {"checks": [check._asdict() for check in self.checks]}
         text = json.dumps(json_values(facts | {"error": told}), indent=1, allow_nan=False)
         if self.out is not None:
@@ -110,7 +113,8 @@ class Report:
             for line in lines:
                 click.echo(line, file=self._streams.out)
             if told is not None:
-                click.echo(self._line(error, told), file=self._streams.err)
+                line = self._line(error, told)
+                click.echo(f"{line}; {self.spared}" if self.spared else line, file=self._streams.err)
         return code
 
     def _told(self, error: BaseException) -> tuple[int, dict[str, Any]]:
@@ -136,6 +140,10 @@ class Report:
             yield f"epoch {len(self.history['seconds'])}:"
         for name, value in ({name: values[-1] for name, values in self.history.items()} | dict(self.scores)).items():
             yield f"  {name} {value:.4f}"
+        for model, scores in self.beside.items():
+            yield f"{model}, on the rows that were held out:"
+            for name, value in scores.items():
+                yield f"  {name} {value:.4f}"
         for edge, size in self.bytes.items():
             yield f"bytes {edge}: {size:,}"
         if self.checks:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from parties.command.beside import OPTION, check_beside, name_alone, scores_alone
 from parties.command.checks.room import CHECKPOINTS, MODEL, taken
 from parties.command.report import Report
 from parties.command.session import Apart, Missing, Session
 from parties.errors import SaveError, StudyError
 from parties.model.arguments import check_table_path
-from parties.reporting.account import read_account, write_account
+from parties.reporting.account import Account, read_account, with_beside, write_account
 from parties.reporting.page import check_installed, page
 from parties.saving.text_file import write_whole
 from parties.split_model import SplitModel
@@ -19,49 +20,78 @@ from parties.study.digests import difference
 from parties.study.study import Study
 
 STUDY = "study.toml"  # in the folder of what is written
+Files = Mapping[str, Mapping[str, Path]]  # name -> party -> its file of that name, "train" or "validation"
+Read = Mapping[str, Any]  # name -> the rows of the files of that name
 
 
-def train(session: Session, report: Report) -> None:
+def train(session: Session, report: Report, beside: bool = False) -> None:
     """Train as the study says, with checkpoints, and save the model.
+
+    Args:
+        beside: whether to train a model of the label party's columns alone, too, when the parties have left.
 
     Raises:
         PartyError: of any kind; also a folder that has a model or checkpoints.
     """
-    study, out = session.study, session.out
+    if beside:
+        check_beside(session)
     _check_free(session)
     session.check()
     files = _training_files(session)
     with session.open(report.ended):
-        rows, validation = _training_rows(session, files)
-        study.write(out / STUDY)
-        model = SplitModel(**study.model_arguments(), placement=session.place())
-        how = study.training.arguments() | {"checkpoint": out / CHECKPOINTS, "progress": report.terminal}
-        try:
-            model.fit(rows, validation=validation, **how)
-        finally:
-            if any(taken(out / CHECKPOINTS, party) for party in session.owns):
-                report.again = "resume"
-        _conclude(session, report, model)
-        if study.training.audit:
-            _audit(session, report, model, rows)
-        _keep_accounts(session, report, model)
+        alone, accounts = _train(session, report, files, _go_on(beside))
+    if beside:
+        _set_beside(session, report, alone, accounts)
 
 
-def resume(session: Session, report: Report) -> None:
+def _train(session: Session, report: Report, files: Files, again: str) -> tuple[Read, dict[str, Account]]:
+    """What the parties do together of `train`; the rows of the label party alone, and the accounts of the run."""
+    study, out = session.study, session.out
+    rows, validation, alone = _training_rows(session, files)
+    study.write(out / STUDY)
+    model = SplitModel(**study.model_arguments(), placement=session.place())
+    how = study.training.arguments() | {"checkpoint": out / CHECKPOINTS, "progress": report.terminal}
+    try:
+        model.fit(rows, validation=validation, **how)
+    finally:
+        if any(taken(out / CHECKPOINTS, party) for party in session.owns):
+            report.again = again
+    _conclude(session, report, model)
+    if study.training.audit:
+        _audit(session, report, model, rows)
+    return alone, _keep_accounts(session, report, model)
+
+
+def resume(session: Session, report: Report, beside: bool = False) -> None:
     """Go on with a run of `train` that ended early, and save the model. What was sent before is not audited.
+
+    Where the run had come to its end, the account of the process that trained stays, which knows more of it.
+
+    Args:
+        beside: as in `train`.
 
     Raises:
         PartyError: of any kind; also a study that is not that of the run.
     """
+    if beside:
+        check_beside(session)
     session.check()
     _check_study(session, but=("meeting",))
     files = _training_files(session)
+    report.again = _go_on(beside)
     with session.open(report.ended):
-        rows, validation = _training_rows(session, files)
-        how = session.study.code() | {"placement": session.place(), "progress": report.terminal}
-        model = SplitModel.resume(session.out / CHECKPOINTS, rows, validation=validation, **how)
-        _conclude(session, report, model)
-        _keep_accounts(session, report, model)
+        alone, accounts = _resume(session, report, files)
+    if beside:
+        _set_beside(session, report, alone, accounts)
+
+
+def _resume(session: Session, report: Report, files: Files) -> tuple[Read, dict[str, Account]]:
+    """What the parties do together of `resume`; returns as `_train`."""
+    rows, validation, alone = _training_rows(session, files)
+    how = session.study.code() | {"placement": session.place(), "progress": report.terminal}
+    model = SplitModel.resume(session.out / CHECKPOINTS, rows, validation=validation, **how)
+    _conclude(session, report, model)
+    return alone, _keep_accounts(session, report, model)
 
 
 def evaluate(session: Session, report: Report, files: Mapping[str, Path]) -> None:
@@ -164,12 +194,22 @@ def _training_files(session: Session) -> dict[str, dict[str, Path]]:
     return {name: session.files(name) for name in names}
 
 
-def _training_rows(session: Session, files: Mapping[str, Mapping[str, Path]]) -> tuple[Any, Any]:
+def _training_rows(session: Session, files: Files) -> tuple[Any, Any, Read]:
+    """The rows that are trained on; those that are scored, or None; and all that were read, of the label party alone.
+
+    In production every party's process makes the same calls, whether or not it is to train what is scored beside.
+    """
+    read = {name: session.read(of) for name, of in files.items()}
+    alone = {name: rows.alone(session.study.label_party) for name, rows in read.items()}
+    return *_parts(session.study, read), alone
+
+
+def _parts(study: Study, read: Read) -> tuple[Any, Any]:
     """The rows that are trained on, and those that are scored after each epoch, or None."""
-    share, rows = session.study.rows.validation, session.read(files["train"])
+    share = study.rows.validation
     if isinstance(share, float):
-        return rows.split(1 - share, session.study.seed)
-    return rows, session.read(files["validation"]) if share == "file" else None
+        return read["train"].split(1 - share, study.seed)
+    return read["train"], read.get("validation")
 
 
 def _conclude(session: Session, report: Report, model: SplitModel) -> None:
@@ -195,7 +235,7 @@ def _audit(session: Session, report: Report, model: SplitModel, rows: Any) -> No
         report.files[f"audit-{party}"] = str(file)
 
 
-def _keep_accounts(session: Session, report: Report, model: SplitModel) -> None:
+def _keep_accounts(session: Session, report: Report, model: SplitModel) -> dict[str, Account]:
     """Write what each party of this process knows of the run, for a report that a later process writes."""
     study = session.study
     meeting = {
@@ -205,10 +245,43 @@ def _keep_accounts(session: Session, report: Report, model: SplitModel) -> None:
         "transport": study.meeting.transport,
         "study": study.digest,
     }
+    accounts = {}
     for party, account in model.account(meeting=meeting).items():
         file = _account_file(session, party)
-        write_account(file, account)
+        accounts[party] = _of_training(file, account)
+        write_account(file, accounts[party])
         report.files[f"account-{party}"] = str(file)
+    return accounts
+
+
+def _of_training(file: Path, account: Account) -> Account:
+    """The account; or the one in the file, if this process found the run ended, which that one saw train."""
+    if account["training"]["began"] < account["epochs"]:
+        return account
+    try:
+        earlier = read_account(file, account["party"])
+    except SaveError:  # the process that trained was ended before it wrote one
+        return account
+    return earlier if earlier["parameters"] == account["parameters"] else account
+
+
+def _set_beside(session: Session, report: Report, alone: Read, accounts: Mapping[str, Account]) -> None:
+    """Train and score the model of the label party's columns alone, and write its scores into that party's account.
+
+    Raises:
+        KeyboardInterrupt, PartyError: as `scores_alone`; what the parties did together is written, and stays.
+    """
+    study = session.study
+    name, label = name_alone(study), study.label_party
+    report.spared = f"the model is written, as all else is but the scores of {name}"
+    scores = scores_alone(study, *_parts(study, alone), report.terminal)
+    report.beside = {name: scores}
+    write_account(_account_file(session, label), with_beside(accounts[label], report.beside))
+
+
+def _go_on(beside: bool) -> str:
+    """The verb that goes on with a training."""
+    return f"resume {OPTION}" if beside else "resume"
 
 
 def _account_file(session: Session, party: str) -> Path:

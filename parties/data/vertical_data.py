@@ -235,6 +235,20 @@ class VerticalData:
         what = f"labels {list(self.labels)}; {lost} ids dropped" + (f", {lacked} unknown" if lacked else "")
         return f"VerticalData({len(self)} rows; {parties}; {what})"
 
+    def alone(self, party: str) -> VerticalData:
+        """The same rows with that party's frame alone; no cell is copied.
+
+        With the label party's a model of its columns alone can be trained. Of a `DeviceData` in production every
+        party's process calls this; it is the rows in that party's process, and None in another's.
+
+        Raises:
+            DataError: the party has no frame.
+        """
+        if party not in self.frames:
+            raise DataError(party=party, field="party", seen="no frame", wanted=f"one of {self.parties}")
+        frames, dropped, unknown = ({party: of[party]} for of in (self.frames, self.dropped, self.unknown))
+        return VerticalData(frames, self.label_party, self.labels, self.row_weight, dropped, unknown)
+
     def take(self, rows: Sequence[int] | np.ndarray) -> VerticalData:
         """The rows at those positions (not ids), in that order.
 

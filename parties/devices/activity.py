@@ -14,6 +14,7 @@ class Activity:
         ended: how many calls of the party have ended.
         heard: number of a question -> the answers of all parties.
         told: the party's latest answer that is for this process alone.
+        lent: what the party lends this process; None where it lends nothing.
     """
 
     def __init__(self) -> None:
@@ -22,6 +23,7 @@ class Activity:
         self.ended = 0
         self.heard: dict[int, tuple[Any, ...]] = {}
         self.told = b""
+        self.lent: Any = None
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from parties.data.frames import check_labels
 from parties.data.missing import Missing
-from parties.data.vertical_data import Selection, first_rows
+from parties.data.vertical_data import Selection, VerticalData, first_rows, select
 from parties.devices.driver import Devices
 from parties.devices.intersection import Intersection
 from parties.errors import DataError, ModelError
@@ -136,6 +136,22 @@ class DeviceData:
 
     def __len__(self) -> int:
         return self.rows
+
+    def alone(self, party: str) -> VerticalData | None:
+        """As `VerticalData.alone`, in the process of that party, or of one driver for all parties; None in another's.
+
+        In production every party's process calls it: the others hear no more than that there is an answer.
+
+        Raises:
+            DataError: the party has no frame.
+            PartyError: it is gone.
+        """
+        if party not in self.frames:
+            raise DataError(party=party, field="party", seen="no frame", wanted=f"one of {self.parties}")
+        frame = self.devices.lend(party, self.frames[party])
+        if frame is None:
+            return None
+        return select(VerticalData({party: frame}, self.label_party, self.labels, self.row_weight), self.selection)
 
     def split(self, fraction: float, seed: int = 0) -> tuple[DeviceData, DeviceData]:
         """As `VerticalData.split`: the same rows.

@@ -83,6 +83,12 @@ class DataReader:
         """An indexed frame, or a table, without the rows that the other party does not have."""
         return self._answered(lambda: intersect(frame, self.party, intersection, seconds))
 
+    def lend(self, frame: Frame) -> bytes:
+        """Lend the frame to the driver of this party's own process; the answer says nothing of it."""
+        with self.activity.call():
+            self.activity.lent = frame
+            return say()
+
     def hear(self, question: int, *answers: bytes) -> None:
         """Take all parties' answers to a question."""
         self.activity.hear(question, answers)
@@ -139,7 +145,9 @@ class Devices:
         # Sender and value of the latest messages to this party. A call that waits for a value keeps it alive; this
         # must not.
         self._incoming: deque[tuple[str, weakref.ref]] = deque(maxlen=512)
-        self._readers = {p: self.actor(DataReader, ("read", "take", "intersect", "hear"), p, p) for p in self.pyus}
+        self._readers = {
+            p: self.actor(DataReader, ("read", "take", "intersect", "lend", "hear"), p, p) for p in self.pyus
+        }
 
     def actor(self, kind: type, calls: Sequence[str], party: str, *arguments: Any) -> Any:
         """An object of `kind` on the party's device, made of the arguments and this process's activity, or None."""
@@ -174,6 +182,18 @@ class Devices:
         if private and self.own in facts:
             facts[self.own] |= hear(self.activity.told, self.own)
         return facts
+
+    def lend(self, party: str, frame: Any) -> Frame | None:
+        """The party's frame itself, in its own process or where one driver drives all; None in another's process.
+
+        Raises:
+            PartyError: the party is gone.
+        """
+        if self.own is None:
+            return self._revealed({party: frame})[0]
+        self.ask({party: self._readers[party].lend(frame)})
+        lent, self.activity.lent = self.activity.lent, None
+        return lent
 
     def meet(self) -> None:
         """Wait until every party has come to this call; raises as `ask`."""
@@ -215,7 +235,7 @@ class Devices:
         party = error.party() if isinstance(error, FedRemoteError) else self.own
         return PartyError(party=party, field=CONNECTION, seen=seen, wanted="none; the party's own log has it")
 
-    def _revealed(self, answers: Mapping[str, Any]) -> list[bytes]:
+    def _revealed(self, answers: Mapping[str, Any]) -> list[Any]:
         sf = secretflow()
         if not self.simulated:
             return sf.reveal(list(answers.values()))

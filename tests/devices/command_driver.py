@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from parties.command import main
+from parties.command import main, verbs
 from parties.command.checks import together
 from parties.devices import production
 from parties.devices.driver import DataReader
@@ -38,6 +38,18 @@ def note_frames(path: str) -> None:
         return unpack(self, frame)
 
     Lane.unpack = noted  # type: ignore[method-assign]
+
+
+def wait_alone(path: str) -> None:
+    """This party trains a model of its columns alone only when that file is there."""
+    train = verbs.scores_alone
+
+    def waited(*arguments: Any) -> dict[str, float]:
+        while not os.path.exists(path):
+            time.sleep(0.05)
+        return train(*arguments)
+
+    verbs.scores_alone = waited  # type: ignore[assignment]
 
 
 def linger(path: str) -> None:
@@ -74,6 +86,8 @@ if __name__ == "__main__":
         be_signalled(*happens["signal"])
     if "note" in happens:
         note_frames(happens["note"])
+    if "waits_alone" in happens:
+        wait_alone(happens["waits_alone"])
     if "lingers" in happens:
         linger(happens["lingers"])
     if "dies_in_check" in happens:

@@ -63,7 +63,7 @@ class StandIns(Devices):
     def __init__(self, pyus, deadline):
         self.pyus, self.deadline, self.own, self.simulated = dict(pyus), deadline, None, False
         self._incoming = deque(maxlen=512)
-        self._readers = {p: self.actor(DataReader, ("read", "take", "intersect", "hear"), p, p) for p in pyus}
+        self._readers = {p: self.actor(DataReader, ("read", "take", "intersect", "lend", "hear"), p, p) for p in pyus}
 
     def actor(self, kind, calls, party, *arguments):
         return Actor(self.pyus[party], kind(*arguments, None), calls)

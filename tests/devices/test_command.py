@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from experiments import certificates
 from parties import Rows, Study, Training
+from parties.reporting.account import read_account
 from parties.study.text import read_text, write_text
 from tests.devices.ports import ports
 from tests.support.organisations import meeting, study, write
@@ -61,6 +62,7 @@ class Run:
         *options: str,
         out: str = "out",
         happens: Mapping[str, Mapping[str, Any]] = {},
+        options_of: Mapping[str, tuple[str, ...]] = {},
         only: tuple[str, ...] = ("alice", "bob"),
         studies: Mapping[str, str] = {},
         moved: bool = True,
@@ -73,6 +75,7 @@ class Run:
             given = [str(folder / studies.get(party, "study.toml")), "--own", str(folder / party / "own.toml")]
             command = [sys.executable, "-m", "tests.devices.command_driver", json.dumps(happens.get(party, {}))]
             command += [verb, *given, "--json", "--out", str(folder / out / party), *options]
+            command += options_of.get(party, ())
             pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             self.processes[party] = subprocess.Popen(command, **pipes)
 
@@ -110,11 +113,11 @@ def left(folder: Path) -> list[str]:
     return found
 
 
-def simulated(folder: Path) -> Path:
+def simulated(folder: Path, *options: str) -> Path:
     """The folder of the model that is trained with all parties in one process, which is as one of theirs."""
     owns = [option for party in ("alice", "bob") for option in ("--own", str(folder / party / "own.toml"))]
     command = [sys.executable, "-m", "parties.command", "train", str(folder / "study.toml"), "--simulate", *owns]
-    subprocess.run([*command, "--out", str(folder / "out")], check=True, capture_output=True)
+    subprocess.run([*command, *options, "--out", str(folder / "out")], check=True, capture_output=True)
     return folder / "out" / "model"
 
 
@@ -164,10 +167,19 @@ def test_two_processes_train_score_and_predict(trained, unbroken):
 
 
 def test_rows_that_differ_are_aligned_as_in_one_process(tmp_path):
+    """Also those of a model of alice's columns alone, which she trains when bob has gone home."""
     rows_of = {"alice": slice(None, -3), "bob": slice(None, 4, -1)}
-    folder = organisations(tmp_path, rows_of=rows_of, rows=Rows(alignment="psi"))
-    done(folder, "train")
-    same_bits(folder / "out", simulated(folder))
+    folder = organisations(tmp_path, rows_of=rows_of, rows=Rows(alignment="psi", validation=0.25))
+    gone, beside = folder / "gone", {"alice": ("--beside",)}
+    with Run(folder, "train", happens={"alice": {"waits_alone": str(gone)}}, options_of=beside) as run:
+        assert run.end("bob")[0::2] == (0, "")
+        gone.touch()
+        code, said, err = run.end("alice")
+        assert (code, err) == (0, "")
+    model = simulated(folder, "--beside")
+    same_bits(folder / "out", model)
+    accounts = [read_account(out / "account-alice.json", "alice") for out in (model.parent, folder / "out" / "alice")]
+    assert said["beside"].keys() == {"alice alone"} and [a["beside"] for a in accounts] == [said["beside"]] * 2
 
 
 def test_a_private_key_is_in_no_file_but_its_own(trained):

@@ -384,6 +384,37 @@ def test_the_driver_holds_no_rows(pyus, files):
     assert devices.rows_reachable([local_data(files)], N)[1], "the walk finds what there is to find"
 
 
+def test_one_driver_of_all_parties_gets_a_partys_frame_alone(pyus, files):
+    """Of the rows that are left after both splits, as in one process."""
+    ours, theirs = (data.split(0.8, seed=1)[0].split(0.5, seed=2)[1] for data in (read(pyus, files), local_data(files)))
+    for party in NAMES:
+        own, wanted = ours.alone(party), theirs.alone(party)
+        assert own.parties == [party] and (own.label_party, own.labels) == ("alice", ("y", "z"))
+        assert wanted.parties == list(wanted.dropped) == list(wanted.unknown) == [party]
+        for found in (own, wanted):
+            pd.testing.assert_frame_equal(found.frames[party], theirs.frames[party])
+    for data in (ours, theirs):
+        with pytest.raises(DataError, match="party 'dan': party: saw no frame, wanted one of"):
+            data.alone("dan")
+
+
+@pytest.mark.parametrize("own", ["alice", "bob"])
+def test_a_frame_is_lent_to_its_partys_own_process(monkeypatch, own):
+    """What all hear says nothing of it, and the driver keeps none."""
+    driver = StandIns({name: Device(name) for name in NAMES}, 1.0)
+    driver.own, driver.activity = own, driver.reader(own).held.activity
+    said: list[bytes] = []
+
+    def heard(answers):
+        said.extend(driver._revealed(answers))
+        return said
+
+    monkeypatch.setattr(driver, "_heard", heard)
+    lent = driver.lend("alice", Ref(driver.pyus["alice"], FRAMES["alice"]))
+    assert lent is (FRAMES["alice"] if own == "alice" else None)
+    assert said == [say()] and driver.activity.lent is None
+
+
 def test_a_vdataframe_is_data_on_devices(pyus, tmp_path):
     """SecretFlow's own where it is installed, whose columns have distinct names, so that rows are joined by index."""
     made, shared = model(pyu(pyus)), DATA | {"on": None}
