@@ -25,7 +25,7 @@ from parties.saving.folder import digest, folder_party, write_file
 FORMAT = 1
 CARD = "export.json"
 OLDEST = (0, 4, 30)  # the first JAX with `jax.export`
-LATER = "jax.export, so JAX {}.{}.{} or later: there `parties.export_folder` exports the party's folder of `save`"
+LATER = "jax.export, so JAX {}.{}.{} or later: there `parties.export_folder` or `mmoe-jax export` takes what was saved"
 
 
 class Input(NamedTuple):
