@@ -46,7 +46,7 @@ def newest(session: nox.Session) -> None:
 @nox.session(python="3.13")
 def wheel(session: nox.Session) -> None:
     """What OPERATING.md prints, by a wheel with nothing but what it asks for, on the newest Python."""
-    session.install(".[keys]", "pytest>=8,<9", "pytest-xdist>=3", "hypothesis>=6.100")
+    session.install(".[keys,export]", "pytest>=8,<9", "pytest-xdist>=3", "hypothesis>=6.100")
     session.run("python", "-m", "pytest", "-q", "--thorough", "tests/test_operating.py", *session.posargs)
 
 

@@ -18,6 +18,7 @@ from parties.errors import (
 )
 from parties.model.arrays import as_batch, fit_parties
 from parties.model.assembly import Party, split_program
+from parties.model.own_folder import export_folder
 from parties.model.protection import Facing, OneShot
 from parties.party.transcript import Recording
 from parties.placement.fused import Fused
@@ -90,6 +91,7 @@ __all__ = [
     "as_batch",
     "chain",
     "clip",
+    "export_folder",
     "exported",
     "fit_parties",
     "gaussian",

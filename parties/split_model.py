@@ -31,6 +31,7 @@ from parties.model.arrays import fit_parties
 from parties.model.assembly import ColumnSpec, Party, Task, bind_fuse, shows_gates
 from parties.model.balancing import SUM, Balance
 from parties.model.blueprint import Blueprint, read_blueprint
+from parties.model.functions import check_sends
 from parties.model.protection import Facing, OneShot, public_protection
 from parties.party.participant import AuditFacts
 from parties.party.transcript import Recording
@@ -599,6 +600,8 @@ class SplitModel:
     def save(self, path: str | Path) -> None:
         """Write each party's folder `path/PARTY`: the party's columns, network and state, and nothing of another's.
 
+        The label party's says shapes and dtypes of the others' activations, which every party knows.
+
         Raises:
             ModelError: nothing is trained yet.
         """
@@ -615,7 +618,8 @@ class SplitModel:
         and `parties.exported` a folder; what that computes equals `predict` within 1e-5 in float32.
 
         Nothing is trained from an export: the folder that `save` writes stays the source. Another version of JAX may
-        not read an export: load the saved folder there, and export it by the JAX that will serve it.
+        not read an export, so the JAX that will serve it makes it: each party takes its own folder of `save` there, and
+        `parties.export_folder` exports that without the others'.
 
         Raises:
             ModelError: nothing is trained yet; JAX is older than 0.4.30; the package flatbuffers is missing; a
@@ -624,9 +628,7 @@ class SplitModel:
             SaveError: a party's folder is there already, or cannot be written; names the party.
         """
         for name, party in self.parties.items():
-            if party.sends is not None:
-                wanted = "a party without, as a secret key decides what it sends"
-                raise ModelError(party=name, field="sends", seen=party.sends.name, wanted=wanted)
+            check_sends(name, None if party.sends is None else party.sends.name)
         self._check_fitted()
         self._consortium.export(Path(path))
 

@@ -167,7 +167,8 @@ def test_a_party_s_folder_holds_nothing_of_another(tmp_path):
     for name in ("epoch-000000-round-00000003", "epoch-000001-round-00000000"):
         cards = {p: json.loads((tmp_path / p / name / "party.json").read_text()) for p in ("alice", "bob")}
         saved = {p: read_party(tmp_path / p / name, p) for p in ("alice", "bob")}
-        assert set(cards["alice"]) - set(cards["bob"]) == {"parties", "fuse", "tasks", "history", "seconds"}
+        of_label_party = {"parties", "activations", "fuse", "tasks", "history", "seconds"}
+        assert set(cards["alice"]) - set(cards["bob"]) == of_label_party
         assert set(cards["bob"]) <= set(cards["alice"])
         assert cards["alice"]["data"] != cards["bob"]["data"] and cards["alice"]["run"] == cards["bob"]["run"]
         assert [column["name"] for column in cards["bob"]["columns"]] == ["job", "wage", "pets"]
@@ -199,7 +200,9 @@ def graft(folder: Path, width: int) -> None:
     shutil.copytree(there / "bob", folder / "bob")
 
 
-@pytest.mark.parametrize("case, party, field", [*zip(OTHER, ("alice", "alice"), (": party", "state"), strict=True)])
+@pytest.mark.parametrize(
+    "case, party, field", [*zip(OTHER, ("alice", "alice"), (": party", "activations"), strict=True)]
+)
 def test_what_is_another_s_is_refused(complete, case, party, field):
     OTHER[case](complete)
     with pytest.raises(SaveError) as caught:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,9 +48,11 @@ from parties.devices.driver import CONNECTION
 from parties.devices.production import _End
 from parties.party import participant
 from parties.reporting.account import read_account
+from parties.saving import exports
 from tests.support import killed, organisations
 from tests.support.organisations import ROWS, TEST_ROWS, people, study, write
 
+OLD = jax.__version_info__ < exports.OLDEST
 pytestmark = pytest.mark.xdist_group("test_command")  # one worker, which compiles the model once
 
 
@@ -163,6 +166,56 @@ def test_a_report_is_written_of_what_the_training_left(trained, tmp_path):
     error = told(run(trained, "report", "--json"))["error"]
     assert (error["kind"], error["party"]) == ("SaveError", "bob") and "mmoe-jax train" in error["wanted"]
     (tmp_path / "account-bob.json").rename(out / "account-bob.json")
+
+
+def take(trained: Path, folder: Path, party: str) -> None:
+    """What a party takes to where its part is served, which is nothing of another's."""
+    for name in ("study.toml", f"{party}/own.toml", "x/study.toml", f"x/model/{party}"):
+        from_there = trained / name.replace("x/", "out/")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if from_there.is_dir() else shutil.copy)(from_there, folder / name)
+
+
+@pytest.mark.skipif(OLD, reason="this JAX has no export")
+def test_each_party_exports_its_own_folder_and_all_together_the_same(trained, tmp_path):
+    take(trained, tmp_path, "bob")
+    result = alone(tmp_path, "--json", verb="export", party="bob")
+    assert result.exit_code == 0, result.output
+    assert told(result)["files"] == {"exported-bob": str(tmp_path / "x" / "exported" / "bob")}
+    SplitModel.load(trained / "out" / "model").export(tmp_path / "wanted")
+    wanted = tree(tmp_path / "wanted")
+    assert tree(tmp_path / "x" / "exported") == {
+        name: wanted[name] for name in ("bob/base.stablehlo", "bob/export.json")
+    }
+    error = told(alone(tmp_path, "--json", verb="export", party="bob"))["error"]
+    assert (error["kind"], error["party"], error["seen"]) == ("SaveError", "bob", "a folder that is there")
+    for party in ("alice", "bob"):
+        take(trained, tmp_path / "all", party)
+    (tmp_path / "all" / "x" / "exported" / "bob").mkdir(parents=True)
+    refused = run(tmp_path / "all", "export", "--json", out="x")
+    assert (refused.exit_code, told(refused)["error"]["party"]) == (1, "bob")
+    (there := tmp_path / "all" / "x" / "exported" / "bob").rmdir()
+    assert [*there.parent.iterdir()] == [], "nobody writes until all can"
+    assert run(tmp_path / "all", "export", out="x").stdout.splitlines() == [
+        f"exported-{party}: {there.with_name(party)}" for party in ("alice", "bob")
+    ]
+    assert tree(there.parent) == wanted
+
+
+def test_what_cannot_be_exported_is_refused(trained, tmp_path):
+    write(tmp_path)
+    take(trained, tmp_path, "bob")
+    error = told(alone(tmp_path, "--json", verb="export", party="alice"))["error"]
+    assert (error["kind"], error["party"], error["seen"]) == ("SaveError", "alice", "no model")
+    study(seed=3).write(tmp_path / "seed.toml")
+    result = alone(tmp_path, "--json", verb="export", party="bob", study="seed.toml")
+    assert (result.exit_code, told(result)["error"]["field"]) == (1, "seed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exports, "OLDEST", (99, 0, 0))
+        result = alone(tmp_path, "--json", verb="export", party="bob")
+    error = told(result)["error"]
+    assert (result.exit_code, error["kind"], error["field"]) == (1, "ModelError", "export")
+    assert "JAX 99.0.0 or later" in error["wanted"] and not (tmp_path / "x" / "exported").exists()
 
 
 def test_people_read_lines(trained):

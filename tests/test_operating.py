@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 
 import click
 import pytest
@@ -11,7 +12,7 @@ from parties.study.own import Own
 from tests.support.operating import BOOK, Installed, blocks, check_scores
 
 MARKS = {"rehearse", "in one process", "keys at alice", "keys at bob", "sign at alice", "hand over"}
-MARKS |= {"study at alice", "study at bob", "at alice", "at bob"}
+MARKS |= {"study at alice", "study at bob", "at alice", "at bob", "export at alice", "export at bob"}
 
 
 def commands() -> list[list[str]]:
@@ -56,4 +57,14 @@ def test_a_wheel_does_it_in_one_process(tmp_path):
     (said,) = installed.run([printed["in one process"]], home)
     assert " passed, 0 failed" in said and "income_50k/auc 0." in said
     check_scores(home / "one.csv", home)
+    for party, functions in {"alice": {"base", "fuse"}, "bob": {"base"}}.items():
+        there = tmp_path / f"of {party}"
+        for taken in ("study.toml", f"{party}/OWN.toml", "runs/study/study.toml", f"runs/study/model/{party}"):
+            source = home / taken.replace("runs/study/", "runs/simulated/")
+            (there / taken).parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, there / taken)
+        installed.run([printed[f"export at {party}"]], there)
+        exported = there / "runs" / "study" / "exported"
+        assert {file.stem for file in exported.glob(f"{party}/*.stablehlo")} == functions
+        assert [folder.name for folder in exported.iterdir()] == [party]
     assert not installed.refused.exists(), installed.refused.read_text()

@@ -22,7 +22,7 @@ from flax import serialization
 from hypothesis import settings
 
 from mmoe_jax import Categorical, MMoEBase, MMoEFuse
-from parties import ModelError, Party, SaveError, SplitModel, VerticalData, exported
+from parties import ModelError, Party, SaveError, SplitModel, VerticalData, export_folder, exported
 from parties.programs.network import TrainState
 from parties.saving.folder import digest, read_model, read_party, write_party
 from tests.support.hostile_files import JUNK, places, sealed, with_junk
@@ -119,7 +119,11 @@ def test_saved_again_without_optimizers_nothing_is_lost(loaded, story, tmp_path)
 
 def test_a_jax_that_cannot_export_is_named(loaded, story, tmp_path):
     old = mock.patch.multiple(jax, __version__="0.4.29", __version_info__=(0, 4, 29))
-    for call in (lambda: loaded.export(tmp_path), lambda: exported(story.path / "bob")):
+    for call in (
+        lambda: loaded.export(tmp_path),
+        lambda: exported(story.path / "bob"),
+        lambda: export_folder(story.path / "bob", tmp_path),
+    ):
         with old, pytest.raises(ModelError, match="saw JAX 0.4.29, wanted .* JAX 0.4.30 or later"):
             call()
     assert not [*tmp_path.iterdir()]
@@ -186,7 +190,7 @@ def test_what_a_card_says_is_read_or_refused_wherever_it_is_of_another_kind(copy
             except SaveError:
                 refused += 1
             except ModelError as error:  # a custom network, which must be given
-                assert error.field in ("networks", "fuse") and "give it to load" in error.wanted, error
+                assert error.field in ("networks", "fuse") and "give it as" in error.wanted, error
     assert refused > 20 * EACH and refused > 3 * taken, (refused, taken)
     sealed(whole, states).write(copy / party)
     SplitModel.load(copy)
@@ -218,6 +222,27 @@ def test_a_card_that_no_save_writes_is_refused_by_party(copy, party, path, value
     with pytest.raises(SaveError) as caught:
         SplitModel.load(copy)
     assert caught.value.party == party and caught.value.seen and caught.value.wanted
+
+
+def test_the_label_partys_card_says_the_others_activations_as_their_networks_make_them(copy):
+    whole, states = json.loads((copy / "alice" / "party.json").read_text()), state_file(copy / "alice").read_bytes()
+    assert whole["activations"] == {"bob": {"shape": [6], "dtype": "float32"}}
+    assert "activations" not in json.loads((copy / "bob" / "party.json").read_text())
+    others = [{}, None, {"bob": {"shape": [7], "dtype": "float32"}}, whole["activations"] | {"eve": {}}]
+    for other in (*others, {"bob": {"shape": [6], "dtype": "float64"}}):
+        sealed({**whole, "activations": other}, states).write(copy / "alice")
+        error = refused(copy)
+        assert (error.party, error.field) == ("alice", "activations") and "[6]" in error.wanted
+
+
+def test_a_card_that_does_not_say_them_is_read_and_saved_again_says_them(copy, story, tmp_path):
+    whole = json.loads((copy / "alice" / "party.json").read_text())
+    sealed(with_junk(whole, ("activations",), places), state_file(copy / "alice").read_bytes()).write(copy / "alice")
+    (copy / "alice" / "state.msgpack").unlink()
+    again = SplitModel.load(copy)
+    assert again.evaluate(data(), batch_size=8) == story.scores
+    again.save(tmp_path / "again")
+    assert read(tmp_path / "again") == read(story.path)
 
 
 def test_a_missing_folder_is_refused(tmp_path):
@@ -461,7 +486,7 @@ def test_a_network_of_the_users_own_that_is_not_given_is_asked_for(custom, name,
         load(custom, **{name: None})
     assert (caught.value.party, caught.value.field) == (party, argument)
     assert type(custom.networks[name]).__name__ in caught.value.seen
-    assert f"give it to load as {argument}" in caught.value.wanted
+    assert f"give it as {argument}" in caught.value.wanted
 
 
 def test_a_network_of_another_class_is_refused(custom):

@@ -142,6 +142,13 @@ def report(**given: Any) -> None:
     _run("report", verbs.write_reports, **given)
 
 
+@main.command()
+@_verb
+def export(**given: Any) -> None:
+    """Write the model's part of this party as StableHLO, to serve: DIR/exported/PARTY. The parties need not meet."""
+    _run("export", verbs.export, **given)
+
+
 def _run(
     verb: str,
     work: Callable[[Session, Report], None],

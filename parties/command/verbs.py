@@ -12,14 +12,16 @@ from parties.command.report import Report
 from parties.command.session import Apart, Missing, Session
 from parties.errors import SaveError, StudyError
 from parties.model.arguments import check_table_path
+from parties.model.own_folder import prepare_folder
 from parties.reporting.account import Account, read_account, with_beside, write_account
 from parties.reporting.page import check_installed, page
+from parties.saving.exports import write_export
 from parties.saving.text_file import write_whole
 from parties.split_model import SplitModel
 from parties.study.digests import difference
 from parties.study.study import Study
 
-STUDY = "study.toml"  # in the folder of what is written
+STUDY, EXPORTED = "study.toml", "exported"  # in the folder of what is written; in the second, a folder per party
 Files = Mapping[str, Mapping[str, Path]]  # name -> party -> its file of that name, "train" or "validation"
 Read = Mapping[str, Any]  # name -> the rows of the files of that name
 
@@ -144,6 +146,21 @@ def write_reports(session: Session, report: Report) -> None:
         file = session.out / f"report-{party}.html"
         write_whole(file, text)
         report.files[f"report-{party}"] = str(file)
+
+
+def export(session: Session, report: Report) -> None:
+    """Export the trained model's parts of the parties of this process, each from its own folder. They need not meet.
+
+    Raises:
+        PartyError: of any kind; also a folder that has an export of such a party.
+    """
+    _check_study(session, but=("meeting",))
+    _check_model(session)
+    to = session.out / EXPORTED
+    prepared = dict(prepare_folder(session.out / MODEL / party, to) for party in session.owns)
+    for party, files in prepared.items():
+        write_export(to, party, files)
+        report.files[f"exported-{party}"] = str(to / party)
 
 
 def _load(session: Session) -> SplitModel:

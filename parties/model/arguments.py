@@ -159,20 +159,7 @@ def check_model(model: Any) -> None:
     if not isinstance(model.tasks, Sequence):
         raise ModelError(field="tasks", seen=type(model.tasks).__name__, wanted="a list of Task")
     for name, party in model.parties.items():
-        check_name(name)
-        if not all(hasattr(party, attribute) for attribute in ("columns", "base", "optimizer")):
-            raise ModelError(party=name, field="parties", seen=type(party).__name__, wanted="a Party")
-        specs = party.columns if isinstance(party.columns, Sequence) else None
-        if not specs or not all(hasattr(spec, "transform") for spec in specs):
-            wanted = "a list of at least one column specification; a label party without columns has no entry"
-            raise ModelError(party=name, field="columns", seen=repr(party.columns), wanted=wanted)
-        names = [spec.name for spec in specs]
-        twice = next((column for column in names if names.count(column) > 1), None)
-        if twice is not None:
-            raise ModelError(party=name, field="columns", seen=f"{twice!r} twice", wanted="distinct columns")
-        if not isinstance(party.base, nn.Module):
-            raise ModelError(party=name, field="base", seen=type(party.base).__name__, wanted="a Flax module")
-        check_optimizer("optimizer", party.optimizer, name)
+        check_party(name, party)
         _check_sends(getattr(party, "sends", None), name, model.label_party)
     check_name(model.label_party, "label_party")
     if not model.parties:
@@ -180,18 +167,7 @@ def check_model(model: Any) -> None:
     if not isinstance(model.fuse, nn.Module):
         raise ModelError(field="fuse", seen=type(model.fuse).__name__, wanted="a Flax module")
     check_optimizer("fuse_optimizer", model.fuse_optimizer, model.label_party)
-    names = [getattr(task, "name", None) for task in model.tasks]
-    if not names or None in names or len(set(names)) != len(names):
-        raise ModelError(field="tasks", seen=f"tasks {names}", wanted="at least one Task, each of another name")
-    alike = next((name for name in names if f"val_{name}" in names), None)
-    if alike is not None:
-        wanted = f"other names: history has the validation scores of {alike!r} as val_{alike}"
-        raise ModelError(field="tasks", seen=f"tasks {names}", wanted=wanted)
-    for i, task in enumerate(model.tasks):
-        weight = task.weight
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            wanted = f"a finite weight of task {task.name!r}, not negative"
-            raise ModelError(field=f"tasks[{i}].weight", seen=repr(weight), wanted=wanted)
+    check_tasks(model.tasks)
     if model.protect is not None:
         if isinstance(model.protect, Facing):
             model.protect.check(model.tasks, tuple(model.parties), model.label_party)
@@ -201,6 +177,44 @@ def check_model(model: Any) -> None:
     check_count("seed", model.seed, 0)
     if model.seed >= 2**32:  # without x64, jax.random.key reads no more bits: two seeds would be one
         raise ModelError(field="seed", seen=str(model.seed), wanted="an int below 2**32")
+
+
+def check_party(name: Any, party: Any) -> None:
+    """Refuse a party with columns that cannot be used; what protects its activations is not looked at.
+
+    Raises:
+        ModelError: naming the first argument of it.
+    """
+    check_name(name)
+    if not all(hasattr(party, attribute) for attribute in ("columns", "base", "optimizer")):
+        raise ModelError(party=name, field="parties", seen=type(party).__name__, wanted="a Party")
+    specs = party.columns if isinstance(party.columns, Sequence) else None
+    if not specs or not all(hasattr(spec, "transform") for spec in specs):
+        wanted = "a list of at least one column specification; a label party without columns has no entry"
+        raise ModelError(party=name, field="columns", seen=repr(party.columns), wanted=wanted)
+    names = [spec.name for spec in specs]
+    twice = next((column for column in names if names.count(column) > 1), None)
+    if twice is not None:
+        raise ModelError(party=name, field="columns", seen=f"{twice!r} twice", wanted="distinct columns")
+    if not isinstance(party.base, nn.Module):
+        raise ModelError(party=name, field="base", seen=type(party.base).__name__, wanted="a Flax module")
+    check_optimizer("optimizer", party.optimizer, name)
+
+
+def check_tasks(tasks: Sequence[Any]) -> None:
+    """Refuse no tasks, tasks of one name, and weights that cannot be used; raises ModelError."""
+    names = [getattr(task, "name", None) for task in tasks]
+    if not names or None in names or len(set(names)) != len(names):
+        raise ModelError(field="tasks", seen=f"tasks {names}", wanted="at least one Task, each of another name")
+    alike = next((name for name in names if f"val_{name}" in names), None)
+    if alike is not None:
+        wanted = f"other names: history has the validation scores of {alike!r} as val_{alike}"
+        raise ModelError(field="tasks", seen=f"tasks {names}", wanted=wanted)
+    for i, task in enumerate(tasks):
+        weight = task.weight
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            wanted = f"a finite weight of task {task.name!r}, not negative"
+            raise ModelError(field=f"tasks[{i}].weight", seen=repr(weight), wanted=wanted)
 
 
 def check_data(data: Any, label_party: str, parties: Iterable[str]) -> None:

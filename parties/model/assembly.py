@@ -110,7 +110,7 @@ def split_program(
 _ROWS = 2  # of the inputs for which a network is asked for shapes; 1 could be any other axis of size 1
 
 
-def activation_struct(plan: Plan, party: str, columns: Any) -> jax.ShapeDtypeStruct:
+def activation_struct(base: Network, party: str, columns: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype of one row's activation of a party, without the leading axis, for columns of that structure.
 
     Raises:
@@ -118,7 +118,7 @@ def activation_struct(plan: Plan, party: str, columns: Any) -> jax.ShapeDtypeStr
     """
     inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((_ROWS, *x.shape[1:]), x.dtype), columns)
     with naming(party):
-        output = _output(plan.bases[party], inputs)
+        output = _output(base, inputs)
     shape, dtype = getattr(output, "shape", None), str(getattr(output, "dtype", None))
     if shape is None or not 1 <= len(shape) <= MAX_RANK or shape[0] != _ROWS or dtype not in DTYPES:
         seen = f"{type(output).__name__} {shape} {dtype} for {_ROWS} rows"
@@ -128,23 +128,28 @@ def activation_struct(plan: Plan, party: str, columns: Any) -> jax.ShapeDtypeStr
 
 
 def check_fuse(plan: Plan, structs: Mapping[str, jax.ShapeDtypeStruct], tasks: Sequence[Task]) -> None:
-    """Refuse a fuse network or a head that cannot read the activations, or whose logits do not fit the tasks.
+    """Refuse a fuse network or a head that cannot read the activations; raises as `check_logits`."""
+    check_logits(plan.label_party, "fuse", plan.fuse, tuple(structs[party] for party in plan.bases), tasks)
+    for party, head in plan.heads.networks.items() if plan.heads else ():
+        check_logits(plan.label_party, f"head of {party!r}", head, structs[party], tasks)
+
+
+def check_logits(party: str, field: str, network: Network, structs: Any, tasks: Sequence[Task]) -> None:
+    """Refuse a network of the label party's that cannot read these activations, or whose logits do not fit the tasks.
+
+    Args:
+        structs: shapes and dtypes of one row of what the network reads.
 
     Raises:
-        ModelError: naming the label party: logits that are not a tuple of `[B, K_t]`, or what the network refuses.
+        ModelError: naming party and field: logits that are not a tuple of `[B, K_t]`, or what the network refuses.
     """
-    activations = {p: jax.ShapeDtypeStruct((_ROWS, *structs[p].shape), structs[p].dtype) for p in plan.bases}
-    networks: dict[str, tuple[Network, Any]] = {"fuse": (plan.fuse, tuple(activations.values()))}
-    for party, head in plan.heads.networks.items() if plan.heads else ():
-        networks[f"head of {party!r}"] = head, activations[party]
+    with naming(party):
+        logits = _output(network, jax.tree.map(lambda of: jax.ShapeDtypeStruct((_ROWS, *of.shape), of.dtype), structs))
     wanted_shapes = [(_ROWS, task.output_size) for task in tasks]
-    for field, (network, inputs) in networks.items():
-        with naming(plan.label_party):
-            logits = _output(network, inputs)
-        shapes = [getattr(leaf, "shape", None) for leaf in logits] if isinstance(logits, tuple) else type(logits)
-        if shapes != wanted_shapes:
-            wanted = f"a tuple of logits {wanted_shapes}, one per task"
-            raise ModelError(party=plan.label_party, field=field, seen=f"{shapes} for {_ROWS} rows", wanted=wanted)
+    shapes = [getattr(leaf, "shape", None) for leaf in logits] if isinstance(logits, tuple) else type(logits)
+    if shapes != wanted_shapes:
+        wanted = f"a tuple of logits {wanted_shapes}, one per task"
+        raise ModelError(party=party, field=field, seen=f"{shapes} for {_ROWS} rows", wanted=wanted)
 
 
 def _output(network: Network, inputs: Any) -> Any:

@@ -12,18 +12,29 @@ import pandas as pd
 from flax import linen as nn
 
 from mmoe_jax.balancing import Balance
-from mmoe_jax.describe import network_to_dict, task_from_dict, task_to_dict
+from mmoe_jax.describe import network_to_dict, task_to_dict
 from mmoe_jax.features import ColumnSpec
 from mmoe_jax.tasks import Task
 from parties.data.vertical_data import VerticalData
 from parties.errors import ModelError, SaveError
 from parties.model.arguments import check_model
 from parties.model.arrays import empty_columns, fit_parties, party_data, prediction_table
-from parties.model.assembly import Party, activation_struct, bind_fuse, check_fuse, make_plan
+from parties.model.assembly import Party, activation_struct, check_fuse, make_plan
 from parties.model.audited import column_targets, numbers_of, read_targets, task_targets
 from parties.model.balancing import SUM, describe_balance, read_balance
-from parties.model.description import is_custom, read_columns, read_count, read_sizes, reading, rebuild
-from parties.model.functions import base_function, fuse_function
+from parties.model.description import (
+    check_activations,
+    describe_structs,
+    is_custom,
+    read_columns,
+    read_count,
+    read_own,
+    read_sizes,
+    read_tasks,
+    reading,
+    rebuild_fuse,
+)
+from parties.model.functions import Part
 from parties.model.measured import measure
 from parties.model.protection import NO_OPTIMIZER, Facing, OneShot, protection_from_dict, public_protection
 from parties.party.schedule import PartyData
@@ -114,7 +125,7 @@ class Blueprint:
 
     def struct(self, party: str, columns: Any) -> jax.ShapeDtypeStruct:
         """As `activation_struct`."""
-        return activation_struct(self.plan(), party, columns)
+        return activation_struct(self.plan().bases[party], party, columns)
 
     def template(self, columns: Mapping[str, Sequence[ColumnSpec]]) -> States:
         """Every party's states as shapes and dtypes, for columns by these fitted specifications."""
@@ -125,8 +136,14 @@ class Blueprint:
         """As `assembly.check_fuse`."""
         check_fuse(self.plan(), structs, self.tasks)
 
-    def describe(self, party: str, columns: Sequence[ColumnSpec], epoch: int) -> dict[str, Any]:
-        """The party's part of the model, for its folder; with the fitted `columns`."""
+    def describe(
+        self, party: str, columns: Sequence[ColumnSpec], structs: Mapping[str, jax.ShapeDtypeStruct], epoch: int
+    ) -> dict[str, Any]:
+        """The party's part of the model, for its folder; with the fitted `columns`.
+
+        Args:
+            structs: at the label party: other party -> shape and dtype of one row's activation.
+        """
         described: dict[str, Any] = {"label_party": self.label_party, "epoch": epoch, "seed": self.seed}
         if party in self.parties:
             described["columns"] = [spec.to_dict() for spec in columns]
@@ -136,6 +153,7 @@ class Blueprint:
                 described["sends"] = sends.name
         if party == self.label_party:
             described["parties"] = list(self.parties)
+            described["activations"] = describe_structs(structs)
             described["fuse"] = network_to_dict(self.fuse)
             described["tasks"] = [task_to_dict(task) for task in self.tasks]
             if self.protect is not None:
@@ -168,7 +186,7 @@ class Blueprint:
         return columns, like
 
     def check_read(self, party: str, saved: Saved, structs: Mapping[str, jax.ShapeDtypeStruct]) -> None:
-        """Refuse, at the label party, a fuse network that cannot read the activations.
+        """Refuse, at the label party, a fuse network that cannot read the activations, or a card that says other ones.
 
         Raises:
             SaveError: all networks are this library's.
@@ -177,6 +195,7 @@ class Blueprint:
         if party == self.label_party:
             with reading(party, "fuse", custom=self._has_custom()):
                 self.check_fuse(structs)
+            check_activations(saved, party, {name: of for name, of in structs.items() if name != party})
 
     def _has_custom(self) -> bool:
         networks = [*(party.base for party in self.parties.values()), self.fuse]
@@ -209,19 +228,11 @@ class Blueprint:
         states: Mapping[str, TrainState],
         structs: Mapping[str, jax.ShapeDtypeStruct],
     ) -> dict[str, Function]:
-        """As `base_function` and `fuse_function`, where the party has the network.
-
-        Args:
-            structs: at the label party: other party -> shape and dtype of one row's activation.
-        """
-        plan, functions = self.plan(), {}
-        if party in self.parties:
-            functions["base"] = base_function(plan.bases[party], columns, states["base"].params)
-            structs = {**structs, party: self.struct(party, empty_columns(columns))}
-        if party == self.label_party:
-            of = {name: structs[name] for name in self.parties}
-            functions["fuse"] = fuse_function(plan.fuse, of, self.tasks, states["fuse"].params)
-        return functions
+        """As `Part.functions`, of that party."""
+        plan = self.plan()
+        fuse = plan.fuse if party == self.label_party else None
+        part = Part(party, plan.bases.get(party), columns, fuse, tuple(self.parties), self.tasks)
+        return part.functions(states, structs)
 
     def table(self, logits: Sequence[Any], ids: pd.Index) -> pd.DataFrame:
         """As `prediction_table`."""
@@ -281,17 +292,11 @@ def read_blueprint(
         if name not in names:
             raise ModelError(party=name, field="networks", seen="a party that was not saved", wanted=str(names))
     for name in names:
-        described = saved[name].description
-        with reading(name, "base", custom=True):
-            base = rebuild(described["base"], (networks or {}).get(name), name, "networks")
-        if type(sparse := described.get("sparse", False)) is not bool:
-            raise SaveError(party=name, field="sparse", seen=repr(sparse)[:200], wanted="true or false")
-        given = _read_sends(described.get("sends"), (sends or {}).get(name), name)
-        parties[name] = Party(read_columns(saved[name], name), base, NO_OPTIMIZER, sparse, given)
-    with reading(label_party, "tasks"):
-        tasks = tuple(task_from_dict(task) for task in label["tasks"])
-    with reading(label_party, "fuse", custom=True):
-        rebuilt = rebuild(label["fuse"], None if fuse is None else bind_fuse(fuse, tasks), label_party, "fuse")
+        own = read_own(saved[name], name, (networks or {}).get(name), "networks")
+        given = _read_sends(saved[name].description.get("sends"), (sends or {}).get(name), name)
+        parties[name] = replace(own, sends=given)
+    tasks = read_tasks(saved[label_party], label_party)
+    rebuilt = rebuild_fuse(saved[label_party], label_party, fuse, tasks)
     seed, epoch = (read_count(label, field, label_party, 1 << 32) for field in ("seed", "epoch"))
     protect = _read_protection(label.get("protect"), protect, label_party)
     balance = read_balance(label.get("balance"), balance, label_party)

@@ -98,8 +98,8 @@ class PartyModel(AuditedModel, Protocol):
     def check_fuse(self, structs: Structs) -> None:
         """Refuse activations that the fuse network cannot read."""
 
-    def describe(self, party: str, columns: Sequence, epoch: int) -> dict[str, Any]:
-        """The party's part of the model, for its folder."""
+    def describe(self, party: str, columns: Sequence, structs: Structs, epoch: int) -> dict[str, Any]:
+        """The party's part of the model, for its folder; the label party's says the others' activations."""
         ...
 
     def read(self, party: str, saved: Saved) -> tuple[tuple, Any]:
@@ -315,16 +315,14 @@ class Participant:
 
     def save(self, path: str, epoch: int, within: str, facts: Mapping) -> Answer:
         """Write the party's folder `path/PARTY/within`, with these facts in its card."""
-        described = self.model.describe(self.name, self.columns, epoch) | dict(facts)
+        described = self._described(epoch) | dict(facts)
         extra = {} if self._private is None else {PRIVATE: self._private._replace(refused=None).to_dict()}
         write_party(Path(path) / self.name / within, self.name, self._role_name(), described, self.states(), extra)
         return {}
 
     def prepare_export(self, path: str) -> Answer:
         """Make the party's part as StableHLO, before any party writes; raises as `make_export`."""
-        role = self.settled()
-        structs = role.structs if isinstance(role, LabelRole) else {}
-        functions = self.model.functions(self.name, self.columns, self.states(), structs)
+        functions = self.model.functions(self.name, self.columns, self.states(), self._structs())
         self._exports = make_export(Path(path), self.name, functions)
         return {}
 
@@ -337,7 +335,7 @@ class Participant:
     def checkpoint(self, path: str, name: str, epoch: int, run: Mapping) -> Answer:
         """Write the party's checkpoint of that name, with the facts of the run."""
         role = self.settled()
-        described = self.model.describe(self.name, self.columns, epoch) | dict(run) | {"data": self._digests}
+        described = self._described(epoch) | dict(run) | {"data": self._digests}
         extra = {RUNNING_SCORES: role.progress()} if isinstance(role, LabelRole) and run["round"] else {}
         if self._private is not None:
             extra[PRIVATE] = self._private._replace(refused=self.label_role().refused_at()).to_dict()
@@ -526,6 +524,14 @@ class Participant:
         if self.name in self._plan.sends or (self._plan.protect is not None and self.name == self._plan.label_party):
             secret = jnp.asarray(np.frombuffer(new_key(), np.uint32)[:2])
             self.restore({network: with_secret(state, secret) for network, state in self.states().items()})
+
+    def _structs(self) -> Structs:
+        """At the label party: other party -> shape and dtype of one row's activation; {} at any other."""
+        role = self.settled()
+        return role.structs if isinstance(role, LabelRole) else {}
+
+    def _described(self, epoch: int) -> dict[str, Any]:
+        return self.model.describe(self.name, self.columns, self._structs(), epoch)
 
     def _role_name(self) -> str:
         return "label" if self.name == self.model.label_party else "feature"

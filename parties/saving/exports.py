@@ -20,12 +20,12 @@ import numpy as np
 
 from parties.data.on_disk import flush_folder
 from parties.errors import DataError, ModelError, SaveError
-from parties.saving.folder import digest, write_file
+from parties.saving.folder import digest, folder_party, write_file
 
 FORMAT = 1
 CARD = "export.json"
 OLDEST = (0, 4, 30)  # the first JAX with `jax.export`
-LATER = "jax.export, so JAX {}.{}.{} or later: there load the folder that `save` wrote, by the JAX that will serve it"
+LATER = "jax.export, so JAX {}.{}.{} or later: there `parties.export_folder` or `mmoe-jax export` takes what was saved"
 
 
 class Input(NamedTuple):
@@ -67,10 +67,8 @@ def make_export(path: Path, party: str, functions: Mapping[str, Function]) -> di
         ModelError: JAX is too old; its serialisation lacks a package; or a network asks how many rows there are.
         SaveError: the party's folder is there.
     """
-    _check_jax(party)
-    if (path / party).exists():
-        seen, wanted = "a folder that is there", "one that is not: an export is written once"
-        raise SaveError(party=party, field=f"folder {str(path / party)!r}", seen=seen, wanted=wanted)
+    check_jax(party)
+    _check_free(path / party, party)
     files, parts = {}, {}
     for name, function in functions.items():
         payload, outputs = _serialised(function, name, party)
@@ -216,8 +214,8 @@ def exported(folder: str | Path) -> Exported:
         ModelError: as of `SplitModel.export`.
     """
     folder = Path(folder)
-    party = folder.name
-    _check_jax(party)
+    party = folder_party(folder)
+    check_jax(party)
     card = _read_card(folder, party)
     platform = _jax_export().default_export_platform()
     if card.get("platform") != platform:
@@ -274,7 +272,19 @@ def _read_card(folder: Path, party: str) -> dict[str, Any]:
     return card
 
 
-def _check_jax(party: str) -> None:
+def _check_free(folder: Path, party: str) -> None:
+    """Refuse a folder that is there, or of which nobody can say whether it is."""
+    try:
+        seen = "a folder that is there" if folder.exists() else None
+    except OSError as error:  # such as a name that is too long
+        seen = str(error)
+    if seen is not None:
+        wanted = "one that is not: an export is written once"
+        raise SaveError(party=party, field=f"folder {str(folder)!r}", seen=seen, wanted=wanted)
+
+
+def check_jax(party: str) -> None:
+    """Refuse a process that can neither export nor read an export; raises ModelError."""
     if jax.__version_info__ < OLDEST:
         raise ModelError(party=party, field="export", seen=f"JAX {jax.__version__}", wanted=LATER.format(*OLDEST))
     if find_spec("flatbuffers") is None:

@@ -10,6 +10,7 @@ holds all of the old model or all of the new one.
 
 import hashlib
 import json
+import os
 import re
 import reprlib
 from collections.abc import Mapping
@@ -68,6 +69,11 @@ def write_party(
 def write_file(file: Path, content: bytes) -> None:
     """Write a file whole or not at all, so that it outlasts a crash of the machine; for its owner alone to read."""
     replace_file(file, content, opener=private)
+
+
+def folder_party(folder: Path) -> str:
+    """The party whose folder it is, which has its name."""
+    return Path(os.path.abspath(folder)).name
 
 
 def read_party(folder: Path, party: str) -> Saved:
