@@ -141,6 +141,7 @@ def check_served(folder: Path, model: SplitModel) -> None:
 def test_it_predicts_as_the_model_for_any_number_of_rows(trained, folder):
     assert [*exported(folder / "alice").functions] == ["base", "fuse"]
     assert [*exported(folder / "bob").functions] == ["base"]
+    assert {exported(folder / party).epoch for party in trained.parties} == {trained.epoch}
     check_served(folder, trained)
 
 
@@ -213,6 +214,7 @@ def test_damage_is_refused(copy):
         ({"platform": "tpu"}, "platform: saw 'tpu', wanted 'cpu'"),
         ({"format": 2}, "format"),
         ({"party": "eve"}, "party"),
+        ({"epoch": "1"}, "epoch: saw '1'"),
     ],
 )
 def test_what_was_exported_elsewhere_is_refused(copy, change, field):
@@ -285,7 +287,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
         return given["x"] if given["x"].shape[0] < 300 else 2 * given["x"]
 
     with pytest.raises(ModelError, match="party 'bob': base: saw .*, wanted a network that takes any number of rows"):
-        make_export(tmp_path, "bob", {"base": Function(counts, {"x": Input("float32", ())}, {})})
+        make_export(tmp_path, "bob", 0, {"base": Function(counts, {"x": Input("float32", ())}, {})})
     assert not [*tmp_path.iterdir()]
 
 

@@ -16,6 +16,7 @@ from parties.model.description import (
     Structs,
     is_custom,
     read_activations,
+    read_count,
     read_own,
     read_sizes,
     read_tasks,
@@ -77,7 +78,8 @@ def prepare_folder(
     saved = read_party(Path(folder) / within, party)
     part, structs = _read_part(saved, party, network, fuse)
     states = _read_states(saved, part, structs)
-    return party, make_export(Path(to), party, part.functions(states, structs))
+    epoch = read_count(saved.description, "epoch", party, 1 << 32)
+    return party, make_export(Path(to), party, epoch, part.functions(states, structs))
 
 
 def _read_part(saved: Saved, party: str, network: nn.Module | None, fuse: nn.Module | None) -> tuple[Part, Structs]:

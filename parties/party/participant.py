@@ -320,10 +320,10 @@ class Participant:
         write_party(Path(path) / self.name / within, self.name, self._role_name(), described, self.states(), extra)
         return {}
 
-    def prepare_export(self, path: str) -> Answer:
+    def prepare_export(self, path: str, epoch: int) -> Answer:
         """Make the party's part as StableHLO, before any party writes; raises as `make_export`."""
         functions = self.model.functions(self.name, self.columns, self.states(), self._structs())
-        self._exports = make_export(Path(path), self.name, functions)
+        self._exports = make_export(Path(path), self.name, epoch, functions)
         return {}
 
     def export(self, path: str) -> Answer:

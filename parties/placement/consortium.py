@@ -71,9 +71,9 @@ class Consortium:
         """Let every party write its folder, or a member's in it, with these facts in its card."""
         self._ask(Participant.save, str(path), epoch, within, dict(facts))
 
-    def export(self, path: Path) -> None:
+    def export(self, path: Path, epoch: int) -> None:
         """Let every party write its part as StableHLO, once none refuses."""
-        self._ask(Participant.prepare_export, str(path))
+        self._ask(Participant.prepare_export, str(path), epoch)
         self._ask(Participant.export, str(path))
 
     def checkpoint(self, path: Path, name: str, epoch: int, public: Mapping, private: Mapping) -> None:

@@ -60,8 +60,11 @@ class Function(NamedTuple):
     parameters: Any
 
 
-def make_export(path: Path, party: str, functions: Mapping[str, Function]) -> dict[str, bytes]:
+def make_export(path: Path, party: str, epoch: int, functions: Mapping[str, Function]) -> dict[str, bytes]:
     """The files of a party's folder `path/PARTY`, not written yet: `NAME.stablehlo` of each function, and the card.
+
+    Args:
+        epoch: after how many the model is exported.
 
     Raises:
         ModelError: JAX is too old; its serialisation lacks a package; or a network asks how many rows there are.
@@ -80,7 +83,8 @@ def make_export(path: Path, party: str, functions: Mapping[str, Function]) -> di
             "outputs": outputs,
         }
     platform = _jax_export().default_export_platform()
-    card = {"format": FORMAT, "party": party, "jax": jax.__version__, "platform": platform, "functions": parts}
+    card = {"format": FORMAT, "party": party, "epoch": epoch, "jax": jax.__version__, "platform": platform}
+    card |= {"functions": parts}
     return files | {CARD: json.dumps({**card, "checksum": digest(card)}, indent=1).encode()}
 
 
@@ -194,12 +198,14 @@ class Exported(NamedTuple):
 
     Attributes:
         party: whose.
+        epoch: how many the model had been trained: parts that serve together have the same.
         jax, platform: the JAX and the platform that it was exported by and for.
         functions: name -> function: "base", from the party's columns to its activation, where it has columns; at the
             label party "fuse", from all parties' activations to predictions by task, as `predict` gives them.
     """
 
     party: str
+    epoch: int
     jax: str
     platform: str
     functions: Mapping[str, Served]
@@ -221,7 +227,7 @@ def exported(folder: str | Path) -> Exported:
     if card.get("platform") != platform:
         raise _damaged(party, "platform", reprlib.repr(card.get("platform")), f"{platform!r}, as this process has")
     functions = {name: _read_function(folder, party, name, of, card["jax"]) for name, of in card["functions"].items()}
-    return Exported(card["party"], card["jax"], card["platform"], functions)
+    return Exported(card["party"], card["epoch"], card["jax"], card["platform"], functions)
 
 
 def _read_function(folder: Path, party: str, name: str, described: Mapping[str, Any], version: str) -> Served:
@@ -266,6 +272,8 @@ def _read_card(folder: Path, party: str) -> dict[str, Any]:
         raise _damaged(party, "format", reprlib.repr(card.get("format")), str(FORMAT))
     if card.get("party") != party:
         raise _damaged(party, "party", reprlib.repr(card.get("party")), f"{party!r}, as its folder's name")
+    if type(epoch := card.get("epoch")) is not int:
+        raise _damaged(party, "epoch", reprlib.repr(epoch), "a number of epochs")
     functions = card.get("functions")
     if not isinstance(functions, dict) or not {"base", "fuse"} >= set(functions) or "jax" not in card:
         raise _damaged(party, "functions", reprlib.repr(functions), "those of 'base' and 'fuse'")
