@@ -614,8 +614,8 @@ class SplitModel:
         `path/PARTY` has `base.stablehlo`, from the party's columns to its activation, and at the label party
         `fuse.stablehlo`, from all activations to what `predict` gives, each for any number of rows and with its
         parameters inside; and `export.json`, which says names, dtypes and shapes, the epoch, the version of JAX, the
-        platform and a digest of the parameters. Nothing of a party is in another's folder. `jax.export.deserialize` reads the files,
-        and `parties.exported` a folder; what that computes equals `predict` within 1e-5 in float32.
+        platform and a digest of the parameters. Nothing of a party is in another's folder. `jax.export.deserialize`
+        reads the files, and `parties.exported` a folder; what that computes equals `predict` within 1e-5 in float32.
 
         Nothing is trained from an export: the folder that `save` writes stays the source. Another version of JAX may
         not read an export, so the JAX that will serve it makes it: each party takes its own folder of `save` there, and
