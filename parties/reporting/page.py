@@ -38,6 +38,7 @@ ATTACKS = {  # what an attack does, for people
     "labels": "read the labels that were sent",
     "lookup": "learned from the last epoch’s messages",
 }
+CURVES = {"auc": "AUC", "accuracy": "Accuracy", "rmse": "RMSE"}  # scores that are drawn, and how a title names them
 PHASES = {
     "fit": "training",
     "evaluate": "scoring on people with known labels",
@@ -198,9 +199,10 @@ def _pictures(account: Account) -> dict[str, pictures.Picture]:
     if losses:
         drawn["losses"] = pictures.history(scores, losses, "The loss after each epoch", "losses")
     for number, task in enumerate(account["tasks"]):
-        shown = _labels([f"{task['name']}/{metric}" for metric in ("auc", "accuracy", "rmse")], scores)
+        shown = _labels([f"{task['name']}/{metric}" for metric in CURVES], scores)
         if shown:
-            title = f"{next(iter(shown)).rpartition('/')[2]} of {task['name']} after each epoch"
+            metrics = dict.fromkeys(CURVES[name.rpartition("/")[2]] for name in shown)
+            title = f"{names(list(metrics))} of {task['name']} after each epoch"
             drawn[f"history{number}"] = pictures.history(scores, shown, title, f"history{number}")
     scored = account["scored"]
     curves = {task: curve for task, curve in (scored["curves"] if scored else {}).items() if curve}
