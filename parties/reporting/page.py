@@ -79,7 +79,7 @@ def page(account: Account) -> str:
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    words = {"size": size, "score": score, "read": read, "short": short, "names": names}
+    words = {"messages": messages, "size": size, "score": score, "read": read, "short": short, "names": names}
     environment.filters |= words | {"odds": math.exp}
     return environment.get_template(TEMPLATE).render(
         account,
@@ -121,6 +121,11 @@ def leaks(audit: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             worst[key] = said
     priors = [prior for prior in PRIORS if any(key[-1] == prior for key in worst)]
     return sorted(worst.values(), key=lambda line: (priors.index(line["prior"]), -_height(line)))
+
+
+def messages(count: int) -> str:
+    """A number of messages as people say it."""
+    return f"{count:,} {'message' if count == 1 else 'messages'}"
 
 
 def size(count: int) -> str:
