@@ -6,7 +6,6 @@ import shutil
 import socket
 import ssl
 import threading
-import time
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +32,6 @@ from parties.command.checks import (
 from parties.command.checks.certificates import _fault
 from parties.command.checks.leaving import check_leaving
 from parties.command.checks.outlook import check_round_trip, check_time
-from parties.command.checks.reach import GREETING, _greet, _Port
 from parties.command.checks.rehearsal import Rehearsal, activations, rehearse
 from parties.devices.activity import Activity
 from parties.devices.answers import hear
@@ -452,38 +450,6 @@ def test_parties_reach_each_other(place):
     for party, other in (("alice", "bob"), ("bob", "alice")):
         found = reach(place)[party]
         assert [(check.name, check.ok) for check in found] == [(f"reach_{other}", True), (f"reached_by_{other}", True)]
-
-
-def test_a_party_waits_for_one_that_it_has_reached(place):
-    """bob answers at once, and comes half a second later."""
-    meet(place)
-    alice, bob = (Own(party, addresses=own(place).addresses) for party in ("alice", "bob"))
-    found: list[Check] = []
-    with _Port(bob, None) as port:
-        agreed = study(meeting=Meeting(tls=False, deadline=5))
-        thread = threading.Thread(target=lambda: found.extend(check_reach(agreed, alice)))
-        thread.start()
-        while not port.came:
-            time.sleep(0.01)
-        time.sleep(0.5)
-        _greet(alice.addresses["alice"], "alice", "bob", None)
-        thread.join()
-    assert names(found, True) == ["reach_bob", "reached_by_bob"]
-
-
-def test_a_party_that_has_given_up_is_not_counted(place):
-    """It greeted, and closed before it was answered. The port serves one after another."""
-    meet(place)
-    bob = Own("bob", addresses=own(place).addresses)
-    host, _, number = bob.addresses["bob"].rpartition(":")
-    with _Port(bob, None) as port:
-        with socket.create_connection((host, int(number))) as end:
-            end.sendall(GREETING + b"alice\n")
-        _greet(bob.addresses["bob"], "bob", "carol", None)
-        until = time.monotonic() + 10
-        while "carol" not in port.came and time.monotonic() < until:
-            time.sleep(0.01)
-        assert port.came == {"carol"}
 
 
 def test_a_party_that_looks_elsewhere(place):

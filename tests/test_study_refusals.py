@@ -338,6 +338,12 @@ def test_own_paths_are_relative_to_the_file(tmp_path):
     assert Own.read(str(tmp_path / "own.toml")) == Own("bob")
 
 
+def test_where_the_parties_are(tmp_path):
+    (tmp_path / "own.toml").write_text(tomli_w.dumps(OWN))
+    bob = {"address": "b:2", "listen_addr": "0.0.0.0:9000"}
+    assert Own.read(tmp_path / "own.toml").cluster(["alice", "bob"]) == {"alice": {"address": "a:1"}, "bob": bob}
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

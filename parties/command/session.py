@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from parties.command.checks.reach import reach
 from parties.data.frames import id_digests
 from parties.data.vertical_data import VerticalData
 from parties.devices.agreement import agree
 from parties.devices.device_data import check_missing
-from parties.devices.driver import CONNECTION, secretflow
 from parties.devices.intersection import Intersection
 from parties.devices.production import check_production, production
 from parties.devices.pyu import pyu
 from parties.devices.tls import Tls
-from parties.errors import ModelError, PartyError, StudyError
+from parties.errors import StudyError
 from parties.placement.contract import Placement
 from parties.study.own import Own
 from parties.study.study import Study
-
-log = logging.getLogger(__name__)
 
 Missing = str | Mapping[str, str] | None
 
@@ -156,8 +151,6 @@ class Apart(Session):
 
     @contextlib.contextmanager
     def open(self, ended: Callable[[BaseException], int]) -> Iterator[None]:
-        secretflow()  # which takes seconds, or is not here
-        self._await()
         with self.meet(ended) as devices:
             agree(devices, self.study.digests, self.study.meeting.deadline)
             self._devices = devices
@@ -169,30 +162,6 @@ class Apart(Session):
         with production(**self._meeting(), ended=ended) as devices:
             yield devices
 
-    def _await(self) -> None:
-        """Wait until every party is there for this meeting.
-
-        One that is still leaving its last meeting acknowledges whatever comes, and would swallow the first message of
-        the next one, which is not sent again.
-
-        Raises:
-            PartyError: another party has not come within the study's deadline; this machine cannot listen.
-        """
-        own = self.own
-        listens = own.listen or own.addresses[own.party]
-        log.info("%s: listens at %s, and waits for the others", own.party, listens)
-        try:
-            refused, absent = reach(self.study, own)
-        except OSError as error:
-            seen, wanted = error.strerror or type(error).__name__, f"a free port of this machine: {listens}"
-            raise ModelError(party=own.party, field="port", seen=seen, wanted=wanted) from error
-        wanted = f"a party that comes within {self.study.meeting.deadline:g} s"
-        if refused:
-            party, why = next(iter(refused.items()))
-            raise PartyError(party=party, field=CONNECTION, seen=f"{why} at {own.addresses[party]}", wanted=wanted)
-        if absent:
-            raise PartyError(party=absent[0], field=CONNECTION, seen=f"nobody who came to {listens}", wanted=wanted)
-
     def place(self) -> str | Placement:
         return pyu(self._devices, self.study.meeting.deadline, self.study.meeting.scores)
 
@@ -203,11 +172,9 @@ class Apart(Session):
 
     def _meeting(self) -> dict[str, Any]:
         """Arguments of `production`."""
-        cluster = {party: {"address": self.own.addresses[party]} for party in self.parties}
-        if self.own.listen is not None:
-            cluster[self.own.party]["listen_addr"] = self.own.listen
-        how = {"transport": self.study.meeting.transport, "deadline": self.study.meeting.deadline}
-        return {"cluster": cluster, "party": self.own.party, "tls": self._tls(), **how}
+        cluster, how = self.own.cluster(self.parties), self.study.meeting
+        who = {"cluster": cluster, "party": self.own.party, "tls": self._tls()}
+        return who | {"transport": how.transport, "deadline": how.deadline}
 
     def _tls(self) -> Tls | None:
         return Tls(**self.own.tls) if self.own.tls else None

@@ -5,7 +5,6 @@ driver, and all must make the same calls in the same order: so a driver decides 
 answers that every driver hears. What a party tells its own process alone must not decide what that process calls.
 """
 
-import socket
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from parties.data.files import read_file
 from parties.data.frames import check_label_columns, id_facts, index_frame
 from parties.data.table import Table, open_table
 from parties.devices.activity import Activity
-from parties.devices.addresses import split_address
+from parties.devices.addresses import listens
 from parties.devices.answers import hear, refuse, say
 from parties.devices.intersection import Intersection, intersect
 from parties.errors import ModelError, PartyError
@@ -274,13 +273,7 @@ def _listens(party: str) -> bool:
     """Whether anything is at that party's address."""
     from secretflow.distributed.fed.global_context import get_global_context
 
-    address = split_address(get_global_context().get_addresses()[party])
-    assert address is not None, "production has checked it"
-    try:
-        socket.create_connection(address, timeout=1).close()
-    except OSError:
-        return False
-    return True
+    return listens(get_global_context().get_addresses()[party])
 
 
 def _arrived(message: Any) -> bool:

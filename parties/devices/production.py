@@ -1,4 +1,4 @@
-"""This process as one party of a production cluster: SecretFlow is started with deadlines, and always ended.
+"""This process as one party of a production cluster: parties greet, SecretFlow is started with deadlines, and ended.
 
 SecretFlow by itself waits for a lost party for ever, or ends the process from a thread of its own. Within
 `production` both become an error of this package in the main thread, and the process ends with it.
@@ -11,7 +11,6 @@ import os
 import select
 import signal
 import socket
-import ssl
 import sys
 import threading
 import time
@@ -19,10 +18,11 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
-from parties.devices.addresses import split_address
+from parties.devices.addresses import listens, split_address
 from parties.devices.driver import CONNECTION, Devices, secretflow, transport_error
+from parties.devices.greeting import greet
 from parties.devices.round_trip import measure
-from parties.devices.tls import Tls, reason
+from parties.devices.tls import Tls
 from parties.devices.wire import MAX_BODY_BYTES
 from parties.errors import ModelError, PartyError
 from parties.saving.table_file import remove_unfinished
@@ -46,19 +46,25 @@ def production(
 ) -> Iterator[dict[str, Any]]:
     """`with production({"alice": {"address": "10.0.0.1:9000"}, "bob": ...}, "alice") as devices: ...`.
 
-    Leaving the block, also by `sys.exit(0)`, waits until every party has left it, and gives back the handler of Ctrl-C
-    and the garbage collector's settings. An exception that leaves the block, or a party that does not come, is logged
-    and ends the process with exit code 1; `sys.exit(CODE)` ends it with that code, and `ended` may say another. Threads
-    of SecretFlow that wait for a lost party cannot be ended in another way. What one party refuses is an error at all
-    parties; each process ends once the others have been sent what they wait for. When all have met, the milliseconds of
-    a round trip to each other party are logged, at level `info` of the logger `parties`.
+    All parties greet each other at their addresses, by name and with TLS over it, and then SecretFlow starts there. So
+    a party may come while another is still leaving its last block at these addresses. A party that does not come in
+    time is an error that is raised, as is Ctrl-C while this one waits: nothing has been started, and it may try again.
+
+    From then on an exception, in the block or as SecretFlow starts, is logged and ends the process with exit code 1;
+    `sys.exit(CODE)` ends it with that code, and `ended` may say another. Threads of SecretFlow that wait for a lost
+    party cannot be ended in another way. What one party refuses is an error at all parties; each process ends once the
+    others have been sent what they wait for. Leaving the block, also by `sys.exit(0)`, waits until every party has left
+    it, and gives back the handler of Ctrl-C and the garbage collector's settings.
+
+    At level `info` the logger `parties` says where this party listens and waits for the others, and, when all have met,
+    the milliseconds of a round trip to each; at level `warning`, whom TLS refuses, and why.
 
     Args:
-        cluster: party -> `address` at which the others reach it, and `listen_addr` where it listens at another.
+        cluster: party -> `address` at which the others reach it by TCP, and `listen_addr` where it listens at another.
         party: the party of this process.
         transport: "brpc_link" or "grpc", the same for all parties.
         tls: this party's certificate, for mutual TLS; all parties have one, or none has.
-        deadline: seconds within which every party must have started, and for which a party may be silent.
+        deadline: seconds within which every party must have come and started, and for which a party may be silent.
         log_level: the level of SecretFlow's log.
         ended: called once with the error that ends the process, by the thread that ends it, which may be another than
             the main one; returns the exit code. Where the error is that a party is gone, its `field` is `CONNECTION`.
@@ -67,18 +73,20 @@ def production(
         party -> its device (`sf.PYU`), for `pyu` and `VerticalData.from_files`.
 
     Raises:
-        ModelError: SecretFlow is not installed, or an argument cannot be used.
-        PartyError: within the block, a party is lost or refuses.
+        ModelError: SecretFlow is not installed, an argument cannot be used, or this machine cannot listen at the port.
+        PartyError: a party does not come; within the block, a party is lost or refuses.
     """
     check_production(cluster, party, transport=transport, tls=tls, deadline=deadline)
     sf = secretflow()
     from parties.devices.transports import check_version
 
     check_version()
+    until = time.monotonic() + deadline
+    greet(cluster, party, tls, deadline)
     handler, frozen, leaving = signal.getsignal(signal.SIGINT), gc.get_freeze_count(), None
     end = _End(ended or _exit_code)
     try:
-        _start(sf, cluster, party, transport, tls, deadline, log_level, end)
+        _start(sf, cluster, party, transport, tls, until, log_level, end)
         devices = Devices({name: sf.PYU(name) for name in cluster}, deadline)
         signal.signal(signal.SIGINT, partial(_interrupted, devices))
         for other, seconds in measure(devices).items():
@@ -154,42 +162,39 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _start(
-    sf: Any, cluster: Mapping, party: str, transport: str, tls: Tls | None, deadline: float, log_level: str, end: _End
+    sf: Any, cluster: Mapping, party: str, transport: str, tls: Tls | None, until: float, log_level: str, end: _End
 ) -> None:
-    """Start SecretFlow. If a party does not come, a thread ends the process: no exception can end SecretFlow's wait.
+    """Start SecretFlow. If a party is lost now, a thread ends the process: no exception can end SecretFlow's wait.
 
     Python's handler of Ctrl-C cannot run in that wait either; but the signal's number comes to a descriptor, which the
     thread looks at.
+
+    Args:
+        until: when the deadline is over, by the monotonic clock.
     """
     signals, told = socket.socketpair()
     told.setblocking(False)
-    refused: list[tuple[str, OSError]] = []  # whom TLS refused, and why
 
-    def absent() -> PartyError:
+    def lost() -> PartyError:
         others = [name for name in cluster if name != party]
-        found = refused[-1] if refused else _unreachable(cluster, party, tls)
-        missing = found[0] if found else others[0] if len(others) == 1 else None
-        seen = f"{reason(found[1])} at its address" if found else "no greeting"
-        wanted = f"a cluster whose parties all start within {deadline:g} s"
-        return PartyError(party=missing, field=CONNECTION, seen=seen, wanted=wanted)
+        dead = [name for name in others if not listens(cluster[name]["address"])]
+        name = (dead or others)[0] if dead or len(others) == 1 else None
+        seen, wanted = "a greeting, and no start after it", "a party that starts in time"
+        return PartyError(party=name, field=CONNECTION, seen=seen, wanted=wanted)
 
     def watch() -> None:
-        until = time.monotonic() + deadline
         with signals:
             while not started.wait(0.5):
-                found = _unreachable(cluster, party, tls) if tls else None
-                if found and isinstance(found[1], ssl.SSLError):
-                    refused.append(found)
                 error: BaseException | None = None
                 if select.select([signals], [], [], 0)[0] and signal.SIGINT in signals.recv(64):
                     error = KeyboardInterrupt("Ctrl-C")
-                elif time.monotonic() > until or len(refused) > 1:  # one refusal may be by chance
-                    error = absent()
+                elif time.monotonic() > until:
+                    error = lost()
                 if error is not None:
                     log.critical("%s: %s", party, error)
                     _exit(end.code(error))
 
-    tries = int(deadline) + 1  # more than fit in the deadline: each takes seconds
+    tries = int(until - time.monotonic()) + 2  # more than fit in that time: each takes seconds
     options: dict[str, int] = {"messages_max_size_in_bytes": 2 * MAX_BODY_BYTES}
     if transport == "brpc_link":
         options = {"connect_retry_times": tries, "connect_retry_interval_ms": 200, "recv_timeout_ms": NEVER}
@@ -209,7 +214,8 @@ def _start(
     except PartyError:
         raise
     except Exception as error:  # SecretFlow raises several unrelated kinds
-        raise absent() from error
+        seen = " ".join(f"{type(error).__name__} {error}".split())[:300]
+        raise ModelError(party=party, field="start", seen=seen, wanted="SecretFlow, which starts") from error
     finally:
         started.set()
         signal.set_wakeup_fd(before)
@@ -241,22 +247,6 @@ def _flush(sf: Any, deadline: float, code: int) -> None:
     watch.daemon = True
     watch.start()
     sf.shutdown(barrier_on_shutdown=False)
-
-
-def _unreachable(cluster: Mapping, party: str, tls: Tls | None) -> tuple[str, OSError] | None:
-    """The first other party that this one cannot connect to, and why."""
-    for name, place in cluster.items():
-        if name != party:
-            address = split_address(place["address"])
-            assert address is not None, "check_production has seen it"
-            try:
-                if tls is None:
-                    socket.create_connection(address, timeout=1).close()
-                else:
-                    tls.greet(address, name, timeout=1)
-            except OSError as error:
-                return name, error
-    return None
 
 
 def _interrupted(devices: Devices, signal_number: int, frame: Any) -> None:

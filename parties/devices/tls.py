@@ -1,6 +1,5 @@
 """Mutual TLS: the files by which a party proves who it is and knows the others, and what may be wrong with them."""
 
-import socket
 import ssl
 from os import PathLike, fspath
 from typing import Any, NamedTuple
@@ -37,16 +36,6 @@ class Tls(NamedTuple):
             seen = f"{reason(error)} ({', '.join(map(str, self))})"
             raise ModelError(party=party, field="tls", seen=seen, wanted=wanted) from error
 
-    def greet(self, address: tuple[str, int], party: str, timeout: float) -> None:
-        """Shake hands with that party's server.
-
-        Raises:
-            OSError: the server cannot be reached; an `ssl.SSLError` where one of the two refuses the other.
-        """
-        context = self.context(ssl.PROTOCOL_TLS_CLIENT)
-        with socket.create_connection(address, timeout=timeout) as raw:
-            context.wrap_socket(raw, server_hostname=party).close()
-
     def config(self) -> dict[str, str]:
         """The files under the names that SecretFlow has for them."""
         return {"cert": fspath(self.certificate), "key": fspath(self.key), "ca_cert": fspath(self.authority)}
@@ -73,7 +62,7 @@ def reason(error: Exception) -> str:
         return f"a certificate refused: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"TLS {error.reason}"
-    return f"{type(error).__name__} {error}"
+    return str(error) if type(error) is OSError else f"{type(error).__name__} {error}"
 
 
 def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, party: str) -> dict[str, Any]:

@@ -217,6 +217,8 @@ class FramedBrpc(Framed, BrpcLinkProxy):
         self._desc.throttle_window_size = 0  # any number
         # After its last try to send (by default the third, 9 s) the link ends the process. Our deadline is to end it.
         self._desc.retry_opts.max_retry = 1 << 30
+        self._desc.retry_opts.retry_interval_ms = 100  # by default 1 s, and 2 s more each time, in which nothing starts
+        self._desc.retry_opts.retry_interval_incr_ms = 100
 
     def start(self) -> None:
         super().start()

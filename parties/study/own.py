@@ -62,6 +62,13 @@ class Own:
             given["tls"] = {name: Path(path).parent / file for name, file in tls.items()}
         return cls(separator=separator, **given)
 
+    def cluster(self, parties: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Where these parties are, as `production` takes it; each has an address here."""
+        places = {party: {"address": self.addresses[party]} for party in parties}
+        if self.listen is not None:
+            places[self.party]["listen_addr"] = self.listen
+        return places
+
 
 def _texts(given: Any, key: str, known: Sequence[str] | None = None, needed: Sequence[str] = ()) -> dict[str, str]:
     """A table of texts, as `tables.table` reads it."""

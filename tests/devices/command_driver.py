@@ -10,10 +10,10 @@ from typing import Any
 
 from parties.command import main, verbs
 from parties.command.checks import together
-from parties.devices import production
 from parties.devices.driver import DataReader
 from parties.devices.wire import Lane
 from parties.party.roles import FeatureRole
+from tests.devices.lingering import linger
 
 
 def be_signalled(phase: str, epoch: int, round: int, number: int) -> None:
@@ -50,26 +50,6 @@ def wait_alone(path: str) -> None:
         return train(*arguments)
 
     verbs.scores_alone = waited  # type: ignore[assignment]
-
-
-def linger(path: str) -> None:
-    """This party leaves a meeting only when that file is there."""
-    start = production._start
-
-    def started(*arguments: Any) -> None:
-        start(*arguments)
-        from parties.devices.transports import FramedBrpc  # which prints where it is imported before there is a log
-
-        stop = FramedBrpc.stop
-
-        def stopped(self):
-            while not os.path.exists(path):
-                time.sleep(0.05)
-            stop(self)
-
-        FramedBrpc.stop = stopped  # type: ignore[method-assign]
-
-    production._start = started  # type: ignore[assignment]
 
 
 def die(*_: Any) -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -28,14 +29,18 @@ from parties import (
 )
 from parties.devices import agreement
 from parties.devices import driver as monkey
+from parties.devices import production as production_module
+from parties.devices.addresses import listen, split_address
 from parties.devices.answers import say
 from parties.devices.wire import Lane
 from parties.party.roles import FeatureRole, LabelRole
 from tests import devices as devices_module
+from tests.devices.lingering import linger
 
 
 def main(settings: dict) -> None:
     jax.config.update("jax_threefry_partitionable", True)  # as tests/conftest.py
+    logging.basicConfig()  # SecretFlow does so, too, but only when it starts
     logging.getLogger("parties").setLevel(logging.INFO)
     interrupted = signal.getsignal(signal.SIGINT)
     party, deadline = settings["party"], settings["deadline"]
@@ -44,6 +49,10 @@ def main(settings: dict) -> None:
         Tls.check = lambda *_: {}  # type: ignore[method-assign]
     how = {"transport": settings["transport"], "tls": tls, "deadline": deadline}
     received = note_received() if "note" in settings else []
+    if settings.get("lingers", {}).get(party):
+        linger(settings["lingers"][party])
+    if settings.get("robbed") == party:
+        be_robbed(settings["cluster"][party]["address"])
     with production(settings["cluster"], party, **how) as devices:
         if settings.get("fault") == party:  # an exception where none is foreseen
             monkey.DataReader.read = lambda *_: 1 / 0  # type: ignore[method-assign, assignment]
@@ -97,6 +106,20 @@ def main(settings: dict) -> None:
         Path(settings["save"]).with_suffix(f".{party}").write_bytes(b"".join(received))
         print("done", json.dumps(done), flush=True)
     print("after", signal.getsignal(signal.SIGINT) is interrupted, gc.get_freeze_count(), flush=True)
+
+
+def be_robbed(address: str) -> None:
+    """Something else listens at this party's port as soon as all parties have greeted."""
+    greet = production_module.greet
+
+    def greeted(*arguments: Any) -> None:
+        greet(*arguments)
+        thieves.append(listen(split_address(address) or ("", 0)))
+
+    production_module.greet = greeted  # type: ignore[assignment]
+
+
+thieves: list[socket.socket] = []
 
 
 def meet(settings: dict, devices) -> None:

@@ -1,11 +1,14 @@
 """Production: a process a party on loopback, over both of SecretFlow's transports. Collected where it is installed."""
 
+import _thread
 import contextlib
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +23,12 @@ from experiments.delay import delayed
 from experiments.party_files import FILES, write_parties
 from parties import EarlyStopping, SplitModel, Training, VerticalData
 from parties.data.frames import id_digests
-from parties.devices.production import TRANSPORTS
+from parties.devices.driver import CONNECTION
+from parties.devices.greeting import greet
+from parties.devices.production import TRANSPORTS, production
 from parties.devices.pyu import AHEAD
 from parties.devices.wire import Lane
+from parties.errors import ModelError, PartyError
 from parties.example import sampler
 from parties.privacy.audit import Line
 from parties.saving.folder import read_model
@@ -59,7 +65,7 @@ class Run:
             place |= {"address": f"127.0.0.1:{at}", "listen_addr": f"127.0.0.1:{listen}"}
         self.processes: dict[str, subprocess.Popen] = {}
         self.logs: dict[str, IO[str]] = {}
-        self.save = tmp_path / "saved"
+        self.save, self.places = tmp_path / "saved", places
         for party in only:
             settings = {"party": party, "cluster": places, "files": files, "transport": transport, "deadline": 60}
             settings |= {"epochs": 1, "save": str(self.save)} | changed
@@ -77,9 +83,10 @@ class Run:
     def wait(self, party, seconds=120.0) -> int:
         return self.processes[party].wait(seconds)
 
-    def until(self, party, words, seconds=120.0):
+    def until(self, party, *words, seconds=120.0):
+        """Wait until it has said one of these."""
         end = time.monotonic() + seconds
-        while words not in self.said(party):
+        while not any(some in self.said(party) for some in words):
             assert self.processes[party].poll() is None and time.monotonic() < end, self.said(party)
             time.sleep(0.02)
 
@@ -223,8 +230,9 @@ def test_a_certificate_is_refused(tmp_path, files, tls, transport, case):
     own = {"tls": {"alice": tls["good"]["alice"]} | ({} if case == "none" else {"bob": tls[case]["bob"]})}
     with Run(tmp_path, files, transport, deadline=10, careless="bob", **own) as run:
         assert run.wait("alice", 60) == 1 == run.wait("bob", 60)
-        said = f"party 'bob': connection: saw {BAD[case]} at its address"
+        said = f"party 'bob': connection: saw {BAD[case]} at 127.0.0.1:"
         assert re.search(said, run.said("alice")), run.said("alice")
+        assert "'bob' at 127.0.0.1:" in run.said("alice"), "she says so at once"
         assert "epoch" not in run.said("alice") + run.said("bob")
     assert not run.save.exists()
 
@@ -368,13 +376,69 @@ def test_bob_does_not_run_ahead_of_alice(tmp_path, files, transport):
         assert run.said("bob").count("turn of predict") == 188
 
 
+def test_bob_never_comes():
+    """An error like any other, as is Ctrl-C: nothing has been started, and the next try is as the first."""
+    places = {p: {"address": f"127.0.0.1:{port}"} for p, port in zip(("alice", "bob"), ports(2), strict=True)}
+    handler, threads = signal.getsignal(signal.SIGINT), threading.active_count()
+    for _ in range(2):
+        with pytest.raises(PartyError) as caught, production(places, "alice", deadline=1):
+            pytest.fail("nobody is there")
+        assert (caught.value.party, caught.value.field) == ("bob", CONNECTION)
+    timer = threading.Timer(0.5, _thread.interrupt_main)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt), production(places, "alice"):
+        pytest.fail("nobody is there")
+    timer.join()
+    assert signal.getsignal(signal.SIGINT) is handler and threading.active_count() == threads
+
+
+def test_a_port_that_is_taken():
+    places = {p: {"address": f"127.0.0.1:{port}"} for p, port in zip(("alice", "bob"), ports(2), strict=True)}
+    with socket.create_server(("127.0.0.1", int(places["alice"]["address"].split(":")[1]))):
+        with pytest.raises(ModelError, match="party 'alice': port: saw Address"), production(places, "alice"):
+            pytest.fail("she cannot listen")
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_bob_never_comes(tmp_path, files, transport):
-    with Run(tmp_path, files, transport, only=("alice",), deadline=5) as run:
-        began = time.monotonic()
-        assert run.wait("alice", 60) == 1
-        assert time.monotonic() - began < 5 + 25  # of which most is importing
-        assert "party 'bob': connection: saw" in run.said("alice"), run.said("alice")
+def test_a_port_that_is_taken_when_all_have_greeted(tmp_path, files, transport):
+    with Run(tmp_path, files, transport, deadline=6, robbed="alice") as run:
+        assert [run.wait(party, 60) for party in run.processes] == [1, 1]
+        assert "alice: party 'alice': start: saw " in run.said("alice"), run.said("alice")
+        assert "bob: party 'alice': connection: saw " in run.said("bob"), run.said("bob")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_bob_is_gone_when_he_has_greeted(tmp_path, files, transport):
+    """Nothing but the end of her process ends alice's wait for his SecretFlow: at Ctrl-C, or at the deadline."""
+    for interrupted in (True, False):
+        with Run(tmp_path, files, transport, only=("alice",), deadline=6) as run:
+            greet(run.places, "bob", None, 60)
+            if interrupted:
+                time.sleep(1)
+                run.processes["alice"].send_signal(signal.SIGINT)
+            began = time.monotonic()
+            assert run.wait("alice", 60) == 1
+            assert (time.monotonic() - began < 3) == interrupted
+            said = "Ctrl-C" if interrupted else "party 'bob': connection: saw a greeting, and no start after it"
+            assert f"alice: {said}" in run.said("alice"), run.said("alice")
+
+
+@pytest.mark.parametrize("transport", ["brpc_link", pytest.param("grpc", marks=pytest.mark.thorough)])
+def test_a_party_comes_while_the_other_is_still_leaving(tmp_path, files, transport):
+    """His port takes in what comes and says that it has; what alice's second script sends must not go there."""
+    left_at, how = tmp_path / "may-leave", {"transport": transport, "leave": 0}
+    (again := tmp_path / "again").mkdir()
+    with Run(tmp_path, files, lingers={"bob": str(left_at)}, **how) as first:
+        assert first.wait("alice") == 0, first.said("alice")
+        how["clusters"] = lambda *_: first.places
+        with Run(again, files, only=("alice",), **how) as second:
+            second.until("alice", "waits for the others", "is serving on port")
+            time.sleep(2)
+            left_at.touch()
+            assert first.wait("bob") == 0, first.said("bob")
+            with Run(again, files, only=("bob",), **how) as third:
+                codes = [second.wait("alice"), third.wait("bob")]
+                assert codes == [0, 0], second.said("alice") + third.said("bob")
 
 
 def test_a_wrong_address(tmp_path, files):

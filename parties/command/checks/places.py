@@ -1,11 +1,10 @@
 """Where parties reach each other: addresses, and whether this machine can listen at its own."""
 
 import errno
-import socket
 from collections.abc import Mapping
 
 from parties.command.checks.check import Check, failed, passed
-from parties.devices.addresses import split_address
+from parties.devices.addresses import listen, split_address
 from parties.devices.intersection import Intersection
 from parties.errors import ModelError
 from parties.study.own import Own
@@ -69,7 +68,7 @@ def _check_port(name: str, address: str, elsewhere: str) -> list[Check]:
     if place is None:  # `addresses` has said so
         return []
     try:
-        socket.create_server(place).close()
+        listen(place).close()
     except OSError as error:
         do = f"Check the host {place[0]!r}, or {elsewhere}."
         if error.errno == errno.EADDRINUSE:
