@@ -1,5 +1,6 @@
 """The dry run names what is broken, says what to do about it, and changes nothing."""
 
+import errno
 import os
 import re
 import shutil
@@ -271,12 +272,30 @@ def test_what_a_killed_check_left_is_removed_by_the_next(place):
     """But not what a check has made that is not over, in a cache that another check looks at."""
     edited("alice.toml", "separator", 'cache = "cache"\nseparator')(place)
     (place / f"{alone.UNFINISHED}dead" / "alice").mkdir(parents=True)
+    (place / ".check-of-another-program").mkdir()
+    (place / f"{alone.UNFINISHED}gone").symlink_to(place / "nothing")
+
+    def there() -> set[Path]:
+        return {folder for folder in place.glob(f"{alone.UNFINISHED}*") if folder.is_dir()}
+
     with check_alone(place / "study.toml", place / "alice.toml", None, place / "out") as first:
         assert first.cache is not None and [*first.cache.rglob("card.json")]
         with check_alone(place / "study.toml", place / "alice.toml", None, place / "out") as second:
-            assert {first.cache, second.cache} == {*place.glob(f"{alone.UNFINISHED}*")}
-        assert [*place.glob(f"{alone.UNFINISHED}*")] == [first.cache]
-    assert not [*place.glob(f"{alone.UNFINISHED}*")]
+            assert {first.cache, second.cache} == there()
+        assert there() == {first.cache}
+    assert not there() and (place / ".check-of-another-program").is_dir()
+
+
+def test_a_cache_that_cannot_be_used_is_a_check_that_fails(place, monkeypatch):
+    """Such as one on a disk that fills, or where nothing can be locked."""
+
+    def full(*_: Any, **__: Any) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    edited("alice.toml", "separator", 'cache = "cache"\nseparator')(place)
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    (failed,) = [check for check in checked(place) if not check.ok]
+    assert failed.name == "cache" and failed.seen.endswith("cache: No space left on device")
 
 
 def test_rows_that_both_have_may_be_too_few_to_learn_from():

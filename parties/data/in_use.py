@@ -16,7 +16,8 @@ except ImportError:  # no POSIX: then nothing is locked, and what a killed proce
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Wait until no other process has the file or folder locked, and lock it while the block runs."""
-    held = os.open(path, os.O_RDONLY) if fcntl else None
+    access = os.O_RDONLY if path.is_dir() else os.O_RDWR  # NFS locks only a file that could be written
+    held = os.open(path, access) if fcntl else None
     try:
         if held is not None:
             fcntl.flock(held, fcntl.LOCK_EX)
@@ -30,7 +31,8 @@ def locked(path: Path) -> Iterator[None]:
 def new_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """A folder that other processes see to be in use, and that is gone at the end if it has not taken a name.
 
-    Enter it, and call `remove_left_over`, while what both lock is `locked`: so nobody removes it before it is in use.
+    Enter it while the parent, or a file there, is `locked`, as it is for `remove_left_over`: so nobody takes it for one
+    that was left.
     """
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
@@ -43,7 +45,10 @@ def new_folder(parent: Path, prefix: str) -> Iterator[Path]:
 def remove_left_over(parent: Path, prefix: str) -> None:
     """Remove the folders of that prefix whose processes are gone."""
     for folder in parent.glob(f"{prefix}*") if fcntl else ():
-        held = os.open(folder, os.O_RDONLY)
+        try:
+            held = os.open(folder, os.O_RDONLY)
+        except OSError:  # another user's, or one that its own process has just removed
+            continue
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)

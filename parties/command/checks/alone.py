@@ -17,7 +17,7 @@ from parties.data.in_use import locked, new_folder, remove_left_over
 from parties.study.own import Own
 from parties.study.study import Study
 
-UNFINISHED = ".check-"  # how the folder begins in which a check makes what a run makes in the party's cache
+UNFINISHED = ".mmoe-jax-check-"  # how the folder begins in which a check makes what a run makes in the party's cache
 
 
 class Alone(NamedTuple):
@@ -79,7 +79,15 @@ def looked_at(study: Study, own: Own, out: Path) -> Iterator[Looked]:
     if not all(check.ok for check in checks):
         yield Looked(checks, Read([], {}, None, 0), None, None)
         return
-    with _own_cache(own) as cache:
+    with ExitStack() as stack:
+        try:
+            cache = stack.enter_context(_own_cache(own))
+        except OSError as error:
+            do = "Write another folder as files.cache in the own file."
+            seen = f"{own.cache}: {error.strerror or type(error).__name__}"
+            found = [Check("cache", False, seen, "a folder that can be read and written to", do)]
+            yield Looked(found, Read([], {}, None, 0), None, None)
+            return
         yield _look(study, own, out, cache, checks)
 
 
