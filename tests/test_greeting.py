@@ -4,6 +4,7 @@ import _thread
 import contextlib
 import itertools
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -104,7 +105,7 @@ def test_a_slow_network_and_another_address_to_listen_at(made):
 def test_a_party_waits_for_one_that_it_has_reached():
     """bob answers at once, and comes half a second later."""
     places = cluster("alice", "bob")
-    with _Port(*told(places, "bob", "7"), None) as port:
+    with _Port(*told(places, "bob", "7"), None, ["alice", "carol"]) as port:
         alice = Reaching(places, "alice")
         until(lambda: port.came)
         time.sleep(0.5)
@@ -116,7 +117,7 @@ def test_a_party_waits_for_one_that_it_has_reached():
 def test_a_party_that_has_given_up_is_not_counted():
     """It greeted, and closed before it was answered."""
     places = cluster("alice", "bob")
-    with _Port(*told(places, "bob", "7"), None) as port:
+    with _Port(*told(places, "bob", "7"), None, ["alice", "carol"]) as port:
         with socket.create_connection(split_address(places["bob"]["address"]) or ("", 0)) as end:
             end.sendall(Greeting(MEET, "1", "alice").line())
         _ask("bob", places["bob"]["address"], Greeting(MEET, "2", "carol"), None, 5)
@@ -129,7 +130,7 @@ def test_a_party_that_begins_anew_has_to_be_reached_again():
     """bob came and answered, and was gone before carol came; whoever is bob then finds alice still there."""
     places = cluster("alice", "bob", "carol")
     alice = Reaching(places, "alice")
-    with _Port(*told(places, "bob", "first"), None) as port:
+    with _Port(*told(places, "bob", "first"), None, ["alice", "carol"]) as port:
         until(lambda: port.came)
         _ask("alice", places["alice"]["address"], Greeting(MEET, "first", "bob"), None, 5)
     assert Reaching(places, "bob", 0.3).end() == Reached({"carol": refused()}, ["carol"]), "he has met alice"
@@ -143,7 +144,7 @@ def test_a_party_that_came_and_is_gone_is_not_taken_for_the_one_that_answers():
     alice = Reaching(places, "alice", 2.0)
     until(lambda: listens(places["alice"]["address"]))
     _ask("alice", places["alice"]["address"], Greeting(MEET, "first", "bob"), None, 5)
-    with _Port(*told(places, "bob", "second"), None) as port:
+    with _Port(*told(places, "bob", "second"), None, ["alice", "carol"]) as port:
         until(lambda: port.came)
         assert alice.end() == Reached({}, ["bob"])
     alice, bob = Reaching(places, "alice"), Reaching(places, "bob")
@@ -268,13 +269,28 @@ def test_parties_that_refuse_each_other_by_tls(made, caplog, bob, alice_saw, bob
     assert f"alice: 'bob' at {places['bob']['address']}: {alice_saw}" in caplog.text
 
 
+def test_a_name_that_is_none_of_the_others_is_not_answered(made):
+    """Nor, with TLS, another than the certificate's."""
+    places = cluster("alice", "bob")
+    address = places["bob"]["address"]
+    for tls, name in ((None, "mallory"), (made["one"]["alice"], "carol")):
+        server = None if tls is None else made["one"]["bob"].context(ssl.PROTOCOL_TLS_SERVER)
+        client = None if tls is None else tls.context(ssl.PROTOCOL_TLS_CLIENT)
+        with _Port(*told(places, "bob", "7"), server, ["alice", "carol"]) as port:
+            with pytest.raises(OSError, match="no greeting"):
+                _ask("bob", address, Greeting(MEET, "1", name), client, 5)
+            _ask("bob", address, Greeting(MEET, "2", "alice"), client, 5)
+            until(port.came.__len__)
+            assert port.came == {"alice": "2"}
+
+
 def test_what_is_not_found_is_an_error():
     places = cluster("alice", "bob")
     address, wanted = places["alice"]["address"], "wanted a party that comes within 0.5 s"
     with pytest.raises(PartyError) as caught:
         greet(places, "bob", None, 0.5)
     assert str(caught.value) == f"party 'alice': connection: saw {refused()} at {address}, {wanted}"
-    with _Port(*told(places, "bob", "7"), None), pytest.raises(PartyError) as caught:
+    with _Port(*told(places, "bob", "7"), None, ["alice"]), pytest.raises(PartyError) as caught:
         greet(places, "alice", None, 0.5)
     assert str(caught.value) == f"party 'bob': connection: saw nobody who came to {address}, {wanted}"
     assert caught.value.field == CONNECTION

@@ -15,12 +15,12 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from parties.devices.addresses import listen, split_address
 from parties.devices.driver import CONNECTION
-from parties.devices.tls import Tls, reason
+from parties.devices.tls import Tls, names, reason
 from parties.errors import ModelError, PartyError
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 MEET, CHECK = "meet", "check"  # what parties come for: a meeting, or to see whether they reach each other
 MAGIC = b"mmoe-jax "
 LINE = 256  # bytes of a greeting, at most
+MOST = 64  # who come at once and are answered
 EACH = 5.0  # seconds for which a step of one try may last; with TLS a try takes four round trips
 PAUSE = 0.2  # seconds between two tries
 UNTRIED = "nothing was tried"
@@ -104,7 +105,7 @@ def reach(
     others = [_Other(name, place["address"]) for name, place in cluster.items() if name != party]
     client = None if tls is None else tls.context(ssl.PROTOCOL_TLS_CLIENT)
     server = None if tls is None else tls.context(ssl.PROTOCOL_TLS_SERVER)
-    with _Port(greeting, own_address(cluster[party]), server) as port:
+    with _Port(greeting, own_address(cluster[party]), server, [other.name for other in others]) as port:
         log.info("%s: listens at %s, and waits for the others", party, own_address(cluster[party]))
         while True:
             port.news.clear()
@@ -154,6 +155,7 @@ class _Other:
         self.number = None
         try:
             self.number = _ask(self.name, self.address, greeting, context, seconds)
+            self._by_tls = False
         except OSError as error:
             cut_short = isinstance(error, TimeoutError) and seconds < EACH  # says less than the try before
             if self.why == UNTRIED or not cut_short:
@@ -208,14 +210,15 @@ class _Port:
     """This party's port, at which whoever comes is answered, each by a thread: who is silent holds up no other.
 
     Attributes:
-        came: party -> the number in the greeting with which it came last.
+        came: one of the others -> the number in the greeting with which it came last.
         news: set whenever one comes.
     """
 
-    def __init__(self, greeting: Greeting, address: str, context: ssl.SSLContext | None):
+    def __init__(self, greeting: Greeting, address: str, context: ssl.SSLContext | None, others: Sequence[str]):
         self.came: dict[str, str] = {}
         self.news = threading.Event()
-        self._greeting, self._context = greeting, context
+        self._greeting, self._context, self._others = greeting, context, others
+        self._free = threading.BoundedSemaphore(MOST)
         place = split_address(address)
         assert place is not None, "it has been checked"
         try:
@@ -240,12 +243,23 @@ class _Port:
 
     def _serve(self) -> None:
         while not self._ended.is_set():
-            with contextlib.suppress(OSError):
+            try:
                 end, _ = self._server.accept()
+            except OSError:  # nobody for a while; or no more can be opened, which must not be tried without a pause
+                self._ended.wait(PAUSE / 10)
+                continue
+            if not self._free.acquire(blocking=False):
+                end.close()  # the party comes again
+                continue
+            try:
                 threading.Thread(target=self._answer, args=(end,), daemon=True).start()
+            except RuntimeError:  # no more threads can be started
+                end.close()
+                self._free.release()
 
     def _answer(self, raw: socket.socket) -> None:
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # a stranger may say or do anything
+            stack.callback(self._free.release)
             end = stack.enter_context(raw)
             end.settimeout(EACH)
             if self._context is not None:
@@ -253,7 +267,9 @@ class _Port:
             said = _line(end, EACH)
             if said.startswith(TLS_HANDSHAKE):  # who has TLS is to hear that this party has not
                 end.sendall(self._greeting.line())
-            if (greeting := Greeting.read(said)) is None:
+            if (greeting := Greeting.read(said)) is None or greeting.party not in self._others:
+                return
+            if isinstance(end, ssl.SSLSocket) and greeting.party not in names(end.getpeercert()):
                 return
             end.sendall(self._greeting.line())
             if end.recv(1):

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from parties.devices.addresses import listens, split_address
 from parties.devices.driver import CONNECTION, Devices, secretflow, transport_error
-from parties.devices.greeting import greet
+from parties.devices.greeting import EACH, greet
 from parties.devices.round_trip import measure
 from parties.devices.tls import Tls
 from parties.devices.wire import MAX_BODY_BYTES
@@ -83,6 +83,7 @@ def production(
     check_version()
     until = time.monotonic() + deadline
     greet(cluster, party, tls, deadline)
+    until = max(until, time.monotonic() + EACH)  # the last who came may still start
     handler, frozen, leaving = signal.getsignal(signal.SIGINT), gc.get_freeze_count(), None
     end = _End(ended or _exit_code)
     try:
@@ -194,7 +195,7 @@ def _start(
                     log.critical("%s: %s", party, error)
                     _exit(end.code(error))
 
-    tries = int(until - time.monotonic()) + 2  # more than fit in that time: each takes seconds
+    tries = int(10 * (until - time.monotonic())) + 10  # more than fit in that time: the watcher ends it
     options: dict[str, int] = {"messages_max_size_in_bytes": 2 * MAX_BODY_BYTES}
     if transport == "brpc_link":
         options = {"connect_retry_times": tries, "connect_retry_interval_ms": 200, "recv_timeout_ms": NEVER}
@@ -214,6 +215,8 @@ def _start(
     except PartyError:
         raise
     except Exception as error:  # SecretFlow raises several unrelated kinds
+        if any(name != party and not listens(place["address"]) for name, place in cluster.items()):
+            raise lost() from error
         seen = " ".join(f"{type(error).__name__} {error}".split())[:300]
         raise ModelError(party=party, field="start", seen=seen, wanted="SecretFlow, which starts") from error
     finally:

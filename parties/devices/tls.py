@@ -1,6 +1,7 @@
 """Mutual TLS: the files by which a party proves who it is and knows the others, and what may be wrong with them."""
 
 import ssl
+from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import Any, NamedTuple
 
@@ -54,6 +55,11 @@ class Tls(NamedTuple):
         if protocol == ssl.PROTOCOL_TLS_CLIENT:
             context.set_alpn_protocols(["h2"])
         return context
+
+
+def names(certificate: Mapping[str, Any] | None) -> list[str]:
+    """The DNS names in a certificate, as `ssl.SSLSocket.getpeercert` says it."""
+    return [name for kind, name in (certificate or {}).get("subjectAltName", ()) if kind == "DNS"]
 
 
 def reason(error: Exception) -> str:
