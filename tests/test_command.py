@@ -29,6 +29,7 @@ from parties import (
     OneShot,
     PartyError,
     Rows,
+    SaveError,
     SplitModel,
     Study,
     StudyError,
@@ -38,7 +39,7 @@ from parties import (
     clip,
     gaussian,
 )
-from parties.command import beside, dry_run, main
+from parties.command import beside, dry_run, main, verbs
 from parties.command.checks import Check
 from parties.command.checks.alone import Alone
 from parties.command.report import Report
@@ -176,8 +177,14 @@ def take(trained: Path, folder: Path, party: str) -> None:
         (shutil.copytree if from_there.is_dir() else shutil.copy)(from_there, folder / name)
 
 
+def write_but_bobs(to: Path, party: str, files: Any) -> None:
+    if party == "bob":
+        raise SaveError(party="bob", field="folder", seen="No space left on device", wanted="room")
+    exports.write_export(to, party, files)
+
+
 @pytest.mark.skipif(OLD, reason="this JAX has no export")
-def test_each_party_exports_its_own_folder_and_all_together_the_same(trained, tmp_path):
+def test_each_party_exports_its_own_folder_and_all_together_the_same(trained, tmp_path, monkeypatch):
     take(trained, tmp_path, "bob")
     result = alone(tmp_path, "--json", verb="export", party="bob")
     assert result.exit_code == 0, result.output
@@ -196,6 +203,10 @@ def test_each_party_exports_its_own_folder_and_all_together_the_same(trained, tm
     assert (refused.exit_code, told(refused)["error"]["party"]) == (1, "bob")
     (there := tmp_path / "all" / "x" / "exported" / "bob").rmdir()
     assert [*there.parent.iterdir()] == [], "nobody writes until all can"
+    with monkeypatch.context() as patch:
+        patch.setattr(verbs, "write_export", write_but_bobs)
+        assert run(tmp_path / "all", "export", out="x").exit_code == 1
+    assert [*there.parent.iterdir()] == [], "what was written is gone, as it is not all"
     assert run(tmp_path / "all", "export", out="x").stdout.splitlines() == [
         f"exported-{party}: {there.with_name(party)}" for party in ("alice", "bob")
     ]
@@ -440,6 +451,10 @@ def test_a_training_alone_that_ends_early_takes_nothing_of_what_is_written(
     after = {party: account(tmp_path, party) for party in ("alice", "bob")}
     before["alice"]["beside"] = {"alice alone": alone_scores}
     assert after == before
+    if how == "Ctrl-C":
+        (damaged := tmp_path / "out" / "account-bob.json").write_text("{}")
+        error = told(run(tmp_path, "resume", "--json"))["error"]
+        assert (error["kind"], error["party"]) == ("SaveError", "bob") and damaged.read_text() == "{}"
 
 
 BESIDE: dict[str, tuple[dict[str, Any], str, str]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,15 @@ def train(session: Session, report: Report, beside: bool = False) -> None:
     session.check()
     files = _training_files(session)
     with session.open(report.ended):
-        alone, accounts = _train(session, report, files, _go_on(beside))
+        alone, accounts = _train(session, report, files, beside)
     if beside:
         _set_beside(session, report, alone, accounts)
 
 
-def _train(session: Session, report: Report, files: Files, again: str) -> tuple[Read, dict[str, Account]]:
-    """What the parties do together of `train`; the rows of the label party alone, and the accounts of the run."""
+def _train(session: Session, report: Report, files: Files, beside: bool) -> tuple[Read, dict[str, Account]]:
+    """What the parties do together of `train`; the accounts of the run, and the rows of `_training_rows`."""
     study, out = session.study, session.out
-    rows, validation, alone = _training_rows(session, files)
+    rows, validation, alone = _training_rows(session, files, beside)
     study.write(out / STUDY)
     model = SplitModel(**study.model_arguments(), placement=session.place())
     how = study.training.arguments() | {"checkpoint": out / CHECKPOINTS, "progress": report.terminal}
@@ -57,7 +58,7 @@ def _train(session: Session, report: Report, files: Files, again: str) -> tuple[
         model.fit(rows, validation=validation, **how)
     finally:
         if any(taken(out / CHECKPOINTS, party) for party in session.owns):
-            report.again = again
+            report.again = _go_on(beside)
     _conclude(session, report, model)
     if study.training.audit:
         _audit(session, report, model, rows)
@@ -82,14 +83,14 @@ def resume(session: Session, report: Report, beside: bool = False) -> None:
     files = _training_files(session)
     report.again = _go_on(beside)
     with session.open(report.ended):
-        alone, accounts = _resume(session, report, files)
+        alone, accounts = _resume(session, report, files, beside)
     if beside:
         _set_beside(session, report, alone, accounts)
 
 
-def _resume(session: Session, report: Report, files: Files) -> tuple[Read, dict[str, Account]]:
+def _resume(session: Session, report: Report, files: Files, beside: bool) -> tuple[Read, dict[str, Account]]:
     """What the parties do together of `resume`; returns as `_train`."""
-    rows, validation, alone = _training_rows(session, files)
+    rows, validation, alone = _training_rows(session, files, beside)
     how = session.study.code() | {"placement": session.place(), "progress": report.terminal}
     model = SplitModel.resume(session.out / CHECKPOINTS, rows, validation=validation, **how)
     _conclude(session, report, model)
@@ -158,9 +159,16 @@ def export(session: Session, report: Report) -> None:
     _check_model(session)
     to = session.out / EXPORTED
     prepared = dict(prepare_folder(session.out / MODEL / party, to) for party in session.owns)
-    for party, files in prepared.items():
-        write_export(to, party, files)
-        report.files[f"exported-{party}"] = str(to / party)
+    written: list[Path] = []
+    try:
+        for party, files in prepared.items():
+            write_export(to, party, files)
+            written.append(to / party)
+    except SaveError:
+        for folder in written:
+            shutil.rmtree(folder)
+        raise
+    report.files |= {f"exported-{folder.name}": str(folder) for folder in written}
 
 
 def _load(session: Session) -> SplitModel:
@@ -211,14 +219,14 @@ def _training_files(session: Session) -> dict[str, dict[str, Path]]:
     return {name: session.files(name) for name in names}
 
 
-def _training_rows(session: Session, files: Files) -> tuple[Any, Any, Read]:
-    """The rows that are trained on; those that are scored, or None; and all that were read, of the label party alone.
+def _training_rows(session: Session, files: Files, beside: bool) -> tuple[Any, Any, Read]:
+    """The rows that are trained on; those that are scored, or None; and, for a model beside, the label party's alone.
 
     In production every party's process makes the same calls, whether or not it is to train what is scored beside.
     """
     read = {name: session.read(of) for name, of in files.items()}
     alone = {name: rows.alone(session.study.label_party) for name, rows in read.items()}
-    return *_parts(session.study, read), alone
+    return *_parts(session.study, read), alone if beside else {}
 
 
 def _parts(study: Study, read: Read) -> tuple[Any, Any]:
@@ -272,13 +280,14 @@ def _keep_accounts(session: Session, report: Report, model: SplitModel) -> dict[
 
 
 def _of_training(file: Path, account: Account) -> Account:
-    """The account; or the one in the file, if this process found the run ended, which that one saw train."""
-    if account["training"]["began"] < account["epochs"]:
+    """The account; or the one in the file, if this process found the run ended, which that one saw train.
+
+    Raises:
+        SaveError: the one in the file cannot be read. It stays as it is.
+    """
+    if account["training"]["began"] < account["epochs"] or not file.exists():  # it ended before it wrote one
         return account
-    try:
-        earlier = read_account(file, account["party"])
-    except SaveError:  # the process that trained was ended before it wrote one
-        return account
+    earlier = read_account(file, account["party"])
     return earlier if earlier["parameters"] == account["parameters"] else account
 
 
