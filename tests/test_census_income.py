@@ -103,6 +103,7 @@ def test_only_the_split_model_is_protected(placement):
     assert (isinstance(model.protect, Facing) and model.protect.epsilon == 2.0) == (placement == "local")
 
 
+@pytest.mark.thorough
 def test_the_job_of_the_command_in_one_process(few_rows, tmp_path, capfd):
     """`experiments.census_secretflow --simulate`: the study is the main job's, and what it says is the command's."""
     how = ["--simulate", "--epochs", "1", "--protect", "facing", "--align", "psi", "--out", str(tmp_path)]

@@ -237,7 +237,7 @@ def test_a_fuse_network_of_ones_own_keeps_the_contract(tmp_path):
 @pytest.mark.parametrize(
     "network, shapes",
     [
-        (SharedBottomFuse((4,)), (24, 2, 1)),
+        pytest.param(SharedBottomFuse((4,)), (24, 2, 1), marks=pytest.mark.thorough),
         (OMoEFuse(3, (4,)), (24, 2, 3)),
         (PLEFuse(2, 1, 2, (4,)), ({"shared": (24, 4), "tasks": (24, 2, 4)}, {"tasks": (24, 2, 4)})),
     ],
