@@ -181,6 +181,9 @@ def test_parties_that_check_and_then_meet():
     assert found == dict.fromkeys(places, [ALL] * 8)
 
 
+STRANGER = "no greeting: another program, or one that knows no party 'alice'"
+
+
 @contextlib.contextmanager
 def stranger(*answers: bytes | None) -> Iterator[str]:
     """The address of one who answers so, one after another, whatever comes; with None, who says nothing."""
@@ -205,10 +208,10 @@ def stranger(*answers: bytes | None) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no greeting"),
-        (b"", "no greeting"),
-        (MAGIC + b"\n", "no greeting"),
-        pytest.param(MAGIC + bytes(1000), "no greeting", id="too long"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", STRANGER),
+        (b"", STRANGER),
+        (MAGIC + b"\n", STRANGER),
+        pytest.param(MAGIC + bytes(1000), STRANGER, id="too long"),
         (Greeting(MEET, "7", "carol").line(), "a greeting of 'carol'"),
         (None, "TimeoutError timed out"),
     ],
@@ -222,7 +225,7 @@ def test_a_stranger_at_the_address(answer, why):
 def test_a_try_that_the_deadline_cuts_short_says_nothing():
     with stranger(b"HTTP/1.1 400 Bad Request\r\n\r\n", None) as address:
         places = cluster("alice") | {"bob": {"address": address}}
-        assert reach(places, "alice", None, 1.0) == Reached({"bob": "no greeting"}, ["bob"])
+        assert reach(places, "alice", None, 1.0) == Reached({"bob": STRANGER}, ["bob"])
 
 
 def test_a_proxy_that_leads_nowhere_refuses_nobody(made, caplog):
@@ -300,7 +303,7 @@ def test_what_is_not_found_is_an_error():
     assert str(refusal.value).endswith(f", wanted a free port of this machine: {address}")
 
 
-def test_ctrl_c_ends_the_waiting():
+def test_ctrl_c_ends_the_waiting(ctrl_c):
     places = cluster("alice", "bob")
     timer = threading.Timer(0.5, _thread.interrupt_main)
     timer.start()

@@ -185,7 +185,7 @@ def _ask(party: str, address: str, greeting: Greeting, context: ssl.SSLContext |
         end.sendall(greeting.line())
         answer = Greeting.read(_line(end, seconds))
         if answer is None:
-            raise OSError("no greeting")
+            raise OSError(f"no greeting: another program, or one that knows no party {greeting.party!r}")
         if answer.party != party:
             raise OSError(f"a greeting of {answer.party!r}")
         if answer.purpose != greeting.purpose:

@@ -59,7 +59,7 @@ def export_folder(
             write there what the others' activations are; or `to/PARTY` is there already, or cannot be written.
         ModelError: as `SplitModel.export`; also a network of the user's own that is not given, or another one.
     """
-    party, files = prepare_folder(folder, to, network=network, fuse=fuse, within=within)
+    party, files = prepare_folder(folder, to, network, fuse, within)
     write_export(Path(to), party, files)
     return Path(to) / party
 
@@ -67,7 +67,6 @@ def export_folder(
 def prepare_folder(
     folder: str | Path,
     to: str | Path,
-    *,
     network: nn.Module | None = None,
     fuse: nn.Module | None = None,
     within: str = "",

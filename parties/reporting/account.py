@@ -27,6 +27,7 @@ from parties.saving.folder import write_file
 
 FORMAT = 2
 VERSIONS = ("mmoe-jax", "jax", "flax", "optax", "numpy", "pandas", "secretflow")
+ANEW = "where it is gone, `mmoe-jax resume` writes one, with what can still be known"
 Account = dict[str, Any]
 
 
@@ -157,13 +158,13 @@ def read_account(file: Path, party: str) -> Account:
         seen = error.strerror or type(error).__name__
         raise refused(seen, "the account that `mmoe-jax train` writes") from error
     except (ValueError, RecursionError) as error:
-        raise refused(str(error)[:200], "JSON as it was written") from error
+        raise refused(str(error)[:200], f"JSON as it was written; {ANEW}") from error
     account = read.get("account") if isinstance(read, dict) else None
     if not isinstance(account, dict) or read.get("digest") != _digest(account):
-        raise refused("another digest than that of what it holds", "the file as it was written: it is damaged")
+        raise refused("another digest than that of what it holds", f"the file as it was written; {ANEW}")
     for field, wanted in (("format", FORMAT), ("party", party)):
         if account.get(field) != wanted:
-            raise refused(f"{field} {account.get(field)!r}"[:200], f"{field} {wanted!r}")
+            raise refused(f"{field} {account.get(field)!r}"[:200], f"{field} {wanted!r}; {ANEW}")
     return account
 
 

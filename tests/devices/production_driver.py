@@ -202,4 +202,5 @@ def loopback_bytes() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a test run in the background has not
     main(json.loads(sys.argv[1]))

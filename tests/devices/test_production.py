@@ -376,7 +376,7 @@ def test_bob_does_not_run_ahead_of_alice(tmp_path, files, transport):
         assert run.said("bob").count("turn of predict") == 188
 
 
-def test_bob_never_comes():
+def test_bob_never_comes(ctrl_c):
     """An error like any other, as is Ctrl-C: nothing has been started, and the next try is as the first."""
     places = {p: {"address": f"127.0.0.1:{port}"} for p, port in zip(("alice", "bob"), ports(2), strict=True)}
     handler, threads = signal.getsignal(signal.SIGINT), threading.active_count()
